@@ -1,0 +1,32 @@
+# Short names for what the scripts do. Uses .venv (scripts/test makes it) when it is there.
+VENV ?= $(or $(OPTIMUM_INT8_VENV),.venv)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: help style check test quick bench kernels clean
+
+help:     ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+style:    ## format, and fix what can be fixed
+	ruff format .
+	ruff check --fix .
+
+check:    ## format, lint and types, as scripts/test does
+	ruff check .
+	ruff format --check .
+	mypy
+
+test:     ## everything, in its own environment
+	scripts/test
+
+quick:    ## under two minutes
+	scripts/test --quick
+
+bench: kernels  ## the kernels: checked, then timed
+	python scripts/bench_kernels
+
+kernels:  ## build the library into the checkout
+	scripts/build_kernels
+
+clean:    ## remove what was built, not the environment
+	rm -rf build dist optimum_int8/kernels/_liboptimum_int8.so
