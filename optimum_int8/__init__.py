@@ -1,0 +1,130 @@
+"""INT8 inference for Hugging Face Transformers on x86 CPUs, inside PyTorch.
+
+Importing the package registers its checkpoint format with Transformers: afterwards `AutoModelForX.from_pretrained` and
+`pipeline` load the folders that `optimum_int8` writes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .config import Int8Config
+from .errors import (
+    CalibrationError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    KernelError,
+    OptimumInt8Error,
+    QuantizationError,
+)
+
+# Not lazy: the submodule has the function's name, and importing it later would put the module over the function.
+from .quantize import inspect, quantize
+
+if TYPE_CHECKING:
+    from .hub import (
+        OptimizedModel,
+        OptimizedModelForCausalLM,
+        OptimizedModelForFeatureExtraction,
+        OptimizedModelForImageClassification,
+        OptimizedModelForMaskedLM,
+        OptimizedModelForMultipleChoice,
+        OptimizedModelForObjectDetection,
+        OptimizedModelForQuestionAnswering,
+        OptimizedModelForSeq2SeqLM,
+        OptimizedModelForSequenceClassification,
+        OptimizedModelForTokenClassification,
+    )
+    from .quantizers import (
+        FeatureExtractionQuantizer,
+        LanguageModelingQuantizer,
+        MultipleChoiceQuantizer,
+        Quantizer,
+        QuestionAnsweringQuantizer,
+        SummarizationQuantizer,
+        TextClassificationQuantizer,
+        TokenClassificationQuantizer,
+        TranslationQuantizer,
+    )
+
+__all__ = [
+    "CalibrationError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FeatureExtractionQuantizer",
+    "Int8Config",
+    "KernelError",
+    "LanguageModelingQuantizer",
+    "MultipleChoiceQuantizer",
+    "OptimizedModel",
+    "OptimizedModelForCausalLM",
+    "OptimizedModelForFeatureExtraction",
+    "OptimizedModelForImageClassification",
+    "OptimizedModelForMaskedLM",
+    "OptimizedModelForMultipleChoice",
+    "OptimizedModelForObjectDetection",
+    "OptimizedModelForQuestionAnswering",
+    "OptimizedModelForSeq2SeqLM",
+    "OptimizedModelForSequenceClassification",
+    "OptimizedModelForTokenClassification",
+    "OptimumInt8Error",
+    "QuantizationError",
+    "Quantizer",
+    "QuestionAnsweringQuantizer",
+    "SummarizationQuantizer",
+    "TextClassificationQuantizer",
+    "TokenClassificationQuantizer",
+    "TranslationQuantizer",
+    "__version__",
+    "inspect",
+    "quantize",
+]
+
+# Imported at first use: they bring datasets and scikit-learn.
+_LAZY = {
+    "FeatureExtractionQuantizer": "quantizers",
+    "LanguageModelingQuantizer": "quantizers",
+    "MultipleChoiceQuantizer": "quantizers",
+    "OptimizedModel": "hub",
+    "OptimizedModelForCausalLM": "hub",
+    "OptimizedModelForFeatureExtraction": "hub",
+    "OptimizedModelForImageClassification": "hub",
+    "OptimizedModelForMaskedLM": "hub",
+    "OptimizedModelForMultipleChoice": "hub",
+    "OptimizedModelForObjectDetection": "hub",
+    "OptimizedModelForQuestionAnswering": "hub",
+    "OptimizedModelForSeq2SeqLM": "hub",
+    "OptimizedModelForSequenceClassification": "hub",
+    "OptimizedModelForTokenClassification": "hub",
+    "Quantizer": "quantizers",
+    "QuestionAnsweringQuantizer": "quantizers",
+    "SummarizationQuantizer": "quantizers",
+    "TextClassificationQuantizer": "quantizers",
+    "TokenClassificationQuantizer": "quantizers",
+    "TranslationQuantizer": "quantizers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _register() -> None:
+    from .hub.plugin import register
+
+    register()
+
+
+_register()

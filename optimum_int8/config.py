@@ -1,0 +1,125 @@
+"""`Int8Config`: every setting of a quantization, its default and its check, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+FORMAT_VERSION = 1
+"""Version of the checkpoint layout that this package writes; newer ones are refused."""
+
+QUANT_METHOD = "optimum_int8"
+"""Value of `quantization_config["quant_method"]` in `config.json`."""
+
+APPROACHES = ("dynamic", "static", "qat")
+OBSERVERS = ("minmax", "moving_average", "percentile", "mse", "entropy")
+GRANULARITIES = ("per_channel", "per_tensor")
+ATTENTIONS = ("int8", "float32")
+
+
+@dataclass(frozen=True)
+class Int8Config:
+    """What to quantize, and how. Immutable; JSON in both directions (`to_dict`, `from_dict`, `save`, `load`).
+
+    Args:
+        approach: `"dynamic"` measures each token's range at run time and needs no data; `"static"` calibrates one range
+            per tensor; `"qat"` starts from static and trains with fake quantization.
+        observer: how calibration turns values into a range: `"minmax"`, `"moving_average"`, `"percentile"`, `"mse"`
+            (least squared error over a histogram) or `"entropy"` (least Kullback-Leibler divergence).
+        percentile: share of values, in percent, that the `"percentile"` observer keeps inside the range.
+        averaging_constant: weight of a new batch in the `"moving_average"` observer, in (0, 1].
+        histogram_bins: number of bins of the histogram observers; a power of two.
+        weight_granularity: one weight scale per output channel, or one per tensor.
+        attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"float32"` leaves it to torch.
+        quantize_embeddings: store `nn.Embedding` tables as INT8 rows.
+        exclude: qualified names of modules that stay FP32, with all that is below them. Exact names, never patterns.
+        exclude_types: class names (`"Linear"`, `"BertPooler"`) of modules that stay FP32, with all that is below them.
+        fuse: run fine-grained FX. The result is the same without it, only slower.
+
+    Raises:
+        ConfigError: a value outside what is listed here.
+
+    Example:
+        >>> Int8Config(approach="static", observer="percentile").approach
+        'static'
+    """
+
+    approach: str = "dynamic"
+    observer: str = "minmax"
+    percentile: float = 99.99
+    averaging_constant: float = 0.01
+    histogram_bins: int = 2048
+    weight_granularity: str = "per_channel"
+    attention: str = "int8"
+    quantize_embeddings: bool = True
+    exclude: tuple[str, ...] = ()
+    exclude_types: tuple[str, ...] = ()
+    fuse: bool = True
+
+    def __post_init__(self) -> None:
+        _check_choice("approach", self.approach, APPROACHES)
+        _check_choice("observer", self.observer, OBSERVERS)
+        _check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
+        _check_choice("attention", self.attention, ATTENTIONS)
+        _check_number("percentile", self.percentile, 50.0, 100.0)
+        _check_number("averaging_constant", self.averaging_constant, 1e-6, 1.0)
+        if (
+            type(self.histogram_bins) is not int
+            or not 512 <= self.histogram_bins <= 65536
+            or self.histogram_bins & (self.histogram_bins - 1)
+        ):
+            raise ConfigError(f"histogram_bins is {self.histogram_bins!r}; expected a power of two from 512 to 65536")
+        for name in ("quantize_embeddings", "fuse"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        for name in ("exclude", "exclude_types"):
+            object.__setattr__(self, name, _check_names(name, getattr(self, name)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON types, defaults included."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Int8Config:
+        """The inverse of `to_dict`. Raises `ConfigError` on a field this version does not know."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"an INT8 configuration is a JSON object; found {type(values).__name__}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown setting {unknown[0]!r}; known ones are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Int8Config:
+        """Read what `save` wrote. Raises `ConfigError` when the file is missing or is not such JSON."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read the INT8 configuration {str(path)!r}: {error}") from error
+        return cls.from_dict(values)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
+
+
+def _check_names(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise ConfigError(f"{name} is {value!r}; expected a list of exact names")
+    return tuple(value)

@@ -1,0 +1,33 @@
+"""The arithmetic of `numerics`, fast: a native library (csrc/), its programs, and the operators in `torch.ops.optimum_int8`."""
+
+from . import emit, fake
+from .immediate import as_rows, empty_rows
+from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
+from .ops import attention, embedding, linear, quantize, quantize_rows
+from .packing import PANEL, STEP, pack, row_sums, unpack
+from .program import ACTIVATIONS, Program
+
+__all__ = [
+    "ACTIVATIONS",
+    "ISAS",
+    "ISA_VARIABLE",
+    "PANEL",
+    "STEP",
+    "Program",
+    "as_rows",
+    "attention",
+    "current_isa",
+    "embedding",
+    "emit",
+    "empty_rows",
+    "fake",
+    "info",
+    "library",
+    "linear",
+    "pack",
+    "quantize",
+    "quantize_rows",
+    "row_sums",
+    "unpack",
+    "use_isa",
+]

@@ -1,0 +1,129 @@
+// The C interface: dispatch and memory.
+#include <omp.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "cpu.h"
+#include "isa/isa.h"
+#include "optimum_int8.h"
+
+namespace {
+
+const Isa *const isas[OI8_ISA_COUNT] = {
+    &isa_portable,
+#ifdef OPTIMUM_INT8_BUILT_AVX2
+    &isa_avx2,
+#else
+    nullptr,
+#endif
+#ifdef OPTIMUM_INT8_BUILT_AVX512_VNNI
+    &isa_avx512_vnni,
+#else
+    nullptr,
+#endif
+#ifdef OPTIMUM_INT8_BUILT_AMX
+    &isa_amx,
+#else
+    nullptr,
+#endif
+};
+const char *const names[OI8_ISA_COUNT] = {"portable", "avx2", "avx512_vnni", "amx"};
+
+// Grows and is kept: a program's working memory is the same from call to call.
+class Buffer {
+ public:
+  ~Buffer() { std::free(data_); }
+  char *at_least(int64_t bytes) {
+    if (bytes > size_) {
+      std::free(data_);
+      size_ = (bytes + 4095) / 4096 * 4096;
+      data_ = static_cast<char *>(std::aligned_alloc(4096, static_cast<size_t>(size_)));
+      if (data_) std::memset(data_, 0, static_cast<size_t>(size_));
+      else size_ = 0;
+    }
+    return data_;
+  }
+
+ private:
+  char *data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// The rows of a call whose mask hides padding, and nothing but padding.
+class Padding {
+ public:
+  // Looks at the mask; afterwards `memory` describes the rows to compute.
+  void find(const oi8_program &program, const oi8_call &call, Memory &memory) {
+    if (!call.skip_padding || !applies(program, call)) return;
+    kept_.clear(), start_.clear(), dropped_.clear();
+    for (int64_t b = 0; b < call.batch; b++) {
+      const uint8_t *mask = static_cast<const uint8_t *>(call.mask) + b * call.mask_stride[0];
+      const bool empty = std::memchr(mask, 1, static_cast<size_t>(call.length)) == nullptr;
+      start_.push_back(static_cast<int32_t>(kept_.size()));
+      for (int64_t t = 0; t < call.length; t++) (mask[t] || empty ? kept_ : dropped_).push_back(static_cast<int32_t>(b * call.length + t));
+    }
+    start_.push_back(static_cast<int32_t>(kept_.size()));
+    if (dropped_.empty()) return;
+    memory.kept = kept_.data(), memory.start = start_.data(), memory.dropped = dropped_.data();
+    memory.dropped_count = static_cast<int64_t>(dropped_.size());
+  }
+
+ private:
+  // A mask over keys alone, and linears and attention that read the arena only: their tiles take rows as they lie.
+  static bool applies(const oi8_program &program, const oi8_call &call) {
+    if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[1] || call.mask_stride[2] || call.key_length != call.length) return false;
+    for (int i = 0; i < program.instruction_count; i++) {
+      const oi8_instruction &o = program.instructions[i];
+      if (o.key_side || o.causal) return false;
+      if (o.op != OI8_LINEAR && o.op != OI8_ATTENTION) continue;
+      for (const int index : o.input)
+        if (index >= 0 && program.values[index].external >= 0) return false;
+    }
+    return true;
+  }
+
+  std::vector<int32_t> kept_, start_, dropped_;
+};
+
+constexpr int64_t group_tokens = 256;
+
+// Sequences are computed in groups where operators hand large values on, and only if no operator has rows of another kind.
+bool can_group(const oi8_program &program, const oi8_call &call) {
+  if (program.instruction_count < 2 || call.key_length != call.length) return false;
+  for (int i = 0; i < program.instruction_count; i++)
+    if (program.instructions[i].key_side) return false;
+  return true;
+}
+
+}  // namespace
+
+int oi8_abi(void) { return OI8_ABI; }
+
+int oi8_isa_built(int isa) { return isa >= 0 && isa < OI8_ISA_COUNT && isas[isa] != nullptr; }
+
+int oi8_isa_available(int isa) { return oi8_isa_built(isa) && cpu_allows(isa); }
+
+const char *oi8_isa_name(int isa) { return isa >= 0 && isa < OI8_ISA_COUNT ? names[isa] : ""; }
+
+int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
+  thread_local Buffer arena, scratch;
+  thread_local Padding padding;
+  if (!program || !call || call->batch < 0 || call->length < 0 || call->key_length < 0) return OI8_BAD_ARGUMENT;
+  if (!oi8_isa_available(isa)) return OI8_UNSUPPORTED_ISA;
+  if (call->batch == 0 || call->length == 0) return OI8_OK;
+  const int64_t longest = call->length > call->key_length ? call->length : call->key_length;
+  Memory memory = {};
+  memory.threads = omp_get_max_threads();
+  padding.find(*program, *call, memory);
+  memory.group_rows = can_group(*program, *call) ? group_tokens : INT64_MAX;
+  const int64_t rows = longest > memory.group_rows ? longest : int64_t(call->batch) * longest < memory.group_rows ? int64_t(call->batch) * longest : memory.group_rows;
+  // attention reads tiles that start at any row and reach up to 31 rows past the last
+  memory.padded_rows = (rows + 31) / 32 * 32 + 32;
+  memory.arena = arena.at_least(memory.padded_rows * program->arena_row_bytes + 4096);
+  memory.scratch_bytes = isas[isa]->scratch_bytes(*program, *call);
+  memory.scratch = scratch.at_least(memory.scratch_bytes * memory.threads);
+  if (!memory.arena || !memory.scratch) return OI8_OUT_OF_MEMORY;
+  return isas[isa]->run(*program, *call, memory);
+}

@@ -1,0 +1,19 @@
+// Every operator, compiled for avx2. The namespace keeps the four copies apart.
+#define OI8_NAMESPACE oi8_avx2
+#include <omp.h>
+
+#include "isa.h"
+#include "vector_avx2.h"
+//
+#include "tile_avx2.h"
+//
+#include "../ops/context.h"
+#include "../ops/math.h"
+#include "../ops/quantize.h"
+#include "../ops/norm.h"
+#include "../ops/linear.h"
+#include "../ops/embedding.h"
+#include "../ops/attention.h"
+#include "../ops/run.h"
+
+const Isa isa_avx2 = {oi8_avx2::scratch_bytes, oi8_avx2::run};

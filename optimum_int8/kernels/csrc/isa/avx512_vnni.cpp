@@ -1,0 +1,19 @@
+// Every operator, compiled for avx512_vnni. The namespace keeps the four copies apart.
+#define OI8_NAMESPACE oi8_avx512_vnni
+#include <omp.h>
+
+#include "isa.h"
+#include "vector_avx512.h"
+//
+#include "tile_avx512_vnni.h"
+//
+#include "../ops/context.h"
+#include "../ops/math.h"
+#include "../ops/quantize.h"
+#include "../ops/norm.h"
+#include "../ops/linear.h"
+#include "../ops/embedding.h"
+#include "../ops/attention.h"
+#include "../ops/run.h"
+
+const Isa isa_avx512_vnni = {oi8_avx512_vnni::scratch_bytes, oi8_avx512_vnni::run};

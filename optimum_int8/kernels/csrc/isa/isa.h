@@ -1,0 +1,26 @@
+// What each ISA's translation unit offers to api.cpp.
+#pragma once
+#include <cstdint>
+
+#include "../optimum_int8.h"
+
+// Working memory of one call, owned by the calling thread.
+struct Memory {
+  char *arena;
+  int64_t padded_rows;
+  char *scratch;  // scratch_bytes for each thread
+  int64_t scratch_bytes;
+  int threads;
+  // Without padding: of each row that is computed, its place in the caller's arrays, and the first row of each sequence; the rows left
+  // out. Null when all rows are computed.
+  const int32_t *kept, *start, *dropped;
+  int64_t dropped_count;
+  int64_t group_rows;
+};
+
+struct Isa {
+  int64_t (*scratch_bytes)(const oi8_program &, const oi8_call &);
+  int (*run)(const oi8_program &, const oi8_call &, const Memory &);
+};
+
+extern const Isa isa_portable, isa_avx2, isa_avx512_vnni, isa_amx;

@@ -1,0 +1,70 @@
+// The integer tile on AMX: C[rows][32] = A[rows][64 * steps] (uint8) by one weight panel (int8), exact in int32.
+// Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
+//
+// Contract of `Tile::block` on every ISA: rows <= 32; A readable for a multiple of 16 rows and of 64 columns; `between(step)` is called
+// once per 64 columns, so that other work (the epilogue of the previous block, prefetches) overlaps the matrix unit.
+// Permission for AMX is per process (cpu.cpp), the tile configuration per thread (`enter`, `leave`).
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace OI8_NAMESPACE {
+
+struct Tile {
+  static constexpr int rows = 32;
+
+  static void enter() {
+    struct alignas(64) Config {
+      uint8_t palette, start_row, reserved[14];
+      uint16_t column_bytes[16];
+      uint8_t rows[16];
+    };
+    static const Config config = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    // gcc 12's _tile_loadconfig may read a structure that was never stored
+    asm volatile("ldtilecfg %0" ::"m"(config));
+  }
+  static void leave() { _tile_release(); }
+
+  template <class Between>
+  static inline __attribute__((always_inline)) void block(const uint8_t *a, int64_t lda, int rows, const int8_t *panel, int steps, int32_t *c,
+                                                          int64_t ldc, Between &&between) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (rows > 16) {
+      const uint8_t *low = a + 16 * lda;
+      _tile_zero(2);
+      _tile_zero(3);
+      // all loads, then all products: switching between the two can be slow (kernels/README.md)
+      for (int s = 0; s < steps; s++, panel += 2048) {
+        _tile_loadd(4, a + s * 64, lda);
+        _tile_loadd(6, panel, 64);
+        _tile_loadd(7, panel + 1024, 64);
+        _tile_loadd(5, low + s * 64, lda);
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(1, 4, 7);
+        _tile_dpbusd(2, 5, 6);
+        _tile_dpbusd(3, 5, 7);
+        // the rows of A lie far apart, which the hardware's own prefetch does not follow
+        if (s + 1 < steps)
+          for (int i = 0; i < 32; i++) _mm_prefetch(reinterpret_cast<const char *>(a + i * lda + s * 64 + 64), _MM_HINT_T0);
+        between(s);
+      }
+      _tile_stored(2, c + 16 * ldc, ldc * 4);
+      _tile_stored(3, c + 16 * ldc + 16, ldc * 4);
+    } else {
+      for (int s = 0; s < steps; s++, panel += 2048) {
+        _tile_loadd(4, a + s * 64, lda);
+        _tile_loadd(6, panel, 64);
+        _tile_loadd(7, panel + 1024, 64);
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(1, 4, 7);
+        between(s);
+      }
+    }
+    _tile_stored(0, c, ldc * 4);
+    _tile_stored(1, c + 16, ldc * 4);
+  }
+};
+
+}  // namespace OI8_NAMESPACE

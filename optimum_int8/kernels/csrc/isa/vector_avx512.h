@@ -1,0 +1,70 @@
+// 16 float32 or int32 lanes in one AVX-512 register. Same operations in vector_avx2.h and vector_portable.h.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace OI8_NAMESPACE {
+
+using F = __m512;
+using I = __m512i;
+
+inline __mmask16 first(int n) { return n >= 16 ? __mmask16(0xffff) : __mmask16((1u << n) - 1); }
+
+inline F set(float x) { return _mm512_set1_ps(x); }
+inline I set_int(int32_t x) { return _mm512_set1_epi32(x); }
+inline F load(const float *p) { return _mm512_loadu_ps(p); }
+inline F load(const float *p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline I load(const int32_t *p) { return _mm512_loadu_si512(p); }
+inline I load_bytes(const int8_t *p, int n) { return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p)); }
+inline void store(float *p, F x) { _mm512_storeu_ps(p, x); }
+inline void store(float *p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+inline void store_bytes(uint8_t *p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(x)); }
+inline void store_bytes(uint8_t *p, I x, I y) {
+  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtepi32_epi8(x)), _mm512_cvtepi32_epi8(y), 1);
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), both);
+}
+inline void store_bytes(uint8_t *p, I x, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, first(n), x); }
+
+inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+inline F max(F a, F b) { return _mm512_max_ps(a, b); }  // b when a is NaN
+inline F min(F a, F b) { return _mm512_min_ps(a, b); }
+inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+inline I to_int(F a) { return _mm512_cvtps_epi32(a); }  // half to even; |a| < 2**31
+inline I add(I a, I b) { return _mm512_add_epi32(a, b); }
+inline I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
+inline I mul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+inline F scale_exponent(F a, I n) { return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23))); }
+inline F absolute(F a) { return _mm512_abs_ps(a); }
+inline F copy_sign(F magnitude, F sign) {
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude), _mm512_castps_si512(sign), _mm512_set1_epi32(0x7fffffff), 0xe4));
+}
+// a where the byte is not zero, else b
+inline F select(const uint8_t *p, int n, F a, F b) {
+  return _mm512_mask_blend_ps(_mm_test_epi8_mask(_mm_maskz_loadu_epi8(first(n), p), _mm_set1_epi8(-1)), b, a);
+}
+// a in the first n lanes, else b
+inline F keep(int n, F a, F b) { return _mm512_mask_blend_ps(first(n < 0 ? 0 : n), b, a); }
+
+// The same with a count known to be 16.
+using Whole = std::integral_constant<int, 16>;
+inline F load(const float *p, Whole) { return load(p); }
+inline void store(float *p, F x, Whole) { store(p, x); }
+inline void store_bytes(uint8_t *p, I x, Whole) { store_bytes(p, x); }
+inline F keep(Whole, F a, F) { return a; }
+
+inline float sum(F a) {
+  __m256 x = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_shuffle_ps(y, y, 1)));
+}
+inline float largest(F a) { return _mm512_reduce_max_ps(a); }
+inline float smallest(F a) { return _mm512_reduce_min_ps(a); }
+
+}  // namespace OI8_NAMESPACE

@@ -1,0 +1,136 @@
+// 16 float32 or int32 lanes in plain C++: the same results as the SIMD headers, for any CPU and for reading.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace OI8_NAMESPACE {
+
+struct F {
+  float v[16];
+};
+struct I {
+  int32_t v[16];
+};
+
+template <class R, class Op>
+inline R lanes(Op op) {
+  R r;
+  for (int i = 0; i < 16; i++) r.v[i] = op(i);
+  return r;
+}
+
+inline F set(float x) {
+  return lanes<F>([=](int) { return x; });
+}
+inline I set_int(int32_t x) {
+  return lanes<I>([=](int) { return x; });
+}
+inline F load(const float *p) {
+  return lanes<F>([=](int i) { return p[i]; });
+}
+inline F load(const float *p, int n) {
+  return lanes<F>([=](int i) { return i < n ? p[i] : 0.0f; });
+}
+inline I load(const int32_t *p) {
+  return lanes<I>([=](int i) { return p[i]; });
+}
+inline I load_bytes(const int8_t *p, int n) {
+  return lanes<I>([=](int i) { return i < n ? p[i] : 0; });
+}
+inline void store(float *p, F x, int n = 16) {
+  for (int i = 0; i < 16 && i < n; i++) p[i] = x.v[i];
+}
+inline void store_bytes(uint8_t *p, I x, int n = 16) {
+  for (int i = 0; i < 16 && i < n; i++) p[i] = static_cast<uint8_t>(x.v[i]);
+}
+inline void store_bytes(uint8_t *p, const I &x, const I &y) {
+  store_bytes(p, x);
+  store_bytes(p + 16, y);
+}
+
+inline F add(const F &x, const F &y) {
+  return lanes<F>([&](int i) { return x.v[i] + y.v[i]; });
+}
+inline F sub(const F &x, const F &y) {
+  return lanes<F>([&](int i) { return x.v[i] - y.v[i]; });
+}
+inline F mul(const F &x, const F &y) {
+  return lanes<F>([&](int i) { return x.v[i] * y.v[i]; });
+}
+inline F div(const F &x, const F &y) {
+  return lanes<F>([&](int i) { return x.v[i] / y.v[i]; });
+}
+inline F max(const F &x, const F &y) {
+  return lanes<F>([&](int i) { return x.v[i] > y.v[i] ? x.v[i] : y.v[i]; });
+}
+inline F min(const F &x, const F &y) {
+  return lanes<F>([&](int i) { return x.v[i] < y.v[i] ? x.v[i] : y.v[i]; });
+}
+inline F round(const F &x) {
+  return lanes<F>([&](int i) { return std::nearbyintf(x.v[i]); });
+}
+inline F to_float(const I &x) {
+  return lanes<F>([&](int i) { return static_cast<float>(x.v[i]); });
+}
+inline I to_int(const F &x) {
+  return lanes<I>([&](int i) { return static_cast<int32_t>(std::nearbyintf(x.v[i])); });
+}
+// int32 wraps around like the SIMD instructions do
+inline I add(const I &x, const I &y) {
+  return lanes<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.v[i]) + static_cast<uint32_t>(y.v[i])); });
+}
+inline I sub(const I &x, const I &y) {
+  return lanes<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.v[i]) - static_cast<uint32_t>(y.v[i])); });
+}
+inline I mul(const I &x, const I &y) {
+  return lanes<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.v[i]) * static_cast<uint32_t>(y.v[i])); });
+}
+inline F scale_exponent(const F &x, const I &n) {
+  return lanes<F>([&](int i) {
+    uint32_t bits;
+    std::memcpy(&bits, &x.v[i], 4);
+    bits += static_cast<uint32_t>(n.v[i]) << 23;
+    float r;
+    std::memcpy(&r, &bits, 4);
+    return r;
+  });
+}
+inline F absolute(const F &x) {
+  return lanes<F>([&](int i) { return std::fabs(x.v[i]); });
+}
+inline F copy_sign(const F &magnitude, const F &sign) {
+  return lanes<F>([&](int i) { return std::copysign(magnitude.v[i], sign.v[i]); });
+}
+inline F select(const uint8_t *p, int n, const F &x, const F &y) {
+  return lanes<F>([&](int i) { return i < n && p[i] ? x.v[i] : y.v[i]; });
+}
+inline F keep(int n, const F &x, const F &y) {
+  return lanes<F>([&](int i) { return i < n ? x.v[i] : y.v[i]; });
+}
+
+// The same with a count known to be 16.
+using Whole = std::integral_constant<int, 16>;
+inline F load(const float *p, Whole) { return load(p); }
+inline void store(float *p, const F &x, Whole) { store(p, x, 16); }
+inline void store_bytes(uint8_t *p, const I & x, Whole) { store_bytes(p, x, 16); }
+inline F keep(Whole, const F &a, const F &) { return a; }
+
+inline float sum(F x) {
+  for (int half = 8; half; half /= 2)
+    for (int i = 0; i < half; i++) x.v[i] = x.v[i] + x.v[i + half];
+  return x.v[0];
+}
+inline float largest(F x) {
+  for (int half = 8; half; half /= 2)
+    for (int i = 0; i < half; i++) x.v[i] = x.v[i] > x.v[i + half] ? x.v[i] : x.v[i + half];
+  return x.v[0];
+}
+inline float smallest(F x) {
+  for (int half = 8; half; half /= 2)
+    for (int i = 0; i < half; i++) x.v[i] = x.v[i] < x.v[i + half] ? x.v[i] : x.v[i + half];
+  return x.v[0];
+}
+
+}  // namespace OI8_NAMESPACE

@@ -1,0 +1,250 @@
+// ATTENTION: softmax(Q K^T * scaling + mask) V on uint8 queries, keys and values with zero point 128, probabilities uint8, softmax
+// float32 in numerics.py's order. One task is one head of one sequence; threads divide the tasks. Keys and values are packed into
+// panels in scratch, so that both products are the tile of the linears. Any head size and length.
+#pragma once
+#include <cstring>
+
+namespace OI8_NAMESPACE {
+
+inline int64_t up64(int64_t n) { return (n + 63) / 64 * 64; }
+inline int64_t up32(int64_t n) { return (n + 31) / 32 * 32; }
+
+struct AttentionScratch {
+  int8_t *keys, *values;  // panels
+  int32_t *key_sum;  // times the queries' zero point
+  float *scores;  // [32][keys]
+  uint8_t *p;     // [32][keys]
+  float *key_scale, *value_scale;  // dynamic
+
+  static int64_t bytes(int64_t length, int64_t head) {
+    const int64_t l = up64(length), h = up64(head);
+    return 2 * l * h + l * 4 + 32 * l * 4 + 32 * l + 2 * l * 4 + 64;
+  }
+  AttentionScratch(char *base, int64_t length, int64_t head) {
+    const int64_t l = up64(length), h = up64(head);
+    keys = reinterpret_cast<int8_t *>(base);
+    values = keys + l * h;
+    key_sum = reinterpret_cast<int32_t *>(values + l * h);
+    scores = reinterpret_cast<float *>(key_sum + l);
+    key_scale = scores + 32 * l;
+    value_scale = key_scale + l;
+    p = reinterpret_cast<uint8_t *>(value_scale + l);
+  }
+};
+
+// 16 keys, 64 columns: dword g of key n goes to out[g][n]; adds each key's sum to sums[n]. Absent keys and columns are 0.
+inline void pack_16_keys(const uint8_t *k, int64_t stride, int keys, int columns, int8_t *out, int32_t *sums) {
+#if defined(__AVX512VNNI__)
+  if (columns % 4 == 0 && stride < (1 << 26)) {
+    const __m512i lane = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(int(stride)));
+    const __m512i flip = _mm512_set1_epi8(char(0x80)), ones = _mm512_set1_epi8(1);
+    __m512i total = load(sums);
+    for (int g = 0; g < 16; g++) {
+      __m512i line = flip;
+      if (g * 4 < columns && keys > 0) line = _mm512_mask_i32gather_epi32(flip, first(keys), lane, k + g * 4, 1);
+      line = _mm512_xor_si512(line, flip);
+      total = _mm512_dpbusd_epi32(total, ones, line);
+      _mm512_storeu_si512(out + g * 64, line);
+    }
+    _mm512_storeu_si512(sums, total);
+    return;
+  }
+#endif
+  for (int n = 0; n < 16; n++)
+    for (int g = 0; g < 16; g++) {
+      const int valid = n < keys ? (columns - g * 4 < 4 ? columns - g * 4 : 4) : 0;
+      uint32_t four = 0x80808080u;
+      if (valid > 0) std::memcpy(&four, k + n * stride + g * 4, valid);
+      four ^= 0x80808080u;
+      std::memcpy(out + g * 64 + n * 4, &four, 4);
+      sums[n] += int8_t(four) + int8_t(four >> 8) + int8_t(four >> 16) + int8_t(four >> 24);
+    }
+}
+
+// Keys as the weight of a linear: panels of 32 keys, K = head size; with 128 times the sum of each key, for the queries' zero point.
+inline void pack_keys(const uint8_t *k, int64_t stride, int length, int head, int8_t *panels, int32_t *sums) {
+  const int steps = (head + 63) / 64;
+  std::memset(sums, 0, up64(length) * sizeof(int32_t));
+  for (int64_t n = 0; n < up32(length); n += 16)
+    for (int s = 0; s < steps; s++) {
+      const int keys = static_cast<int>(length - n < 16 ? length - n : 16);
+      pack_16_keys(k + n * stride + s * 64, stride, keys, head - s * 64, panels + ((n / 32 * steps + s) * 2 + n / 16 % 2) * 1024, sums + n);
+    }
+  for (int64_t n = 0; n < up32(length); n++) sums[n] *= 128;
+}
+
+// Four rows of 16 bytes, flipped to signed, as 16 groups of one byte from each row.
+inline void interleave_signed(const uint8_t *lines, int64_t stride, int8_t *out) {
+#if defined(__SSE2__)
+  const __m128i flip = _mm_set1_epi8(char(0x80));
+  __m128i x[4];
+  for (int i = 0; i < 4; i++) x[i] = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(lines + i * stride)), flip);
+  const __m128i a = _mm_unpacklo_epi8(x[0], x[1]), b = _mm_unpacklo_epi8(x[2], x[3]);
+  const __m128i c = _mm_unpackhi_epi8(x[0], x[1]), d = _mm_unpackhi_epi8(x[2], x[3]);
+  __m128i *to = reinterpret_cast<__m128i *>(out);
+  _mm_storeu_si128(to, _mm_unpacklo_epi16(a, b));
+  _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(a, b));
+  _mm_storeu_si128(to + 2, _mm_unpacklo_epi16(c, d));
+  _mm_storeu_si128(to + 3, _mm_unpackhi_epi16(c, d));
+#else
+  for (int n = 0; n < 16; n++)
+    for (int i = 0; i < 4; i++) out[n * 4 + i] = static_cast<int8_t>(lines[i * stride + n] ^ 0x80);
+#endif
+}
+
+// Values as the weight of a linear: panels of 32 head columns, K = keys.
+inline void pack_values(const uint8_t *v, int64_t stride, int length, int head, int8_t *panels) {
+  const int64_t steps = up64(length) / 64;
+  for (int64_t key = 0; key < steps * 64; key += 4)
+    for (int c = 0; c < up32(head); c += 16) {
+      int8_t *out = panels + (((c / 32) * steps + key / 64) * 2 + c / 16 % 2) * 1024 + key % 64 / 4 * 64;
+      if (key + 4 <= length && c + 16 <= head) {
+        interleave_signed(v + key * stride + c, stride, out);
+        continue;
+      }
+      uint8_t lines[4][16];
+      for (int i = 0; i < 4; i++) {
+        const int valid = key + i < length ? (head - c < 16 ? head - c : 16) : 0;
+        std::memset(lines[i], 0x80, 16);
+        if (valid == 16) std::memcpy(lines[i], v + (key + i) * stride + c, 16);
+        else if (valid > 0) std::memcpy(lines[i], v + (key + i) * stride + c, valid);
+      }
+      interleave_signed(lines[0], 16, out);
+    }
+}
+
+struct HeadTask {
+  const uint8_t *q;
+  int64_t q_stride;
+  const float *q_scale;  // dynamic: of each query row, at q_scale[r * q_scale_stride]
+  int64_t q_scale_stride;
+  float scaling;       // times the scales of queries and keys when static
+  float value_scale;  // static
+  int head, length, keys, kept;
+  bool dynamic, causal;
+  const uint8_t *bool_mask;
+  const float *float_mask;
+  int64_t mask_stride;
+
+  // Keys that this query sees, counted from the front.
+  int64_t reach(int64_t query) const {
+    const int64_t last = query + keys - length + 1;
+    return causal && last < kept ? last : kept;
+  }
+};
+
+// exp(score - max), times the values' scales when dynamic, to uint8; returns what one unit of the second product is worth.
+inline float quantize_probabilities(const HeadTask &t, const AttentionScratch &s, int n, float peak, float *e, uint8_t *p) {
+  F total = set(0.0f), top = set(0.0f);
+  by_16(n, [&](int j, auto count) {
+    const F x = keep(count, exp(sub(load(e + j), set(peak))), set(0.0f));
+    total = add(total, x);
+    if (t.dynamic) {
+      const F weighted = mul(x, load(s.value_scale + j));
+      top = max(weighted, top);
+      store(e + j, weighted);
+    } else {
+      store_bytes(p + j, to_int(mul(x, set(255.0f))));
+    }
+  });
+  if (!t.dynamic) return (t.value_scale * (1.0f / 255.0f)) / sum(total);
+  const float largest_weight = largest(top);
+  const F factor = set(255.0f / largest_weight);
+  for (int j = 0; j < n; j += 16) store_bytes(p + j, to_int(mul(load(e + j), factor)));
+  return (largest_weight * (1.0f / 255.0f)) / sum(total);
+}
+
+// Integer scores of one query, in place, to uint8 probabilities.
+inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t query, float *e, uint8_t *p) {
+  const int n = static_cast<int>(t.reach(query));
+  const int32_t *sums = reinterpret_cast<const int32_t *>(e);
+  const F masked = set(-1e30f), factor = set(t.dynamic ? t.q_scale[query * t.q_scale_stride] * t.scaling : t.scaling);
+  F top = masked;
+  by_16(n, [&](int j, auto count) {
+    F x = mul(to_float(sub(load(sums + j), load(s.key_sum + j))), t.dynamic ? mul(factor, load(s.key_scale + j)) : factor);
+    if (t.bool_mask) x = select(t.bool_mask + query * t.mask_stride + j, count, x, masked);
+    if (t.float_mask) x = add(x, max(load(t.float_mask + query * t.mask_stride + j, count), masked));
+    store(e + j, x);
+    top = max(keep(count, x, top), top);
+  });
+  const float unit = quantize_probabilities(t, s, n, largest(top), e, p);
+  const int64_t written = (n + 15) / 16 * 16;
+  std::memset(p + written, 0, up64(t.keys) - written);
+  return unit;
+}
+
+template <class Put>
+inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
+  const int64_t width = up64(t.keys);
+  const int key_steps = (t.head + 63) / 64;
+  alignas(64) int32_t sums[Tile::rows * 32];
+  int32_t *scores = reinterpret_cast<int32_t *>(s.scores);
+  for (int64_t q = 0; q < t.length; q += Tile::rows) {
+    const int rows = static_cast<int>(t.length - q < Tile::rows ? t.length - q : Tile::rows);
+    const int64_t reach = t.reach(q + rows - 1);
+    for (int64_t k = 0; k < reach; k += 32)
+      Tile::block(t.q + q * t.q_stride, t.q_stride, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
+    float unit[Tile::rows];
+    for (int r = 0; r < rows; r++) unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
+    const int value_steps = static_cast<int>(up64(reach) / 64);
+    for (int c = 0; c < t.head; c += 32) {
+      Tile::block(s.p, width, rows, s.values + c / 32 * (width / 64) * 2048, value_steps, sums, 32, [](int) {});
+      for (int r = 0; r < rows; r++)
+        for (int h = 0; h < 32 && c + h < t.head; h += 16) put(q + r, c + h, t.head - c - h, mul(to_float(load(sums + r * 32 + h)), set(unit[r])));
+    }
+  }
+}
+
+// Keys that some query of this sequence sees, counted from the front: padding at the end costs nothing.
+inline int kept_keys(const oi8_call &call, int64_t batch) {
+  if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[2] != 0 || call.mask_stride[1] != 0) return call.key_length;
+  const uint8_t *mask = static_cast<const uint8_t *>(call.mask) + batch * call.mask_stride[0];
+  int n = call.key_length;
+  while (n > 0 && !mask[n - 1]) n--;
+  return n > 0 ? n : call.key_length;
+}
+
+inline void attention(const oi8_instruction &o, const Context &ctx) {
+  const oi8_call &call = *ctx.call;
+  const bool skipping = ctx.memory->kept;  // then every token that is left is seen by every other
+  const int heads = o.groups, head = o.columns / heads, group = heads / o.kv_groups;
+  const bool dynamic = o.input[3] >= 0, to_bytes = o.output_scale > 0;
+  const Grid grid(to_bytes ? o.output_scale : 1.0f, o.output_zero_point);
+  const AttentionScratch scratch(ctx.scratch, call.key_length, head);
+  const Range mine = ctx.share(ctx.batch * o.kv_groups);
+  for (int64_t task = mine.begin; task < mine.end; task++) {
+    const int64_t batch = task / o.kv_groups, kv = task % o.kv_groups, first_row = ctx.begin(batch);
+    const int length = static_cast<int>(ctx.begin(batch + 1) - first_row), keys = skipping ? length : call.key_length;
+    const int64_t first_key = skipping ? first_row : batch * keys;
+    pack_keys(ctx.row<uint8_t>(o.input[1], first_key) + o.column[1] + kv * head, ctx.row_bytes(o.input[1]), keys, head, scratch.keys, scratch.key_sum);
+    pack_values(ctx.row<uint8_t>(o.input[2], first_key) + o.column[2] + kv * head, ctx.row_bytes(o.input[2]), keys, head, scratch.values);
+    for (int j = 0; dynamic && j < keys; j++) {
+      scratch.key_scale[j] = ctx.row<float>(o.input[4], first_key + j)[o.scale_column[1] + kv];
+      scratch.value_scale[j] = ctx.row<float>(o.input[5], first_key + j)[o.scale_column[2] + kv];
+    }
+    for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
+      HeadTask t = {};
+      t.q = ctx.row<uint8_t>(o.input[0], first_row) + o.column[0] + h * head;
+      t.q_stride = ctx.row_bytes(o.input[0]);
+      t.head = head, t.length = length, t.keys = keys, t.kept = skipping ? keys : kept_keys(call, ctx.first_batch + batch), t.dynamic = dynamic, t.causal = o.causal;
+      t.scaling = dynamic ? o.parameter : (o.input_scale[0] * o.parameter) * o.input_scale[1];
+      if (dynamic) t.q_scale = ctx.row<float>(o.input[3], first_row) + o.scale_column[0] + h, t.q_scale_stride = ctx.row_bytes(o.input[3]) / 4;
+      t.value_scale = o.input_scale[2];
+      const int64_t mask_at = (ctx.first_batch + batch) * call.mask_stride[0] + h * call.mask_stride[1];
+      if (call.mask_kind == OI8_BOOL_MASK && !skipping) t.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
+      if (call.mask_kind == OI8_FLOAT_MASK) t.float_mask = static_cast<const float *>(call.mask) + mask_at;
+      t.mask_stride = call.mask_stride[2];
+      attend(t, scratch, [&](int64_t r, int c, int n, F y) {
+        if (to_bytes) {
+          uint8_t *out = ctx.row<uint8_t>(o.output[0], first_row + r) + h * head + c;
+          n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
+        } else {
+          float *out = ctx.row<float>(o.output[0], first_row + r) + h * head + c;
+          n >= 16 ? store(out, y) : store(out, y, n);
+        }
+      });
+    }
+  }
+}
+
+}  // namespace OI8_NAMESPACE

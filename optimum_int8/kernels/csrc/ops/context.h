@@ -1,0 +1,56 @@
+// What an operator sees of a running program: its values, its thread, its scratch memory.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "../isa/isa.h"
+
+namespace OI8_NAMESPACE {
+
+// Calls body(i, count) for each 16 columns of n: `count` is 16 except perhaps at the end. Whole vectors take loads and stores without
+// masks when the compiler sees the constant.
+template <class Body>
+inline __attribute__((always_inline)) void by_16(int n, Body &&body) {
+  int i = 0;
+  for (; i + 16 <= n; i += 16) body(i, std::integral_constant<int, 16>());
+  if (i < n) body(i, n - i);
+}
+
+struct Range {
+  int64_t begin, end;
+};
+
+struct Context {
+  const oi8_program *program;
+  const oi8_call *call;
+  char *arena;
+  int64_t padded_rows;
+  int thread, threads;
+  char *scratch;  // this thread's, of `scratch_bytes`
+  const Memory *memory;
+  int64_t first_batch, batch;  // the group of sequences that is computed now
+  int64_t first_row;           // of the group, among all rows that are computed
+
+  int64_t rows(const oi8_instruction &o) const { return o.key_side ? batch * call->key_length : begin(batch); }
+  // First row of a sequence of the group, counted from the group's first.
+  int64_t begin(int64_t b) const { return memory->start ? memory->start[first_batch + b] - first_row : b * call->length; }
+  bool is_external(int index) const { return program->values[index].external >= 0; }
+  // Where a row of the group lies in the caller's arrays.
+  int64_t outside(int64_t r) const { return memory->kept ? memory->kept[first_row + r] : first_row + r; }
+
+  template <class T>
+  T *value(int index) const {
+    const oi8_value &v = program->values[index];
+    return reinterpret_cast<T *>(v.external >= 0 ? static_cast<char *>(call->external[v.external]) : arena + v.offset * padded_rows);
+  }
+  int64_t row_bytes(int index) const { return program->values[index].row_bytes; }
+  template <class T>
+  T *row(int index, int64_t r) const {
+    if (is_external(index)) r = program->values[index].periodic ? outside(r) % call->length : outside(r);
+    return reinterpret_cast<T *>(value<char>(index) + r * row_bytes(index));
+  }
+  // This thread's share of n pieces of work.
+  Range share(int64_t n) const { return {n * thread / threads, n * (thread + 1) / threads}; }
+};
+
+}  // namespace OI8_NAMESPACE

@@ -1,0 +1,178 @@
+// LINEAR: uint8 rows by packed int8 weight, int32 accumulators, float32 epilogue: bias, activation, float32 or uint8 result.
+//
+// Largest K is numerics.MAX_REDUCTION. N, K and the number of rows are free: the weight's padding is zero, so what stands in A's
+// padding does not matter. Threads divide the panels, or the rows where there are more row blocks than panels.
+#pragma once
+#include <cstring>
+
+namespace OI8_NAMESPACE {
+
+struct LinearArguments {
+  const oi8_instruction *o;
+  const uint8_t *a;
+  int64_t lda;
+  const float *row_scale;  // dynamic: one per row
+  const int32_t *row_zero;
+  char *out;
+  int64_t out_bytes;  // between rows
+  const Context *outside;  // says where a row lies, when the result is the caller's
+};
+
+// The epilogue of one panel: turns int32 sums into results.
+template <int Activation, bool ToBytes, bool Dynamic>
+class PanelEpilogue {
+ public:
+  PanelEpilogue(const LinearArguments &arguments, int panel)
+      : args_(arguments), column_(panel * 32), width_(arguments.o->columns - panel * 32), grid_{column_grid(*arguments.o, column_), column_grid(*arguments.o, column_ + 16)} {
+    const oi8_instruction &o = *args_.o;
+    for (int h = 0; h < 2; h++) {
+      const int c = column_ + h * 16, n = width_ - h * 16;
+      const F scale = load(o.weight_scale + c, n < 0 ? 0 : n);
+      const I sums = load(o.weight_sum + c);
+      factor_[h] = Dynamic ? scale : mul(set(o.input_scale[0]), scale);
+      correction_[h] = Dynamic ? sums : mul(set_int(o.input_zero_point), sums);
+      bias_[h] = o.bias ? load(o.bias + c, n < 0 ? 0 : n) : set(0.0f);
+    }
+  }
+
+  // Results of `count` rows from `row` on; a whole panel is written without masks.
+  inline void rows(const int32_t *sums, int64_t row, int count) const {
+    if (width_ >= 32)
+      some_rows<true>(sums, row, count);
+    else
+      some_rows<false>(sums, row, count);
+  }
+
+ private:
+  static Grid column_grid(const oi8_instruction &o, int column) {
+    if (!ToBytes) return Grid(1.0f, 0);
+    if (!o.output_scales) return Grid(o.output_scale, o.output_zero_point);
+    const int n = o.columns - column;
+    return Grid(div(set(1.0f), n > 0 ? keep(n, load(o.output_scales + column, n), set(1.0f)) : set(1.0f)), o.output_zero_point);
+  }
+
+  template <bool Whole>
+  inline void some_rows(const int32_t *sums, int64_t row, int count) const {
+    const F factor0 = factor_[0], factor1 = factor_[1], bias0 = bias_[0], bias1 = bias_[1];
+    const I correction0 = correction_[0], correction1 = correction_[1];
+    for (int i = 0; i < count; i++, sums += 32) {
+      char *line = args_.out + (args_.outside ? args_.outside->outside(row + i) : row + i) * args_.out_bytes;
+      F y0, y1;
+      if constexpr (Dynamic) {
+        const I zero = set_int(args_.row_zero[row + i]);
+        const F scale = set(args_.row_scale[row + i]);
+        y0 = mul(to_float(sub(load(sums), mul(zero, correction0))), mul(scale, factor0));
+        y1 = mul(to_float(sub(load(sums + 16), mul(zero, correction1))), mul(scale, factor1));
+      } else {
+        y0 = mul(to_float(sub(load(sums), correction0)), factor0);
+        y1 = mul(to_float(sub(load(sums + 16), correction1)), factor1);
+      }
+      y0 = activate<Activation>(add(y0, bias0));
+      y1 = activate<Activation>(add(y1, bias1));
+      if constexpr (ToBytes) {
+        uint8_t *out = reinterpret_cast<uint8_t *>(line) + column_;
+        if constexpr (Whole) {
+          store_bytes(out, grid_[0](y0), grid_[1](y1));
+        } else {
+          store_bytes(out, grid_[0](y0), width_);
+          if (width_ > 16) store_bytes(out + 16, grid_[1](y1), width_ - 16);
+        }
+      } else {
+        float *out = reinterpret_cast<float *>(line) + column_;
+        if constexpr (Whole) {
+          store(out, y0);
+          store(out + 16, y1);
+        } else {
+          store(out, y0, width_);
+          if (width_ > 16) store(out + 16, y1, width_ - 16);
+        }
+      }
+    }
+  }
+
+  const LinearArguments &args_;
+  const int column_, width_;
+  F factor_[2], bias_[2];
+  I correction_[2];
+  const Grid grid_[2];
+};
+
+// Rows [begin, end) of panels [first, last). The epilogue of a block runs between the tile steps of the next one, so that the vector
+// units work while the matrix unit does; the next panel is prefetched meanwhile.
+template <int Activation, bool ToBytes, bool Dynamic>
+void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int first, int last) {
+  using Epilogue = PanelEpilogue<Activation, ToBytes, Dynamic>;
+  const int steps = (args.o->reduction + 63) / 64;
+  const int64_t panel_bytes = int64_t(steps) * 2048;
+  const int8_t *weight = static_cast<const int8_t *>(args.o->weight);
+  alignas(64) int32_t sums[2][Tile::rows * 32];
+  const int64_t blocks = (end - begin + Tile::rows - 1) / Tile::rows;
+  for (int p = first; p < last; p++) {
+    const Epilogue epilogue(args, p);
+    const int8_t *panel = weight + p * panel_bytes;
+    const int lines = p + 1 < last ? static_cast<int>((panel_bytes / 64 + blocks * steps - 1) / (blocks * steps)) : 0;
+    const char *next = reinterpret_cast<const char *>(panel + panel_bytes);
+    int64_t previous = begin;
+    int waiting = 0, side = 0;
+    for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {
+      const int rows = static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows);
+      const int32_t *ready = sums[side ^ 1];
+      const int share = (waiting + steps - 1) / steps;
+      int done = 0;
+      Tile::block(args.a + r * args.lda, args.lda, rows, panel, steps, sums[side], 32, [&](int) {
+        for (int i = 0; i < lines; i++, next += 64) __builtin_prefetch(next, 0, 2);
+        const int count = done + share < waiting ? share : waiting - done;
+        epilogue.rows(ready + done * 32, previous + done, count);
+        done += count;
+      });
+      previous = r;
+      waiting = rows;
+    }
+    epilogue.rows(sums[side ^ 1], previous, waiting);
+  }
+}
+
+using LinearRegion = void (*)(const LinearArguments &, int64_t, int64_t, int, int);
+
+template <int Activation>
+LinearRegion linear_variant(bool to_bytes, bool dynamic) {
+  if (dynamic) return to_bytes ? linear_region<Activation, true, true> : linear_region<Activation, false, true>;
+  return to_bytes ? linear_region<Activation, true, false> : linear_region<Activation, false, false>;
+}
+
+inline LinearRegion linear_variant(int activation, bool to_bytes, bool dynamic) {
+  switch (activation) {
+    case OI8_RELU: return linear_variant<OI8_RELU>(to_bytes, dynamic);
+    case OI8_GELU: return linear_variant<OI8_GELU>(to_bytes, dynamic);
+    case OI8_GELU_TANH: return linear_variant<OI8_GELU_TANH>(to_bytes, dynamic);
+    case OI8_SILU: return linear_variant<OI8_SILU>(to_bytes, dynamic);
+    case OI8_TANH: return linear_variant<OI8_TANH>(to_bytes, dynamic);
+    default: return linear_variant<OI8_NONE>(to_bytes, dynamic);
+  }
+}
+
+inline void linear(const oi8_instruction &o, const Context &ctx) {
+  constexpr int64_t cached_bytes = 1 << 20;  // of A, so that a chunk of it stays in L2 while the weights stream by
+  const bool dynamic = o.input[1] >= 0;
+  const LinearArguments args = {&o,
+                                ctx.row<uint8_t>(o.input[0], 0),
+                                ctx.row_bytes(o.input[0]),
+                                dynamic ? ctx.row<float>(o.input[1], 0) : nullptr,
+                                dynamic ? ctx.row<int32_t>(o.input[2], 0) : nullptr,
+                                ctx.value<char>(o.output[0]),
+                                ctx.row_bytes(o.output[0]),
+                                ctx.is_external(o.output[0]) ? &ctx : nullptr};
+  const LinearRegion region = linear_variant(o.activation, o.output_scale > 0 || o.output_scales, dynamic);
+  const int panels = (o.columns + 31) / 32;
+  const int64_t rows = ctx.rows(o), blocks = (rows + Tile::rows - 1) / Tile::rows;
+  const bool by_rows = panels < 2 * ctx.threads && blocks > panels;
+  const Range mine = ctx.share(by_rows ? blocks : panels);
+  const int64_t begin = by_rows ? mine.begin * Tile::rows : 0;
+  const int64_t end = by_rows ? (mine.end * Tile::rows < rows ? mine.end * Tile::rows : rows) : rows;
+  int64_t chunk = cached_bytes / args.lda / Tile::rows * Tile::rows;
+  if (chunk < Tile::rows) chunk = Tile::rows;
+  for (int64_t r = begin; r < end; r += chunk)
+    region(args, r, r + chunk < end ? r + chunk : end, by_rows ? 0 : static_cast<int>(mine.begin), by_rows ? panels : static_cast<int>(mine.end));
+}
+
+}  // namespace OI8_NAMESPACE

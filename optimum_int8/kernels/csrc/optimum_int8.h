@@ -1,0 +1,117 @@
+/* C interface of the kernel library: pointers and sizes, no Python, no torch.
+ *
+ * Work is a *program*: instructions over values, run by one call inside one parallel region. A single operator is a program of one
+ * instruction, so dispatch, tests and benchmarks have one way in. The arithmetic is defined by optimum_int8/numerics.py.
+ *
+ * A value is a matrix with `batch * length` rows (`batch * key_length` on the key side of an attention). It lies in an array of the caller (`external`) or in the arena, which the library
+ * owns, one per calling thread. uint8 values that feed a linear or attention need readable (not meaningful) memory up to a multiple
+ * of 64 columns and of 32 rows; arena values have it by construction.
+ */
+#ifndef OPTIMUM_INT8_H
+#define OPTIMUM_INT8_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define OI8_EXPORT __attribute__((visibility("default")))
+#else
+#define OI8_EXPORT
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define OI8_ABI 2
+
+enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
+
+enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_OP_COUNT };
+
+enum oi8_activation { OI8_NONE, OI8_RELU, OI8_GELU, OI8_GELU_TANH, OI8_SILU, OI8_TANH, OI8_ACTIVATION_COUNT };
+
+enum oi8_norm { OI8_NO_NORM, OI8_LAYER_NORM, OI8_RMS_NORM };
+
+enum oi8_mask { OI8_NO_MASK, OI8_BOOL_MASK, OI8_FLOAT_MASK };
+
+enum oi8_status { OI8_OK, OI8_BAD_ARGUMENT, OI8_OUT_OF_MEMORY, OI8_BAD_INDEX, OI8_UNSUPPORTED_ISA };
+
+typedef struct oi8_value {
+  int32_t external;  /* index into oi8_call.external, or -1: in the arena */
+  int32_t row_bytes; /* distance between rows; a multiple of 64 for uint8 that feeds a linear or attention */
+  int64_t offset;    /* arena: bytes per row that lie before it */
+  int32_t periodic;  /* external: holds one batch entry, the same for all */
+  int32_t reserved;
+} oi8_value;
+
+/* Fields that an operator does not name are ignored. Value indices are -1 when absent.
+ *
+ * QUANTIZE   input[0] float32 -> output[0] uint8; static: output_scale, output_zero_point. Dynamic (output[1] >= 0): `groups` ranges
+ *            per row, scales to output[1], zero points (int32) to output[2]; symmetric (zero point 128) when output[2] < 0.
+ * LINEAR     weight: int8 [n][k] as panels [ceil(n/32)][ceil(k/64)][2][16][16][4] padded with zeros; weight_sum: each row's sum, padded.
+ *            input[0] uint8 -> output[0] float32, or uint8 when output_scale > 0 or output_scales. Row scales in input[1], zero points in input[2] when dynamic.
+ * NORM       input[0] float32 (+ input[1] float32) -> output[0] float32 normalised, output[1] uint8 of it (static, or row scales to
+ *            output[2] and zero points to output[3]); `norm` says which; weight, bias float32 or null.
+ * ATTENTION  input[0..2] uint8 queries, keys, values at byte `column[0..2]` of their rows; input[3..5] row scales when dynamic
+ *            (float32, one per head, at element `scale_column[0..2]`) -> output[0] float32, or uint8 when output_scale > 0.
+ * EMBEDDING  input[0] int64 ids -> output[0] float32; weight int8 [rows][columns], weight_scale [rows]; `rows`; adds input[1] float32.
+ */
+typedef struct oi8_instruction {
+  int32_t op;
+  int32_t activation;
+  int32_t norm;
+  int32_t causal;
+  int32_t input[6];
+  int32_t output[4];
+  int32_t columns;   /* width of the result; N of a linear */
+  int32_t reduction; /* K of a linear */
+  int32_t groups;    /* dynamic ranges per row; heads of an attention */
+  int32_t kv_groups; /* key and value heads of an attention */
+  int32_t column[3];
+  int32_t scale_column[3];
+  int64_t rows;
+  const void *weight;
+  const float *weight_scale;
+  const int32_t *weight_sum;
+  const float *bias;
+  const float *output_scales; /* LINEAR to uint8: one scale per column, or null for output_scale */
+  float input_scale[3];
+  int32_t input_zero_point;
+  float output_scale;
+  int32_t output_zero_point;
+  float parameter; /* eps of a norm, scaling of an attention */
+  int32_t key_side; /* QUANTIZE, LINEAR: the rows are those of keys and values */
+} oi8_instruction;
+
+typedef struct oi8_program {
+  const oi8_instruction *instructions;
+  const oi8_value *values;
+  int32_t instruction_count;
+  int32_t value_count;
+  int64_t arena_row_bytes;
+} oi8_program;
+
+typedef struct oi8_call {
+  int32_t batch;
+  int32_t length;
+  void *const *external;
+  const void *mask;
+  int32_t mask_kind;
+  int32_t key_length; /* length of keys and values; the queries are the last `length` of them when causal */
+  int64_t mask_stride[3]; /* elements between batches, heads, queries; keys are adjacent */
+  int32_t skip_padding;   /* tokens that a padding mask hides need not be computed; their results are then zero */
+  int32_t reserved;
+} oi8_call;
+
+OI8_EXPORT int oi8_abi(void);
+OI8_EXPORT int oi8_isa_built(int isa);     /* compiled into this library */
+OI8_EXPORT int oi8_isa_available(int isa); /* built, and this CPU and kernel allow it */
+OI8_EXPORT const char *oi8_isa_name(int isa);
+
+OI8_EXPORT int oi8_run(int isa, const oi8_program *program, const oi8_call *call);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

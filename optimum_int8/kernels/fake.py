@@ -1,0 +1,120 @@
+"""Shapes and dtypes of the operators, for tracing without data (`torch.export`, `torch.compile`) and for passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ops import SCHEMAS
+
+FAKES: dict[str, Callable[..., Any]] = {}
+"""By operator name: from arguments to a result of its shape and dtype. Arguments need a `shape` and a `new_empty` only."""
+
+
+def _fake(name: str) -> Any:
+    assert name in SCHEMAS
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        FAKES[name] = function
+        return torch.library.register_fake(f"optimum_int8::{name}")(function)
+
+    return register
+
+
+def _like(x: Tensor, *shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+    return x.new_empty(shape, dtype=dtype)
+
+
+@_fake("quantize")
+def _(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    return _like(x, *x.shape, dtype=torch.uint8)
+
+
+@_fake("quantize_rows")
+def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows = x.shape[:-1]
+    return _like(x, *x.shape, dtype=torch.uint8), _like(x, *rows), _like(x, *rows, dtype=torch.int32)
+
+
+@_fake("quantize_groups")
+def _(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    return _like(x, *x.shape, dtype=torch.uint8), _like(x, *x.shape[:-1], groups)
+
+
+@_fake("linear")
+def _(
+    x: Tensor,
+    scale: Any,
+    zero_point: Any,
+    panels: Any,
+    weight_sum: Any,
+    weight_scale: Tensor,
+    bias: Any,
+    activation: str = "",
+) -> Tensor:
+    return _like(x, *x.shape[:-1], weight_scale.shape[0])
+
+
+@_fake("linear_quantized")
+def _(
+    x: Tensor,
+    scale: Any,
+    zero_point: Any,
+    panels: Any,
+    weight_sum: Any,
+    weight_scale: Tensor,
+    bias: Any,
+    activation: str,
+    *grid: Any,
+) -> Tensor:
+    return _like(x, *x.shape[:-1], weight_scale.shape[0], dtype=torch.uint8)
+
+
+@_fake("norm")
+def _(x: Tensor, *rest: Any) -> Tensor:
+    return _like(x, *x.shape)
+
+
+@_fake("norm_quantized")
+def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _like(x, *x.shape), _like(x, *x.shape, dtype=torch.uint8)
+
+
+@_fake("norm_quantized_rows")
+def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = x.shape[:-1]
+    return (
+        _like(x, *x.shape),
+        _like(x, *x.shape, dtype=torch.uint8),
+        _like(x, *rows),
+        _like(x, *rows, dtype=torch.int32),
+    )
+
+
+@_fake("embedding")
+def _(ids: Tensor, table: Tensor, row_scale: Tensor) -> Tensor:
+    return _like(ids, *ids.shape, table.shape[1])
+
+
+@_fake("embedding_add")
+def _(ids: Tensor, table: Tensor, row_scale: Tensor, other: Tensor) -> Tensor:
+    return _like(other, *other.shape)
+
+
+@_fake("attention")
+def _(query: Tensor, *rest: Any) -> Tensor:
+    batch, heads, length, head = query.shape
+    return _like(query, batch, length, heads, head)
+
+
+@_fake("attention_rows")
+def _(q: Tensor, *rest: Any) -> Tensor:
+    return _like(q, *q.shape)
+
+
+@_fake("attention_rows_quantized")
+def _(q: Tensor, *rest: Any) -> Tensor:
+    return _like(q, *q.shape, dtype=torch.uint8)

@@ -1,0 +1,80 @@
+"""Runs the instructions of one operator at once, on torch tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .emit import Rows, row_bytes
+from .packing import STEP
+from .program import Program
+
+_ROW_SLACK = 64  # the kernels read tiles that reach this far past the last row
+
+
+def empty_rows(lead: torch.Size | tuple[int, ...], columns: int, dtype: torch.dtype) -> Tensor:
+    """Uninitialised `[*lead, columns]`; uint8 rows lie and end as the kernels want them."""
+    if dtype != torch.uint8:
+        return torch.empty(*lead, columns, dtype=dtype)
+    rows, stride = math.prod(lead), row_bytes(columns, dtype)
+    storage = torch.empty((rows + _ROW_SLACK) * stride, dtype=torch.uint8)
+    return storage[: rows * stride].view(*lead, stride)[..., :columns]
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """`x` laid out for the kernels: contiguous, or for uint8 as `empty_rows` does; a copy only where it is not."""
+    if x.dtype != torch.uint8:
+        return x.contiguous()
+    stride = (x.shape[-1] + STEP - 1) // STEP * STEP
+    roomy = x.untyped_storage().nbytes() - x.storage_offset() >= (math.prod(x.shape[:-1]) + _ROW_SLACK) * stride
+    expected = [stride * math.prod(x.shape[i + 1 : -1]) for i in range(x.dim() - 1)]
+    if roomy and x.stride(-1) == 1 and list(x.stride()[:-1]) == expected:
+        return x
+    copy = empty_rows(x.shape[:-1], x.shape[-1], torch.uint8)
+    copy.copy_(x)
+    return copy
+
+
+class Immediate:
+    """An `Emission` whose values are all tensors; `run` executes it and turns `Rows` into tensors."""
+
+    def __init__(self, lead: torch.Size | tuple[int, ...]) -> None:
+        self.program = Program()
+        self.lead = lead
+        self.tensors: list[Tensor] = []
+        self._by_value: dict[int, Tensor] = {}
+
+    def _external(self, tensor: Tensor, columns: int) -> Rows:
+        self.tensors.append(tensor)
+        rows = Rows(self.program.external(row_bytes(columns, tensor.dtype)), columns, tensor.dtype)
+        self._by_value[rows.value] = tensor
+        return rows
+
+    def new(self, columns: int, dtype: torch.dtype) -> Rows:
+        """A value for the next result."""
+        return self._external(empty_rows(self.lead, columns, dtype), columns)
+
+    def input(self, x: Tensor | None) -> Rows | None:
+        """A tensor with one row per token; its last axis is the row."""
+        return None if x is None else self._external(as_rows(x), x.shape[-1])
+
+    def scalars(self, x: Tensor) -> Tensor | Rows:
+        """A grid: a constant when it is a scalar, else one number per row."""
+        return x if x.dim() == 0 else self._external(x.contiguous(), 1)
+
+    def run(
+        self,
+        results: Any,
+        batch: int = 1,
+        length: int | None = None,
+        mask: Tensor | None = None,
+        key_length: int | None = None,
+    ) -> Any:
+        """Execute; returns `results` (`Rows` or a tuple of them) as tensors. A single column of a grid loses its last axis."""
+        self.program.run(batch, math.prod(self.lead) if length is None else length, self.tensors, mask, key_length)
+        if isinstance(results, Rows):
+            return self._by_value[results.value]
+        return tuple(self._by_value[r.value] for r in results)

@@ -1,0 +1,30 @@
+"""Weight panels: how the kernels hold an int8 matrix. 32 rows (output channels) by K, K in groups of four."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PANEL = 32
+STEP = 64
+
+
+def pack(weight: Tensor) -> Tensor:
+    """int8 `[N, K]` to panels `[ceil(N/32), ceil(K/64), 2, 16, 16, 4]`: panel, step, half, group, channel, four of K; zero padded."""
+    rows, columns = weight.shape
+    padded = torch.nn.functional.pad(weight, (0, -columns % STEP, 0, -rows % PANEL))
+    split = padded.view(padded.shape[0] // PANEL, 2, 16, padded.shape[1] // STEP, 16, 4)
+    return split.permute(0, 3, 1, 4, 2, 5).contiguous()
+
+
+def unpack(panels: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of `pack`: int8 `[rows, columns]`."""
+    count, steps = panels.shape[:2]
+    whole = panels.permute(0, 2, 4, 1, 3, 5).reshape(count * PANEL, steps * STEP)
+    return whole[:rows, :columns].contiguous()
+
+
+def row_sums(weight: Tensor) -> Tensor:
+    """int32 sum of each row, padded with zeros to whole panels: what a zero point of the input costs."""
+    sums = weight.sum(1, dtype=torch.int32)
+    return torch.nn.functional.pad(sums, (0, -weight.shape[0] % PANEL)).contiguous()

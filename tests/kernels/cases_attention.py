@@ -1,0 +1,107 @@
+"""Arguments of the attention operators: odd heads and lengths, shared key heads, every kind of mask, static and dynamic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimum_int8 import numerics
+
+SHAPES = (
+    # batch, heads, key heads, queries, keys, head size
+    (1, 1, 1, 1, 1, 1), (1, 2, 2, 5, 5, 8), (2, 3, 3, 33, 33, 32), (3, 2, 1, 21, 21, 64), (1, 2, 2, 65, 65, 80),
+    (2, 2, 2, 31, 31, 6), (1, 1, 1, 97, 97, 63), (2, 4, 2, 1, 17, 16), (1, 3, 1, 7, 64, 33), (1, 6, 2, 32, 63, 128),
+    (2, 2, 2, 16, 15, 12), (1, 1, 1, 63, 130, 31),
+)  # fmt: skip
+MASKED_SHAPES = ((2, 4, 2, 17, 17, 24), (2, 2, 2, 15, 65, 32))
+UNSEEN = ("left_padding", "nothing_seen")
+"""Masks that leave a query without any key when later keys are hidden as well; what it gets then is nobody's business."""
+LOWEST = torch.finfo(torch.float32).min
+
+Arguments = Callable[[], tuple[Any, ...]]
+
+
+def _rows_kept(batch: int, keys: int) -> Tensor:
+    """`[batch, keys]`: the first sequence whole, the others shorter."""
+    return torch.arange(keys) < torch.tensor([keys, *[max(1, keys // 3)] * (batch - 1)]).unsqueeze(1)
+
+
+def _bool(batch: int, heads: int, queries: int, keys: int) -> Tensor:
+    mask = torch.rand(batch, heads, queries, keys) > 0.4
+    mask[..., 0] = True
+    return mask
+
+
+MASKS: dict[str, Callable[[int, int, int, int], Tensor]] = {
+    "padding": lambda b, h, q, k: _rows_kept(b, k)[:, None, None, :],
+    "left_padding": lambda b, h, q, k: _rows_kept(b, k).flip(1)[:, None, None, :],
+    "bool": lambda b, h, q, k: _bool(b, h, q, k),
+    "bool_shared_heads": lambda b, h, q, k: _bool(b, 1, q, k),
+    "bool_shared_queries": lambda b, h, q, k: _bool(b, h, 1, k),
+    "bool_2d": lambda b, h, q, k: _bool(1, 1, q, k)[0, 0],
+    "bool_strided": lambda b, h, q, k: _bool(b, h, k, q).transpose(2, 3) | (torch.arange(k) == 0),
+    "bool_expanded": lambda b, h, q, k: _bool(1, 1, q, k).expand(b, h, q, k),
+    "bool_one_column": lambda b, h, q, k: torch.ones(b, 1, 1, 1, dtype=torch.bool),
+    "nothing_seen": lambda b, h, q, k: _bool(b, 1, q, k) & (torch.arange(q) > 2).unsqueeze(1),
+    "float": lambda b, h, q, k: torch.randn(b, h, q, k),
+    "float_bias": lambda b, h, q, k: torch.randn(1, h, q, k),
+    "float_lowest": lambda b, h, q, k: torch.where(_rows_kept(b, k)[:, None, None, :], 0.0, LOWEST),
+    "float_infinite": lambda b, h, q, k: torch.where(_bool(b, 1, q, k), 0.0, -float("inf")),
+    "bfloat16": lambda b, h, q, k: torch.randn(b, 1, q, k).to(torch.bfloat16),
+}
+
+
+def _float_inputs(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    batch, heads, kv_heads, queries, keys, head = shape
+    query = torch.randn(batch, heads, queries, head)
+    key, value = (torch.randn(batch, kv_heads, keys, head) for _ in range(2))
+    query[:, :, 0], key[:, :, -1], value[:, :, 0] = 0.0, 0.0, value[:, :, 0] * 30
+    return query, key, value
+
+
+def _inputs(shape: tuple[int, ...], dynamic: bool) -> tuple[Any, ...]:
+    scales = (None,) * 3 if dynamic else tuple(torch.tensor(s) for s in (0.03, 0.025, 0.04))
+    return *_float_inputs(shape), *scales
+
+
+def _variants() -> Iterator[tuple[str, tuple[int, ...], bool, str | None, bool]]:
+    for dynamic in (False, True):
+        kind = "dynamic" if dynamic else "static"
+        for i, shape in enumerate(SHAPES):
+            yield f"{kind}-{shape}", shape, dynamic, None, False
+            if shape[4] >= shape[3] and (i + dynamic) % 2:
+                yield f"{kind}-{shape}-causal", shape, dynamic, None, True
+        for i, mask in enumerate(MASKS):
+            shape = MASKED_SHAPES[(i + dynamic) % 2]
+            yield f"{kind}-{mask}", shape, dynamic, mask, False
+            if mask not in UNSEEN:
+                yield f"{kind}-{mask}-causal", shape, dynamic, mask, True
+
+
+def _mask(name: str | None, shape: tuple[int, ...]) -> Tensor | None:
+    return None if name is None else MASKS[name](shape[0], shape[1], shape[3], shape[4])
+
+
+def attention() -> Iterator[tuple[str, Arguments]]:
+    for name, shape, dynamic, mask, causal in _variants():
+        yield name, lambda s=shape, d=dynamic, m=mask, c=causal: (*_inputs(s, d), _mask(m, s), s[5] ** -0.5, c)
+
+
+def rows_arguments(shape: tuple[int, ...], dynamic: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:
+    """Quantized, with heads side by side in a row, as the projections leave them."""
+    values, scales = [], []
+    for x, given in zip(_float_inputs(shape), (0.03, 0.025, 0.04), strict=True):
+        scale = numerics.symmetric_row_scale(x) if dynamic else torch.tensor(given)
+        values.append(
+            numerics.quantize_affine(x, scale.unsqueeze(-1) if dynamic else scale, 128).transpose(1, 2).flatten(2)
+        )
+        scales.append(scale.transpose(1, 2).contiguous() if dynamic else scale)
+    return *values, *scales, shape[1], shape[2], _mask(mask, shape), shape[5] ** -0.5, causal
+
+
+def attention_rows(grid: tuple[Tensor, ...] = ()) -> Iterator[tuple[str, Arguments]]:
+    for name, shape, dynamic, mask, causal in list(_variants())[len(grid) :: 3]:
+        yield name, lambda s=shape, d=dynamic, m=mask, c=causal: (*rows_arguments(s, d, m, c), *grid)

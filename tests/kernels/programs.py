@@ -1,0 +1,49 @@
+"""Operators as one instruction of a program, the way fine-grained FX runs those that otherwise are several calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from optimum_int8.kernels import emit
+from optimum_int8.kernels.emit import Rows
+from optimum_int8.kernels.immediate import Immediate
+
+
+def _norm(op: str, x: Any, residual: Any, *rest: Any) -> Any:
+    e = Immediate(x.shape[:-1])
+    found = e.run(getattr(emit, op)(e, e.input(x), e.input(residual), *rest))
+    return (*found[:2], *(t.squeeze(-1) for t in found[2:]))
+
+
+def _attention(op: str, q: Any, k: Any, v: Any, *rest: Any) -> Any:
+    e = Immediate(q.shape[:-1])
+    scales, (heads, kv_heads, mask, scaling, causal, *grid) = rest[:3], rest[3:]
+    inputs = [e.input(t) for t in (q, k, v)] + [s if s.dim() == 0 else e.input(s) for s in scales]
+    rows = getattr(emit, op)(e, *inputs, heads, kv_heads, scaling, causal, *grid)
+    return e.run(rows, q.shape[0], q.shape[1], mask, k.shape[1])
+
+
+def _embedding_add(op: str, ids: Any, table: Any, row_scale: Any, other: Any) -> Any:
+    """The ids may stand for the whole batch: then each sequence reads them anew."""
+    e = Immediate(other.shape[:-1])
+    first = e.program.external(8, periodic=ids.shape != other.shape[:-1])
+    e.tensors.append(ids.contiguous())
+    rows = emit.embedding_add(e, Rows(first, 1, torch.int64), table, row_scale, e.input(other))
+    return e.run(rows, other.shape[0], other.shape[1])
+
+
+PROGRAMS = {
+    "embedding_add": _embedding_add,
+    "norm_quantized": _norm,
+    "norm_quantized_rows": _norm,
+    "attention_rows": _attention,
+    "attention_rows_quantized": _attention,
+}
+"""Operators that are several calls (or `numerics`) when they are called by themselves."""
+
+
+def run(op: str, args: tuple[Any, ...]) -> Any:
+    """The native kernel of an operator, on the arguments of `torch.ops.optimum_int8.<op>`."""
+    return PROGRAMS[op](op, *args) if op in PROGRAMS else getattr(torch.ops.optimum_int8, op)(*args)

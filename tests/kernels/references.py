@@ -1,0 +1,130 @@
+"""What each operator computes, written with `numerics` alone: one side of every bit-equality test, and of scripts/bench_kernels.
+
+`REFERENCES[op]` takes the arguments of `torch.ops.optimum_int8.<op>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optimum_int8 import kernels, numerics
+
+
+def quantize_groups(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    split = x.unflatten(-1, (groups, -1))
+    scale = numerics.symmetric_row_scale(split)
+    return numerics.quantize_affine(split, scale.unsqueeze(-1), 128).flatten(-2), scale
+
+
+def linear(x, scale, zero_point, panels, weight_sum, weight_scale, bias, activation="none") -> Tensor:
+    weight = kernels.unpack(panels, weight_scale.shape[0], x.shape[-1])
+    return numerics.linear(x, scale, zero_point, weight, weight_scale, bias, activation)
+
+
+def linear_quantized(*args: Any) -> Tensor:
+    return numerics.quantize_affine(linear(*args[:-2]), *args[-2:])
+
+
+def norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, kind: str, eps: float
+) -> Tensor:
+    y = x if residual is None else x + residual
+    if kind == "none":
+        return y
+    with mock.patch("torch.sqrt", square_root):
+        return numerics.layer_norm(y, weight, bias, eps) if kind == "layer_norm" else numerics.rms_norm(y, weight, eps)
+
+
+def square_root(x: Tensor) -> Tensor:
+    """Rounded as IEEE 754 says; torch's (MKL's) is one unit off in one of 150 float32 values."""
+    return torch.from_numpy(np.sqrt(x.numpy()))
+
+
+def norm_quantized(*args: Any) -> tuple[Tensor, Tensor]:
+    y = norm(*args[:-2])
+    return y, numerics.quantize_affine(y, *args[-2:])
+
+
+def norm_quantized_rows(*args: Any) -> tuple[Tensor, ...]:
+    y = norm(*args)
+    return y, *numerics.quantize_rows(y)
+
+
+def embedding(ids: Tensor, table: Tensor, row_scale: Tensor) -> Tensor:
+    return numerics.embedding(ids, table.flatten(1), row_scale)
+
+
+def embedding_add(ids: Tensor, table: Tensor, row_scale: Tensor, other: Tensor) -> Tensor:
+    return embedding(ids, table, row_scale) + other
+
+
+def attention(query, key, value, query_scale, key_scale, value_scale, mask, scaling, causal) -> Tensor:
+    quantized, scales = [], []
+    for x, scale in ((query, query_scale), (key, key_scale), (value, value_scale)):
+        used = numerics.symmetric_row_scale(x) if scale is None else scale
+        quantized.append(numerics.quantize_affine(x, used.unsqueeze(-1) if scale is None else used, 128))
+        scales.append(used)
+    return numerics.attention(*quantized, *scales, scaling, mask, causal).transpose(1, 2)
+
+
+def attention_rows(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, mask, scaling, causal) -> Tensor:
+    parts = [x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads))]
+    scales = [s if s.dim() == 0 else s.transpose(1, 2) for s in (q_scale, k_scale, v_scale)]
+    return numerics.attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
+
+
+def attention_rows_quantized(*args: Any) -> Tensor:
+    return numerics.quantize_affine(attention_rows(*args[:-2]), *args[-2:])
+
+
+REFERENCES: dict[str, Callable[..., Any]] = {
+    "quantize": numerics.quantize_affine,
+    "quantize_rows": numerics.quantize_rows,
+    "quantize_groups": quantize_groups,
+    "linear": linear,
+    "linear_quantized": linear_quantized,
+    "norm": norm,
+    "norm_quantized": norm_quantized,
+    "norm_quantized_rows": norm_quantized_rows,
+    "embedding": embedding,
+    "embedding_add": embedding_add,
+    "attention": attention,
+    "attention_rows": attention_rows,
+    "attention_rows_quantized": attention_rows_quantized,
+}
+
+
+def difference(found: Any, expected: Any) -> str | None:
+    """None when both (tensors or tuples of them) hold the same bits, else how they differ. All NaN are the same."""
+    if not isinstance(expected, Tensor):
+        return _first_difference(found, expected)
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return f"{found.dtype} {tuple(found.shape)} is not {expected.dtype} {tuple(expected.shape)}"
+    if torch.equal(found, expected) and not found.is_floating_point():
+        return None
+    unequal = found != expected
+    if found.is_floating_point():
+        unequal = (found.view(torch.int32) != expected.contiguous().view(torch.int32)) & ~(
+            found.isnan() & expected.isnan()
+        )
+    if not unequal.any():
+        return None
+    where = tuple(unequal.nonzero()[0].tolist())
+    return (
+        f"{int(unequal.sum())} of {unequal.numel()} differ, first at {where}: {found[where]} is not {expected[where]}"
+    )
+
+
+def _first_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> str | None:
+    if len(found) != len(expected):
+        return f"{len(found)} results instead of {len(expected)}"
+    for i, pair in enumerate(zip(found, expected, strict=True)):
+        if (told := difference(*pair)) is not None:
+            return f"result {i}: {told}"
+    return None

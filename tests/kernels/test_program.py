@@ -1,0 +1,176 @@
+"""Programs: several instructions over local and external values give what the operators give one by one; refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from optimum_int8 import kernels
+from optimum_int8.errors import KernelError
+from optimum_int8.kernels import emit
+from optimum_int8.kernels.emit import Rows, row_bytes
+from tests.kernels.cases import static_grid, weight_arguments
+from tests.kernels.references import REFERENCES, difference
+
+ISAS = kernels.info()["isa_found"]
+pytestmark = pytest.mark.skipif(not ISAS, reason="no native library")
+
+
+class Emission:
+    """Results are local, except the next one after `out` was set."""
+
+    def __init__(self) -> None:
+        self.program = kernels.Program()
+        self.outside = False
+
+    def new(self, columns: int, dtype: torch.dtype) -> Rows:
+        make = self.program.external if self.outside else self.program.local
+        return Rows(make(row_bytes(columns, dtype)), columns, dtype)
+
+
+def mlp(width: int, hidden: int) -> tuple[list[Any], list[Any]]:
+    up, down = torch.randn(hidden, width), torch.randn(width, hidden) / hidden
+    return [*weight_arguments(up), torch.randn(hidden)], [*weight_arguments(down), None]
+
+
+def mlp_by_operators(x: Tensor, up: list[Any], down: list[Any]) -> Tensor:
+    q = REFERENCES["quantize"](x, *static_grid())
+    h = REFERENCES["linear_quantized"](q, *static_grid(), *up, "gelu", *static_grid(-1, 20))
+    y = REFERENCES["linear"](h, *static_grid(-1, 20), *down, "none")
+    return REFERENCES["norm"](y, x, None, None, "layer_norm", 1e-5)
+
+
+def mlp_program(width: int, up: list[Any], down: list[Any]) -> kernels.Program:
+    e = Emission()
+    x = Rows(e.program.external(4 * width), width, torch.float32)
+    q = emit.quantize(e, x, *static_grid())
+    h = emit.linear_quantized(e, q, *static_grid(), *up, "gelu", *static_grid(-1, 20))
+    y = emit.linear(e, h, *static_grid(-1, 20), *down)
+    e.outside = True
+    emit.norm(e, y, x, None, None, "layer_norm", 1e-5)
+    assert len(e.program) == 4
+    return e.program
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("width", "hidden"), [(33, 65), (64, 256), (1, 17)])
+def test_local_values(isa: str, width: int, hidden: int) -> None:
+    up, down = mlp(width, hidden)
+    program = mlp_program(width, up, down)
+    with kernels.use_isa(isa):
+        for batch, length in ((1, 1), (2, 17), (3, 33), (1, 5)):  # the arena grows, then is larger than needed
+            x = torch.randn(batch, length, width)
+            out = torch.full_like(x, float("nan"))
+            program.run(batch, length, [x, out])
+            assert difference(out, mlp_by_operators(x, up, down)) is None
+
+
+def test_a_program_grows_after_it_ran() -> None:
+    e = Emission()
+    x, q, r = (e.program.external(n) for n in (4 * 16, 64, 64))
+    e.program.add("quantize", [x], [q], columns=16, output_scale=0.1, output_zero_point=3)
+    data, first, second = (
+        torch.randn(2, 16),
+        kernels.empty_rows((2,), 16, torch.uint8),
+        kernels.empty_rows((2,), 16, torch.uint8),
+    )
+    e.program.run(1, 2, [data, first, second])
+    e.program.add("quantize", [x], [r], columns=16, output_scale=0.2, output_zero_point=5)
+    e.program.run(1, 2, [data, first, second])
+    assert torch.equal(first, REFERENCES["quantize"](data, 0.1, 3))
+    assert torch.equal(second, REFERENCES["quantize"](data, 0.2, 5))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_merged_projections(isa: str, dynamic: bool) -> None:
+    """Queries, keys and values as columns of one value, as a merged projection writes them."""
+    batch, length, heads, kv_heads, head = 2, 19, 4, 2, 24
+    sizes = [heads * head, kv_heads * head, kv_heads * head]
+    x = torch.randn(batch, length, sum(sizes))
+    if dynamic:
+        merged, scales = REFERENCES["quantize_groups"](x, heads + 2 * kv_heads)
+        parts = [t.contiguous() for t in scales.split([heads, kv_heads, kv_heads], -1)]
+    else:
+        merged, parts = REFERENCES["quantize"](x, 0.03, 128), [torch.tensor(s) for s in (0.03, 0.02, 0.05)]
+    expected = REFERENCES["attention_rows"](*merged.split(sizes, -1), *parts, heads, kv_heads, None, 0.2, False)
+
+    e = Emission()
+    e.outside = True
+    value = e.new(sum(sizes), torch.uint8)
+    starts = (0, sizes[0], sizes[0] + sizes[1])
+    qkv = [value._replace(column=start, columns=size) for start, size in zip(starts, sizes, strict=True)]
+    tensors, used = [kernels.as_rows(merged)], parts
+    if dynamic:
+        grid = e.new(heads + 2 * kv_heads, torch.float32)
+        used = [grid._replace(column=c) for c in (0, heads, heads + kv_heads)]
+        tensors.append(scales)
+    emit.attention_rows(e, *qkv, *used, heads, kv_heads, 0.2, False)
+    out = torch.empty(batch, length, sizes[0])
+    with kernels.use_isa(isa):
+        e.program.run(batch, length, [*tensors, out])
+    assert difference(out, expected) is None
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_embeddings_add_up(isa: str) -> None:
+    e = Emission()
+    tables = [weight_table(30, 33), weight_table(5, 33)]
+    ids = [torch.randint(0, n, (2, 7)) for n in (30, 5)]
+    first, second = (Rows(e.program.external(8), 1, torch.int64) for _ in ids)
+    word = emit.embedding(e, first, *tables[0])
+    e.outside = True
+    emit.embedding(e, second, *tables[1], word)
+    out = torch.empty(2, 7, 33)
+    with kernels.use_isa(isa):
+        e.program.run(2, 7, [*ids, out])
+    a, b = (REFERENCES["embedding"](i, *t) for i, t in zip(ids, tables, strict=True))
+    assert difference(out, b + a) is None
+
+
+def weight_table(rows: int, width: int) -> tuple[Tensor, Tensor]:
+    return torch.randint(-127, 128, (rows, width), dtype=torch.int8), torch.rand(rows)
+
+
+def attend(mask: Tensor) -> Tensor:
+    x = torch.randn(2, 2, 5, 8)
+    return kernels.attention(x, x, x, None, None, None, mask, 0.3, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 1, 5, 5), (2, 2, 4, 5), (1, 1, 6, 5), (1, 2, 2, 5, 5)])
+def test_a_mask_that_does_not_fit(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    with pytest.raises(KernelError, match=r"mask of shape .* does not fit batch 2"):
+        attend(torch.ones(shape, dtype=dtype))
+
+
+@pytest.mark.xfail(raises=(RuntimeError, pytest.fail.Exception), reason="set_mask checks neither heads nor keys")
+@pytest.mark.parametrize("shape", [(2, 3, 5, 5), (2, 1, 1, 4), (2, 2, 5, 7)])
+def test_a_mask_of_other_heads_or_keys(shape: tuple[int, ...]) -> None:
+    try:
+        attend(torch.ones(shape, dtype=torch.bool))
+    except KernelError:
+        return
+    pytest.fail("accepted")
+
+
+def test_unknown_instruction() -> None:
+    program = kernels.Program()
+    with pytest.raises(ValueError):
+        program.add("conv", [], [])
+    x = program.external(64)
+    program.add("quantize", [x], [x], columns=16, output_scale=1.0)
+    program._instructions[0].op = 99
+    with pytest.raises(KernelError, match="refused a program of 1 instructions: bad argument"):
+        program.run(1, 1, [torch.zeros(16)])
+
+
+def test_nothing_to_do() -> None:
+    program = kernels.Program()
+    x, y = program.external(64), program.external(64)
+    program.add("norm", [x], [y], columns=16, norm="none")
+    program.run(1, 0, [torch.empty(0, 16), torch.empty(0, 16)])
+    assert kernels.quantize(torch.empty(3, 0, 8), *static_grid()).shape == (3, 0, 8)
