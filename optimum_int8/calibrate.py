@@ -1,0 +1,224 @@
+"""Calibration: run a float model over data and observe the input of each site, streaming, without padding."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from .config import Int8Config
+from .errors import CalibrationError
+from .nn import ATTENTION, LINEAR, Sites
+from .observers import Observer, make_observer
+
+Range = tuple[float, float]
+
+_OBSERVING = "optimum_int8_observing"
+_ATTENTION_INPUTS = ("query", "key", "value")
+
+_token_masks: ContextVar[Sequence[Tensor]] = ContextVar("token_masks", default=())
+_attention_observers: ContextVar[Mapping[nn.Module, dict[str, Observer]]] = ContextVar("attention_observers")
+
+
+def collect_ranges(
+    model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[Any], progress: bool = True
+) -> dict[str, dict[str, Range]]:
+    """Ranges of what flows into the linears (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
+
+    Args:
+        data: batches; a mapping is passed as keyword arguments, a tuple or list as positional ones, a tensor as the only one.
+            A 2-D `attention_mask` in a mapping says which tokens count, see `run_batch`.
+
+    Returns:
+        Site name to input name to `(minimum, maximum)`. Sites that no batch reached are absent.
+
+    Raises:
+        CalibrationError: there is no batch, or a value is not finite.
+    """
+    linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR)}
+    cores = {model.get_submodule(name): name for name in sites.of_kind(ATTENTION)}
+    observers: dict[nn.Module, dict[str, Observer]] = {m: {"input": make_observer(config)} for m in linears}
+    observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
+    seen: set[nn.Module] = set()
+    batches = 0
+    with _observing(model, observers, linears, seen):
+        for batch in tqdm(data, desc="calibrating", unit="batch", disable=None if progress else True, delay=2):
+            run_batch(model, batch)
+            batches += 1
+    if batches == 0:
+        raise CalibrationError(
+            "the calibration data holds no batch; expected at least one, around 128 examples are usual"
+        )
+    names = {**linears, **cores}
+    return {names[m]: {key: observer.range() for key, observer in observers[m].items()} for m in names if m in seen}
+
+
+def run_batch(model: nn.Module, batch: Any) -> Any:
+    """Call `model` on one batch of calibration data; padding does not count meanwhile.
+
+    Padding is what a 2-D `attention_mask` and `decoder_attention_mask` say, and the labels of -100. An encoder-decoder is
+    taught on references: `labels` or `decoder_input_ids`; `generation_batches` makes them where there are none.
+
+    Raises:
+        CalibrationError: a batch for an encoder-decoder that generates holds neither.
+    """
+    masks: list[Tensor] = []
+    if isinstance(batch, Mapping):
+        _require_decoding_steps(model, batch)
+        batch, masks = _with_masks(model, batch)
+    token = _token_masks.set(masks)
+    try:
+        if isinstance(batch, Mapping):
+            return model(**batch)
+        return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+    finally:
+        _token_masks.reset(token)
+
+
+def generation_batches(
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], max_new_tokens: int = 64
+) -> Iterator[dict[str, Tensor]]:
+    """Calibration batches that hold decoding steps: what the float model generates, greedily, from each batch.
+
+    Run in one call, these tokens give each layer the values it sees while generating them one by one.
+
+    Args:
+        batches: the model's inputs with a 2-D `attention_mask`; without `labels`.
+        max_new_tokens: steps to generate; a sequence ends earlier at the model's end token.
+
+    Yields:
+        Of an encoder-decoder, the batch with `decoder_input_ids` and `decoder_attention_mask`; of a decoder, `input_ids` and
+        `attention_mask` with the continuation.
+    """
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name != "labels" and not name.startswith("decoder_")}
+        with torch.no_grad():
+            tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+        if model.config.is_encoder_decoder:
+            yield {**inputs, "decoder_input_ids": tokens, "decoder_attention_mask": _until_end(model, tokens, 1)}
+            continue
+        length = inputs["input_ids"].shape[1]
+        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        new = _until_end(model, tokens[:, length:], 0)
+        yield {**inputs, "input_ids": tokens, "attention_mask": torch.cat([mask, new.to(mask.dtype)], 1)}
+
+
+def _until_end(model: PreTrainedModel, tokens: Tensor, start: int) -> Tensor:
+    """1 for generated tokens up to the first end token from position `start` on, itself included; 0 for the padding behind it."""
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        return torch.ones_like(tokens)
+    found = torch.isin(tokens, torch.as_tensor(ends))
+    found[:, :start] = False  # BART starts with its end token
+    return (found.cumsum(1) - found.long() == 0).long()
+
+
+def _require_decoding_steps(model: nn.Module, batch: Mapping[str, Any]) -> None:
+    if not isinstance(model, PreTrainedModel) or not model.config.is_encoder_decoder or not model.can_generate():
+        return
+    if not any(batch.get(name) is not None for name in ("labels", "decoder_input_ids", "decoder_inputs_embeds")):
+        raise CalibrationError(
+            f"a calibration batch of a {type(model).__name__} has neither labels nor decoder_input_ids, so that its "
+            f"decoder sees no text; add one, or pass generation_batches(model, batches)"
+        )
+
+
+def _with_masks(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Tensor]]:
+    """The batch, and the masks of its tokens. A mask means the rows of its shape, so two masks must differ in shape."""
+    sides: list[Any] = [batch.get("attention_mask")]
+    decoded: list[str] = []
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        decoded = [n for n in ("decoder_input_ids", "decoder_attention_mask", "labels") if _is_2d(batch.get(n))]
+        if sides[0] is None and _is_2d(batch.get("input_ids")):
+            sides = [torch.ones_like(batch["input_ids"])]
+        if "decoder_attention_mask" in decoded:
+            sides.append(batch["decoder_attention_mask"])
+        elif decoded:
+            sides.append(
+                batch["labels"] != -100 if "labels" in decoded else torch.ones_like(batch["decoder_input_ids"])
+            )
+    masks: list[Tensor] = [side.bool() for side in sides if _is_2d(side)]
+    if len(masks) < 2 or masks[0].shape != masks[1].shape:
+        return batch, masks
+    keep = masks[1].shape[1] - 1  # the last step of this batch is given up
+    if torch.equal(*masks) or not keep:
+        return batch, masks[:1]
+    return {n: v[:, :keep] if n in decoded else v for n, v in batch.items()}, [masks[0], masks[1][:, :keep]]
+
+
+def _is_2d(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 2
+
+
+@contextlib.contextmanager
+def _observing(
+    model: nn.Module,
+    observers: dict[nn.Module, dict[str, Observer]],
+    linears: Mapping[nn.Module, str],
+    seen: set[nn.Module],
+) -> Iterator[None]:
+    """Hooks on the linears, an observing attention, evaluation mode; all undone at the end, also after an error."""
+    handles = [module.register_forward_pre_hook(_hook(observers[module]["input"], seen)) for module in linears]
+    training = {module: module.training for module in model.modules()}
+    implementation = None
+    if isinstance(model, PreTrainedModel) and len(observers) > len(linears):
+        implementation = model.config._attn_implementation
+        model.set_attn_implementation(_OBSERVING)
+    token = _attention_observers.set(_Tracked(observers, seen))
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _attention_observers.reset(token)
+        for handle in handles:
+            handle.remove()
+        for module, mode in training.items():
+            module.training = mode
+        if implementation is not None:
+            model.set_attn_implementation(implementation)
+
+
+class _Tracked(dict):
+    """Observers by module that remember which were asked for."""
+
+    def __init__(self, observers: dict[nn.Module, dict[str, Observer]], seen: set[nn.Module]) -> None:
+        super().__init__(observers)
+        self.seen = seen
+
+
+def _hook(observer: Observer, seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.add(module)
+        observer.observe(inputs[0], _mask_for(inputs[0].shape[:-1]))
+
+    return observe
+
+
+def _mask_for(rows: torch.Size) -> Tensor | None:
+    """The token mask, where these rows are the tokens of the batch."""
+    return next((mask for mask in _token_masks.get() if mask.shape == rows), None)
+
+
+def _observing_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    tracked = _attention_observers.get()
+    if module in tracked:
+        tracked.seen.add(module)  # type: ignore[attr-defined]
+        for name, x in zip(_ATTENTION_INPUTS, (query, key, value), strict=True):
+            rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
+            tracked[module][name].observe(rows, _mask_for(rows.shape[:-1]))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+ALL_ATTENTION_FUNCTIONS.register(_OBSERVING, _observing_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(_OBSERVING, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

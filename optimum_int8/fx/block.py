@@ -1,0 +1,232 @@
+"""A block: a module whose `forward` runs a compiled graph where a guard allows it, and its own code everywhere else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from transformers.utils import output_capturing
+
+from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild_output
+from .capture import Captured, capture
+from .program_call import compute_padding, whole_program
+from .structure import candidates, structure_key
+
+Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
+
+_VARIANTS = 8
+_UNKNOWN = object()
+_CAPTURING = "transformers.utils.output_capturing"
+
+
+@dataclass
+class Compiler:
+    """What the blocks of one model share: how to compile, what was captured, what failed and why."""
+
+    compile: Compile
+    captured: dict[tuple[Any, ...], Captured] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    capturing: int | None = None  # the thread that is in torch.export
+
+    def install_below(self, module: nn.Module, name: str = "") -> None:
+        """Make blocks of the largest candidates below `module`."""
+        for path, child in candidates(module, name):
+            if "forward" not in vars(child):
+                self.blocks.append(Block(path, child, self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"compile": self.compile, "failures": self.failures}  # graphs hold pointers into this model's tensors
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+@dataclass
+class Variant:
+    """One compiled graph of a block and how its results are put together."""
+
+    graph: fx.GraphModule
+    output: Key
+
+    def __post_init__(self) -> None:
+        self.is_tensor = self.output[0][0] == "tensor"
+        self.whole = whole_program(self.graph) if self.is_tensor else None
+
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        """Run a call."""
+        if self.whole is not None:
+            return self.whole(tensors)
+        results = self.graph(*tensors)
+        return results[0] if self.is_tensor else rebuild_output(self.output, results)
+
+
+class Block:
+    """Stands in for `module.forward`; the module keeps its class, its hooks and its children.
+
+    A variant is captured at the first call with a new guard key, checked against the module's own result, and compiled. In training,
+    while something traces the model, when a module inside has hooks, with stateful arguments or beyond a few variants, the module's own
+    code runs: always right, only slower.
+    """
+
+    def __init__(self, name: str, module: nn.Module, compiler: Compiler) -> None:
+        self.name, self.module, self.compiler = name, module, compiler
+        self._start()
+        module.forward = self  # type: ignore[method-assign, assignment]
+
+    def _start(self) -> None:
+        self.variants: dict[Key, Variant | None] = {}
+        self.misses: dict[str, int] = {}
+        self._hook_tables: list[dict[int, Any]] | None = None
+        self._structure: tuple[Any, ...] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "module": self.module, "compiler": self.compiler}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy of the model starts anew: it captures at its own first call."""
+        vars(self).update(state)
+        self._start()
+        self.compiler.blocks.append(self)
+
+    @property
+    def original(self) -> Callable[..., Any]:
+        """The module's own forward."""
+        return type(self.module).forward.__get__(self.module)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What `inspect.signature` reports."""
+        return self.original
+
+    @property
+    def __code__(self) -> Any:
+        """What torch.export and Transformers read of a forward."""
+        return type(self.module).forward.__code__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a call."""
+        if self.module.training or self._is_traced() or self._hooks_act():
+            return self.original(*args, **kwargs)
+        try:
+            key, tensors = flatten(args, kwargs)
+        except NotCapturable as reason:
+            return self._miss(str(reason), args, kwargs)
+        variant = self.variants.get(key, _UNKNOWN)
+        if variant is _UNKNOWN:
+            return self._first_call(key, tensors, args, kwargs)
+        return self.original(*args, **kwargs) if variant is None else variant(tensors)  # type: ignore[operator]
+
+    def _miss(self, reason: str, args: Any, kwargs: Any) -> Any:
+        self.misses[reason] = self.misses.get(reason, 0) + 1
+        if not self.variants:
+            self._split(reason)
+        return self.original(*args, **kwargs)
+
+    def _is_traced(self) -> bool:
+        """Whether something traces the model in this thread. torch's flag is global, and `torch.export` puts other tensors into a module
+        while it runs: where another thread captures a block, wait for it."""
+        if not torch.compiler.is_compiling():
+            return False
+        if self.compiler.capturing is None or self.compiler.capturing == threading.get_ident():
+            return True
+        with self.compiler.lock:
+            return False
+
+    def _hooks_act(self) -> bool:
+        """Whether a hook inside wants its module to run. Those that Transformers leaves behind do while it collects attentions."""
+        if self._hook_tables is None:
+            inner = [m for m in self.module.modules() if m is not self.module]
+            self._hook_tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
+        if not any(self._hook_tables):
+            return False
+        hooks = [hook for table in self._hook_tables for hook in table.values()]
+        if any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks):
+            return True
+        collected = output_capturing._active_collector.get()
+        return collected is not None and any(name != "hidden_states" for name in collected)
+
+    def _first_call(self, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""
+        with self.compiler.lock:
+            if key not in self.variants and len(self.variants) < _VARIANTS:
+                try:
+                    self.variants[key] = self._compile(key, tensors, self.original(*args, **kwargs))
+                except NotCapturable as reason:
+                    self.variants[key] = None
+                    self.compiler.failures[self.name] = str(reason)
+                    if not any(self.variants.values()):
+                        self._split(str(reason))
+        variant = self.variants.get(key)
+        return self.original(*args, **kwargs) if variant is None else variant(tensors)
+
+    def _compile(self, key: Key, tensors: list[Tensor], expected: Any) -> Variant:
+        structure, results = flatten_output(expected)
+        self._structure = self._structure or structure_key(self.module)
+        shared = (self._structure, key)
+        with torch.no_grad():
+            known = self.compiler.captured.get(shared)
+            if known is not None:
+                graph = known.bind(self.module)
+                if agree(graph(*tensors), results):
+                    return self._finish(graph, tensors, results, structure, False)
+            captured = self._capture(key, tensors)
+            graph = captured.bind(self.module)
+            if captured.output != structure or not agree(graph(*tensors), results):
+                raise NotCapturable("the captured graph disagrees with the module at a second shape")
+            self.compiler.captured[shared] = captured
+            return self._finish(graph, tensors, results, structure, True)
+
+    def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
+        self.compiler.capturing = threading.get_ident()
+        try:
+            return capture(self.module, self.original, key, tensors)
+        finally:
+            self.compiler.capturing = None
+
+    def _finish(
+        self, graph: fx.GraphModule, tensors: list[Tensor], results: list[Tensor], output: Key, check: bool
+    ) -> Variant:
+        everything = compute_padding.set(True)
+        try:
+            compiled = self.compiler.compile(graph, tensors, check)
+            found = compiled(*tensors)
+        except Exception as error:  # the model's own code is always there to run
+            raise NotCapturable(f"compiling failed: {type(error).__name__}: {error}") from error
+        finally:
+            compute_padding.reset(everything)
+        if not agree(found, results, tolerance=0.02):
+            raise NotCapturable("the compiled graph disagrees with the module")
+        return Variant(compiled, output)
+
+    def _split(self, reason: str) -> None:
+        """Give up this block for the smaller ones inside it."""
+        self.compiler.failures[self.name] = reason
+        self.remove()
+        self.compiler.blocks.remove(self)
+        self.compiler.install_below(self.module, self.name)
+
+    def remove(self) -> None:
+        """Give the module its own forward back."""
+        vars(self.module).pop("forward", None)
+
+
+def agree(found: Any, expected: list[Tensor], tolerance: float = 0.0) -> bool:
+    """Equal to the bit, or with a tolerance: shapes equal and root mean square error within that share of the values' own.
+
+    A rewrite may round an activation differently and so move a value to the next of 256 steps; a wrong one is off by far more.
+    """
+    if len(found) != len(expected) or any(f.shape != e.shape for f, e in zip(found, expected, strict=True)):
+        return False
+    if tolerance == 0.0:
+        return all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+    for f, e in zip(found, expected, strict=True):
+        error, size = (f.double() - e.double()).square().mean().sqrt(), e.double().square().mean().sqrt()
+        if not error <= tolerance * size + 1e-6:
+            return False
+    return True

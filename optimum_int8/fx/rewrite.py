@@ -1,0 +1,93 @@
+"""Tools for passes: matching nodes, inserting operators with their shapes, holding new tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..kernels.fake import FAKES
+from .shapes import Shaped, shaped
+
+aten = torch.ops.aten
+ours = torch.ops.optimum_int8
+
+
+def is_call(node: Any, *targets: Any) -> bool:
+    """Whether `node` calls one of the operators."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one node that uses `node`, None if there are several or none."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def tensor_of(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
+    """The tensor behind a `get_attr` node."""
+    if not (isinstance(node, fx.Node) and node.op == "get_attr"):
+        return None
+    value: Any = graph_module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    return value
+
+
+def same_constant(graph_module: fx.GraphModule, a: Any, b: Any) -> bool:
+    """Whether two arguments are the same node, the same number, or tensors of equal values."""
+    if a is b:
+        return True
+    x, y = tensor_of(graph_module, a), tensor_of(graph_module, b)
+    return x is not None and y is not None and x.shape == y.shape and x.dtype == y.dtype and bool(torch.equal(x, y))
+
+
+def shape_of(node: fx.Node) -> tuple[Any, ...]:
+    """Shape of a tensor node: numbers, and the names of sizes that differ from call to call."""
+    return tuple(node.meta["val"].shape)
+
+
+def add_constant(graph_module: fx.GraphModule, name: str, tensor: Tensor) -> fx.Node:
+    """A new buffer and its `get_attr` node, at the graph's insertion point."""
+    unique = name
+    while hasattr(graph_module, unique):
+        unique += "_"
+    graph_module.register_buffer(unique, tensor, persistent=False)
+    node = graph_module.graph.get_attr(unique)
+    node.meta["val"] = shaped(tensor)
+    return node
+
+
+def add_call(graph_module: fx.GraphModule, target: Any, *args: Any) -> fx.Node:
+    """A new call of an operator of ours at the insertion point, with the shape of its result."""
+    node = graph_module.graph.call_function(target, args)
+    name = target._schema.name.removeprefix("optimum_int8::")
+    node.meta["val"] = FAKES[name](*fx.map_arg(args, lambda n: n.meta["val"]))
+    return node
+
+
+def add_columns(graph_module: fx.GraphModule, node: fx.Node, start: int, stop: int) -> fx.Node:
+    """Columns `start` to `stop` of the last axis."""
+    cut = graph_module.graph.call_function(aten.slice.Tensor, (node, -1, start, stop))
+    value: Shaped = node.meta["val"]
+    cut.meta["val"] = value.new_empty((*value.shape[:-1], stop - start), value.dtype)
+    return cut
+
+
+def add_item(graph_module: fx.GraphModule, node: fx.Node, index: int) -> fx.Node:
+    """`node[index]` of an operator with several results."""
+    import operator
+
+    item = graph_module.graph.call_function(operator.getitem, (node, index))
+    item.meta["val"] = node.meta["val"][index]
+    return item
+
+
+def arguments(node: fx.Node) -> list[Any]:
+    """All arguments of an operator call in schema order, defaults filled in."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    values = list(node.args) + [None] * (len(schema) - len(node.args))
+    for i, argument in enumerate(schema):
+        if i >= len(node.args):
+            values[i] = node.kwargs.get(argument.name, argument.default_value if argument.has_default_value() else None)
+    return values

@@ -1,0 +1,119 @@
+"""The attention core on INT8, plugged into Transformers through its attention interface.
+
+A Transformers attention module asks `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]` for its core and hands itself over, so
+the core can find the grids of that module: its child `int8_attention`. A module without that child gets torch's own attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import create_position_bias_mask, sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .. import numerics
+from .base import Int8Module
+from .masks import int8_mask
+
+IMPLEMENTATION = "optimum_int8"
+"""Name in Transformers' attention interface: `model.set_attn_implementation(IMPLEMENTATION)`."""
+
+CHILD = "int8_attention"
+"""Name under which an attention module holds its `Int8Attention`."""
+
+_UNSUPPORTED = ("softcap", "s_aux", "cache")  # of other models' attention: logit caps, sinks, paged caches
+
+
+class Int8Attention(Int8Module):
+    """Grids of one attention core; stored when static: `query_scale`, `key_scale`, `value_scale`, float32 `[]`."""
+
+    query_scale: Tensor | None
+    key_scale: Tensor | None
+    value_scale: Tensor | None
+
+    def __init__(self, static: bool = True) -> None:
+        super().__init__()
+        self._grid_buffers(("query_scale", "key_scale", "value_scale"), static)
+
+    @classmethod
+    def from_ranges(cls, ranges: dict[str, tuple[float, float]] | None) -> Int8Attention:
+        """From the ranges of `query`, `key` and `value`; None makes it dynamic."""
+        new = cls(ranges is not None)
+        for name, (low, high) in (ranges or {}).items():
+            setattr(new, f"{name}_scale", torch.tensor(numerics.choose_symmetric_scale(max(abs(low), abs(high)))))
+        return new
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool
+    ) -> Tensor:
+        """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
+        scales = (self.query_scale, self.key_scale, self.value_scale)
+        return torch.ops.optimum_int8.attention(query, key, value, *scales, mask, scaling, causal).to(query.dtype)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return "dynamic" if self.query_scale is None else "static"
+
+
+def uses_attention_interface(module: nn.Module) -> bool:
+    """Whether the module's `forward` asks Transformers' attention interface for its core."""
+    code = getattr(type(module).forward, "__code__", None)
+    return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
+
+
+def is_causal_call(module: nn.Module, query: Tensor, mask: Tensor | None, is_causal: bool | None) -> bool:
+    """As Transformers' SDPA decides it: only without a mask, and for more than one query."""
+    wanted = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    return bool(wanted) and mask is None and query.shape[2] > 1
+
+
+def int8_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: INT8 where `module` has grids for it, torch's attention elsewhere."""
+    core = module._modules.get(CHILD)
+    fits = key.shape[-1] == value.shape[-1] and not any(kwargs.get(name) is not None for name in _UNSUPPORTED)
+    if core is None or not fits or dropout:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout,
+            scaling,
+            is_causal,
+            position_bias=position_bias,
+            **kwargs,
+        )
+    causal = is_causal_call(module, query, attention_mask, is_causal)
+    if causal and key.shape[2] > query.shape[2]:
+        # Without a mask, query 0 stands at key 0: what lies behind is the unused end of a static cache.
+        key, value = (x[:, :, : query.shape[2]] for x in (key, value))
+        position_bias = None if position_bias is None else position_bias[..., : query.shape[2]]
+    if position_bias is not None:
+        attention_mask = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
+        causal = False
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return core(query, key, value, attention_mask, float(scaling), causal), None
+
+
+def register() -> None:
+    """Make `IMPLEMENTATION` known to Transformers."""
+    ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, int8_attention_forward)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, int8_mask)
+
+
+register()

@@ -1,0 +1,29 @@
+"""What the INT8 modules share: tensors keep their dtype, whatever the model is cast to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Int8Module(nn.Module):
+    """Base of the INT8 modules. `.to(dtype)`, `.half()` and the like move its tensors but never change their dtype: a scale in
+    half precision would be another scale."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Module:
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        return super()._apply(keep_dtype, recurse)  # type: ignore[return-value]
+
+    def finish_loading(self) -> None:
+        """Build what is not stored, once the stored tensors are in place."""
+
+    def _grid_buffers(self, names: tuple[str, ...], static: bool) -> None:
+        """Scalar buffers, a zero point int32 and a scale float32; None when dynamic."""
+        for name in names:
+            dtype = torch.int32 if name.endswith("zero_point") else torch.float32
+            self.register_buffer(name, torch.empty((), dtype=dtype) if static else None)

@@ -1,0 +1,108 @@
+"""`Int8Linear`: `nn.Linear` and Transformers' `Conv1D` on INT8."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import kernels, numerics
+from .base import Int8Module
+from .embedding import Int8Embedding
+
+
+class Int8Linear(Int8Module):
+    """`y = x @ weight.T + bias` with an int8 weight and a uint8 input, result in x's dtype.
+
+    Stored: `weight` int8 `[out, in, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when static
+    `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a grid per row. The weight is kept as the kernels'
+    panels; reading `weight` unpacks it. The trailing axis makes a loader that does not know the format fail.
+    """
+
+    panels: Tensor
+    weight_sum: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor | None
+    input_zero_point: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, static: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight", torch.empty(out_features, in_features, 1, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.empty(out_features))
+        self.register_buffer("bias", torch.empty(out_features) if bias else None)
+        self._grid_buffers(("input_scale", "input_zero_point"), static)
+        self._tied: list[Int8Embedding] = []  # in a list, so that it is not a child
+
+    @classmethod
+    def from_float(
+        cls, module: nn.Module, input_range: tuple[float, float] | None = None, per_channel: bool = True
+    ) -> Int8Linear:
+        """Quantize an `nn.Linear` or a `Conv1D`; `input_range` None makes it dynamic."""
+        weight, bias = float_weight(module), module.bias
+        new = cls(weight.shape[1], weight.shape[0], bias is not None, input_range is not None)
+        q, new.weight_scale = numerics.quantize_weight(weight, per_channel)
+        new.weight = q.unsqueeze(-1)
+        if bias is not None:
+            new.bias = bias.detach().to(torch.float32).clone()
+        if input_range is not None:
+            scale, zero_point = numerics.choose_affine_qparams(*input_range)
+            new.input_scale = torch.tensor(scale)
+            new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
+        new.finish_loading()
+        return new.train(module.training)
+
+    def tie(self, embedding: Int8Embedding) -> None:
+        """Share the stored weight and its scales with an embedding (a language model's head)."""
+        self._tied = [embedding]
+
+    def finish_loading(self) -> None:
+        """See `Int8Module.finish_loading`."""
+        if "weight" not in self._buffers:
+            return
+        weight = self._buffers.pop("weight").squeeze(-1)  # type: ignore[union-attr]
+        self.register_buffer("panels", kernels.pack(weight), persistent=False)
+        self.register_buffer("weight_sum", kernels.row_sums(weight), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if self.input_scale is None or self.input_zero_point is None:
+            q, scale, zero_point = torch.ops.optimum_int8.quantize_rows(x)
+        else:
+            scale, zero_point = self.input_scale, self.input_zero_point
+            q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
+        y = torch.ops.optimum_int8.linear(
+            q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, self.bias
+        )
+        return y.to(x.dtype)
+
+    def __getattr__(self, name: str) -> object:
+        if name == "weight" and "panels" in self._buffers:
+            if self._tied:
+                return self._tied[0].weight
+            return kernels.unpack(self.panels, self.out_features, self.in_features).unsqueeze(-1)
+        return super().__getattr__(name)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.weight
+        if self._tied:
+            destination[prefix + "weight_scale"] = self._tied[0].weight_scale
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        if "panels" in self._buffers:
+            weight = self.weight
+            del self._buffers["panels"], self._buffers["weight_sum"]
+            self.register_buffer("weight", weight)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.finish_loading()
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        kind = "dynamic" if self.input_scale is None else "static"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {kind}"
+
+
+def float_weight(module: nn.Module) -> Tensor:
+    """The weight of an `nn.Linear` or `Conv1D` as `[out, in]`."""
+    return module.weight if isinstance(module, nn.Linear) else module.weight.T  # type: ignore[return-value, union-attr]

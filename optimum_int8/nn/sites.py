@@ -1,0 +1,129 @@
+"""Sites: the modules of a model that can become INT8, and the reasons of those that stay FP32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .. import numerics
+from ..config import Int8Config
+from ..errors import QuantizationError
+from .attention import CHILD, uses_attention_interface
+from .embedding import embedding_obstacle, tables_read_directly
+from .linear import float_weight
+
+LINEAR, EMBEDDING, ATTENTION = "linear", "embedding", "attention"
+
+
+@dataclass
+class Sites:
+    """Qualified name to kind (`"linear"`, `"embedding"`, `"attention"`), and qualified name to reason for what stays FP32.
+
+    An attention site is named like the attention module; its grids live in that module's child `int8_attention`.
+    """
+
+    int8: dict[str, str] = field(default_factory=dict)
+    fp32: dict[str, str] = field(default_factory=dict)
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """Names of the INT8 sites of these kinds."""
+        return [name for name, kind in self.int8.items() if kind in kinds]
+
+    def demote(self, name: str, reason: str) -> None:
+        """Leave an INT8 site in FP32."""
+        del self.int8[name]
+        self.fp32[name] = reason
+
+
+def find_sites(model: nn.Module, config: Int8Config) -> Sites:
+    """What of `model` becomes INT8 under `config`. A module that several parents share is one site, under its first name.
+
+    Raises:
+        QuantizationError: an excluded name does not exist, or nothing is left to quantize.
+    """
+    known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    missing = [name for name in config.exclude if name not in known]
+    if missing:
+        raise QuantizationError(f"exclude names a module that the model does not have: {missing[0]!r}; names are exact")
+    sites = Sites()
+    floats = _float_tables(model)
+    for name, module, excluded in _walk(model, config):
+        kind = _kind(module)
+        if kind is None:
+            continue
+        reason = excluded or floats.get(name, "") or _obstacle(name, module, kind, config)
+        if reason:
+            sites.fp32[name] = reason
+        else:
+            sites.int8[name] = kind
+    require_sites(model, sites)
+    return sites
+
+
+def require_sites(model: nn.Module, sites: Sites) -> None:
+    """Raises QuantizationError when no module with a weight is left, or when the only one is the model itself."""
+    if not sites.of_kind(LINEAR, EMBEDDING):
+        why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D or Embedding")
+        raise QuantizationError(f"{type(model).__name__} has nothing to quantize: {why}")
+    if "" in sites.int8:
+        kind = type(model).__name__
+        raise QuantizationError(
+            f"the model is a single {kind}, which cannot be replaced; pass torch.nn.Sequential({kind}) instead"
+        )
+
+
+def _walk(model: nn.Module, config: Int8Config) -> Iterator[tuple[str, nn.Module, str]]:
+    """Modules with the reason for which they, or what they lie in, are excluded."""
+    reasons: dict[str, str] = {}
+    for name, module in model.named_modules():
+        parent = name.rpartition(".")[0]
+        reason = reasons.get(parent, "") if name else ""
+        if name in config.exclude:
+            reason = "excluded by name"
+        elif type(module).__name__ in config.exclude_types:
+            reason = f"excluded by type {type(module).__name__}"
+        reasons[name] = reason
+        yield name, module, reason
+
+
+def _float_tables(model: nn.Module) -> dict[str, str]:
+    """Embeddings that must stay what they are, with the reason: Transformers computes the table instead of storing it (sinusoidal
+    positions), or the module around it reads the table without calling it."""
+    found: dict[str, str] = {}
+    for parent, module in model.named_modules():
+        prefix = f"{parent}." if parent else ""
+        for key in getattr(module, "_keys_to_ignore_on_save", None) or ():
+            found[prefix + key.removesuffix(".weight")] = "its table is computed, not stored"
+        for name, child in module.named_children():
+            if isinstance(child, nn.Embedding) and name in tables_read_directly(type(module)):
+                found[prefix + name] = f"{type(module).__name__} reads its table without calling it"
+    return found
+
+
+def _kind(module: nn.Module) -> str | None:
+    if isinstance(module, (nn.Linear, Conv1D)):
+        return LINEAR
+    if isinstance(module, nn.Embedding):
+        return EMBEDDING
+    return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
+
+
+def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> str:
+    if kind == LINEAR:
+        inner = float_weight(module).shape[1]
+        if type(module) not in (nn.Linear, Conv1D):
+            return f"{type(module).__name__} is a Linear with a forward of its own"
+        if inner > numerics.MAX_REDUCTION:
+            return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
+    if kind == EMBEDDING:
+        if not config.quantize_embeddings:
+            return "quantize_embeddings is off"
+        if name.endswith("attention_bias"):
+            return "a small table that is added to attention scores, where an INT8 step is felt"
+        return embedding_obstacle(module)  # type: ignore[arg-type]
+    if kind == ATTENTION and config.attention != "int8":
+        return f"attention is set to {config.attention}"
+    return ""

@@ -1,0 +1,35 @@
+"""Remove what does nothing in evaluation: dropout, casts to the same dtype, contiguous copies, metadata assertions."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..fx.rewrite import aten, is_call
+
+_ASSERTIONS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
+
+
+def drop_noops(graph_module: fx.GraphModule) -> int:
+    """Needs: a captured graph. Leaves: no dropout, no cast to a value's own dtype, no assertions. Preserves: bits."""
+    count = 0
+    for node in list(graph_module.graph.nodes):
+        if is_call(node, *_ASSERTIONS):
+            graph_module.graph.erase_node(node)
+        elif _does_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+            graph_module.graph.erase_node(node)
+        else:
+            continue
+        count += 1
+    return count
+
+
+def _does_nothing(node: fx.Node) -> bool:
+    if is_call(node, aten.dropout.default):
+        return node.args[2] is False
+    if is_call(node, aten.to.dtype, aten._to_copy.default, aten.to.dtype_layout):
+        return node.args[0].meta["val"].dtype == node.meta["val"].dtype  # type: ignore[union-attr]
+    if is_call(node, aten.slice.Tensor):
+        start, stop = (list(node.args) + [None] * 4)[2:4]
+        return start in (0, None) and (stop is None or (isinstance(stop, int) and stop >= 2**62)) and len(node.args) < 5
+    return is_call(node, aten.contiguous.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default)

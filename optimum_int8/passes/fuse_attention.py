@@ -1,0 +1,111 @@
+"""Run the attention core on rows as the projections wrote them: INT8 from the linear to the core, no transposes."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from .. import numerics
+from ..fx.rewrite import (
+    add_call,
+    add_columns,
+    add_constant,
+    add_item,
+    arguments,
+    aten,
+    is_call,
+    only_user,
+    ours,
+    shape_of,
+    tensor_of,
+)
+
+
+def fuse_attention(graph_module: fx.GraphModule) -> int:
+    """Needs: merged projections. Leaves: `attention_rows` on uint8 columns of one linear. Preserves: bits.
+
+    Rewrites an INT8 core whose queries, keys and values are heads cut from columns of one linear, and whose result is put back into rows.
+    """
+    count = 0
+    for node in list(graph_module.graph.nodes):
+        if is_call(node, ours.attention.default) and _rewrite(graph_module, node):
+            count += 1
+    return count
+
+
+def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    query, key, value, *scales, mask, scaling, causal = arguments(node)
+    columns = [_columns(x) for x in (query, key, value)]
+    after = only_user(node)
+    if any(c is None for c in columns) or after is None or not _joins_heads(after):
+        return False
+    source = columns[0].args[0]  # type: ignore[union-attr]
+    if (
+        any(c.args[0] is not source for c in columns)
+        or len(source.users) != 3
+        or not is_call(source, ours.linear.default)
+    ):  # type: ignore
+        return False
+    heads = int(query.meta["val"].shape[1])
+    if any(int(x.meta["val"].shape[1]) != heads for x in (key, value)):
+        return False
+    with graph_module.graph.inserting_before(node):
+        rows, grids = _quantize(graph_module, source, columns, scales, heads)  # type: ignore[arg-type]
+        core = add_call(graph_module, ours.attention_rows.default, *rows, *grids, heads, heads, mask, scaling, causal)
+    after.replace_all_uses_with(core)
+    graph_module.graph.eliminate_dead_code()
+    return True
+
+
+def _quantize(
+    graph_module: fx.GraphModule, source: fx.Node, columns: list[fx.Node], scales: list[fx.Node | None], heads: int
+) -> tuple[list[fx.Node], list[fx.Node]]:
+    """uint8 columns for queries, keys, values, and their grids."""
+    width = int(shape_of(source)[-1])
+    bounds = [(int(c.args[2]), int(c.args[3])) for c in columns]  # type: ignore[arg-type]
+    head = (bounds[0][1] - bounds[0][0]) // heads
+    if scales[0] is None:
+        groups = width // head
+        both = add_call(graph_module, ours.quantize_groups.default, source, groups)
+        quantized, all_scales = add_item(graph_module, both, 0), add_item(graph_module, both, 1)
+        grids = [add_columns(graph_module, all_scales, a // head, b // head) for a, b in bounds]
+    else:
+        per_column = torch.empty(width)
+        for (a, b), scale in zip(bounds, scales, strict=True):
+            per_column[a:b] = tensor_of(graph_module, scale)
+        grid = (
+            add_constant(graph_module, "attention_scales", per_column),
+            add_constant(
+                graph_module, "attention_zero_point", torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
+            ),
+        )
+        quantized = add_call(graph_module, ours.linear_quantized.default, *arguments(source)[:8], *grid)
+        grids = list(scales)  # type: ignore[arg-type]
+    rows = [add_columns(graph_module, quantized, a, b) for a, b in bounds]
+    return rows, grids
+
+
+def _columns(x: fx.Node) -> fx.Node | None:
+    """The columns of a linear that `view(...).transpose(1, 2)` split into heads."""
+    if not is_call(x, aten.transpose.int) or sorted(int(a) % 4 for a in x.args[1:3]) != [1, 2]:  # type: ignore[arg-type]
+        return None
+    view = x.args[0]
+    if (
+        not is_call(view, aten.view.default, aten.reshape.default)
+        or len(shape_of(view)) != 4
+        or only_user(view) is not x
+    ):  # type: ignore
+        return None
+    piece = view.args[0]  # type: ignore[union-attr]
+    is_cut = (
+        is_call(piece, aten.slice.Tensor)
+        and piece.args[1] == -1
+        and len(shape_of(piece)) == 3
+        and only_user(piece) is view
+    )  # type: ignore
+    return piece if is_cut else None  # type: ignore[return-value]
+
+
+def _joins_heads(node: fx.Node) -> bool:
+    """Whether the node puts `[batch, length, heads, head]` back into rows."""
+    return is_call(node, aten.view.default, aten.reshape.default, aten.flatten.using_ints) and len(shape_of(node)) == 3

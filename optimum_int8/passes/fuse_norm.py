@@ -1,0 +1,68 @@
+"""Fold a residual addition into the norm that follows it; lower the rest of the norms and residual additions to the same operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+
+
+def fuse_norm(graph_module: fx.GraphModule) -> int:
+    """Needs: no dropout between. Leaves: `norm` for layer norm and RMS norm over the last axis, with the addition before it if only the norm
+    reads the sum. Preserves: values up to the order of a row's sum."""
+    count = 0
+    for node in list(graph_module.graph.nodes):
+        described = _norm(node)
+        if described is None:
+            continue
+        x, weight, bias, kind, eps = described
+        first, residual = _addends(x) or (x, None)
+        with graph_module.graph.inserting_before(node):
+            new = add_call(graph_module, ours.norm.default, first, residual, weight, bias, kind, eps)
+        node.replace_all_uses_with(new)
+        graph_module.graph.erase_node(node)
+        count += 1
+    for node in list(graph_module.graph.nodes):
+        if (
+            node.users
+            and _is_sum(node)
+            and any(is_call(a, ours.linear.default, ours.norm.default) for a in node.args[:2])
+        ):
+            with graph_module.graph.inserting_before(node):
+                new = add_call(graph_module, ours.norm.default, node.args[0], node.args[1], None, None, "none", 0.0)
+            node.replace_all_uses_with(new)
+            graph_module.graph.erase_node(node)
+            count += 1
+    return count
+
+
+def _norm(node: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None, str, float] | None:
+    if is_call(node, aten.layer_norm.default):
+        x, shape, weight, bias, eps = arguments(node)[:5]
+        kind = "layer_norm"
+    elif is_call(node, aten.rms_norm.default):
+        x, shape, weight, eps = arguments(node)[:4]
+        bias, kind = None, "rms_norm"
+    else:
+        return None
+    fits = len(shape) == 1 and eps is not None and len(shape_of(x)) > 1 and x.meta["val"].dtype == torch.float32
+    return (x, weight, bias, kind, eps) if fits else None
+
+
+def _is_sum(node: fx.Node) -> bool:
+    if not is_call(node, aten.add.Tensor) or node.kwargs.get("alpha", 1) != 1:
+        return False
+    a, b = node.args[:2]
+    if not (isinstance(a, fx.Node) and isinstance(b, fx.Node)):
+        return False
+    shapes = [shape_of(n) for n in (a, b)]
+    floats = all(n.meta["val"].dtype == torch.float32 for n in (a, b))
+    return floats and shapes[0] == shapes[1] and len(shapes[0]) > 1
+
+
+def _addends(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The two sides of a sum that only this norm reads."""
+    if not _is_sum(node) or only_user(node) is None:
+        return None
+    return node.args[0], node.args[1]  # type: ignore[return-value]

@@ -1,0 +1,85 @@
+"""The compiler on one screen: what happens to a captured graph, in this order, and why there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import QuantizationError
+from ..fx import agree, lower
+from ..kernels import library
+from .drop_noops import drop_noops
+from .fuse_activation import fuse_activation
+from .fuse_attention import fuse_attention
+from .fuse_embedding import fuse_embedding
+from .fuse_norm import fuse_norm
+from .merge_projections import merge_projections
+from .quantize_in_producer import quantize_in_producer
+from .share_quantization import share_quantization
+
+
+class Pass(NamedTuple):
+    """A rewrite: changes the graph in place and returns how often it did. `tolerance` 0 promises equal bits."""
+
+    run: Callable[[fx.GraphModule], int]
+    tolerance: float = 0.0
+
+
+PASSES = (
+    Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
+    Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
+    Pass(merge_projections),  # before activations are folded: only plain linears merge
+    Pass(fuse_activation, 0.02),
+    Pass(fuse_embedding),  # before norms: they take the last sum
+    Pass(fuse_norm, 0.02),
+    Pass(fuse_attention),  # after merging: it wants the three projections in one linear
+    Pass(quantize_in_producer),  # last rewrite: the producers have their final form
+    Pass(lower),  # operators to programs
+)
+
+_SHOW = "OPTIMUM_INT8_SHOW_GRAPHS"
+
+
+def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bool) -> fx.GraphModule:
+    """Run all passes over one captured graph, in place.
+
+    Without the native library the graph stays as it was captured: it runs the definition.
+
+    Args:
+        tensors: of a real call; with `check` the result of every pass is compared with the one before it.
+
+    Raises:
+        QuantizationError: a pass broke its promise; names the pass.
+    """
+    if library() is None:
+        return graph_module
+    before = graph_module(*tensors) if check else None
+    for step in PASSES:
+        count = step.run(graph_module)
+        if not count:
+            continue
+        graph_module.graph.eliminate_dead_code()
+        graph_module.graph.lint()
+        if os.environ.get(_SHOW):
+            print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
+        if before is not None:
+            graph_module.recompile()
+            after = graph_module(*tensors)
+            if not agree(after, list(before), step.tolerance):
+                raise QuantizationError(
+                    f"pass {step.run.__name__} changed what a block computes; set fuse=False and report this model"
+                )
+            before = after
+    graph_module.delete_all_unused_submodules()
+    graph_module.recompile()
+    return graph_module
+
+
+def no_grad_compile(graph_module: fx.GraphModule, tensors: list[Tensor], check: bool) -> fx.GraphModule:
+    """`compile_graph` without autograd."""
+    with torch.no_grad():
+        return compile_graph(graph_module, tensors, check)

@@ -1,0 +1,45 @@
+"""Quantize a value once for all consumers that use the same grid."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..fx.rewrite import is_call, ours, same_constant
+
+
+def share_quantization(graph_module: fx.GraphModule) -> int:
+    """Needs: nothing. Leaves: no two quantizations of one value on equal grids, and linears that name one grid node. Preserves: bits."""
+    count = 0
+    kept: list[fx.Node] = []
+    for node in list(graph_module.graph.nodes):
+        if not is_call(node, ours.quantize.default, ours.quantize_rows.default):
+            continue
+        twin = next((k for k in kept if _equal(graph_module, k, node)), None)
+        if twin is None:
+            kept.append(node)
+            continue
+        for user in list(node.users):
+            if is_call(
+                user, ours.linear.default
+            ):  # its grid arguments become the twin's, so that merging sees one grid
+                user.args = (user.args[0], *twin.args[1:3], *user.args[3:])
+        _replace(graph_module, node, twin)
+        count += 1
+    return count
+
+
+def _equal(graph_module: fx.GraphModule, a: fx.Node, b: fx.Node) -> bool:
+    if a.target is not b.target or a.args[0] is not b.args[0]:
+        return False
+    return all(same_constant(graph_module, x, y) for x, y in zip(a.args[1:], b.args[1:], strict=True))
+
+
+def _replace(graph_module: fx.GraphModule, node: fx.Node, twin: fx.Node) -> None:
+    if is_call(node, ours.quantize_rows.default):
+        items = {item.args[1]: item for item in twin.users}
+        for item in list(node.users):
+            item.replace_all_uses_with(items[item.args[1]])
+            graph_module.graph.erase_node(item)
+    else:
+        node.replace_all_uses_with(twin)
+    graph_module.graph.erase_node(node)

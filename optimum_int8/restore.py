@@ -1,0 +1,133 @@
+"""The structure of an INT8 model from the description in its checkpoint, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+
+from .config import FORMAT_VERSION, QUANT_METHOD, Int8Config
+from .errors import CheckpointError
+from .nn import (
+    ATTENTION,
+    CHILD,
+    EMBEDDING,
+    IMPLEMENTATION,
+    LINEAR,
+    Int8Attention,
+    Int8Embedding,
+    Int8Linear,
+    Int8Module,
+    Sites,
+    uses_attention_interface,
+)
+from .nn.linear import float_weight
+from .passes import install
+
+ON_ACTIVATE: list[Callable[[PreTrainedModel], object]] = []
+"""Called with every Transformers model that has become INT8. `hub.plugin`, of a higher rank, adds what saving needs."""
+
+
+def describe(config: Int8Config, sites: Sites) -> dict[str, Any]:
+    """What `config.json` says under `quantization_config`."""
+    return {
+        "quant_method": QUANT_METHOD,
+        "format_version": FORMAT_VERSION,
+        "config": config.to_dict(),
+        "modules": dict(sites.int8),
+        "fp32": dict(sites.fp32),
+    }
+
+
+def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Swap the modules that `metadata["modules"]` names for INT8 ones whose tensors are on the meta device, in place.
+
+    Raises:
+        CheckpointError: a name or a kind that does not fit the model.
+    """
+    config = Int8Config.from_dict(metadata["config"])
+    static = config.approach != "dynamic"
+    known = dict(model.named_modules())
+    with torch.device("meta"):
+        for name, kind in metadata["modules"].items():
+            module = known.get(name)
+            if module is None:
+                raise CheckpointError(
+                    f"the checkpoint says that {name!r} is INT8, but {type(model).__name__} has no such module"
+                )
+            put(model, name, kind, _empty(module, name, kind, static))
+
+
+def _empty(module: nn.Module, name: str, kind: str, static: bool) -> Int8Module:
+    if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
+        rows, columns = float_weight(module).shape
+        return Int8Linear(columns, rows, module.bias is not None, static)
+    if kind == EMBEDDING and isinstance(module, nn.Embedding):
+        return Int8Embedding.like(module)
+    if kind == ATTENTION and uses_attention_interface(module):
+        return Int8Attention(static)
+    raise CheckpointError(
+        f"the checkpoint says that {name!r} is an INT8 {kind}, but the model has a {type(module).__name__} there"
+    )
+
+
+def put(model: nn.Module, name: str, kind: str, new: Int8Module) -> None:
+    """Install an INT8 module at `name`, everywhere the module there is used; an attention core becomes a child."""
+    old = model.get_submodule(name)
+    if kind == ATTENTION:
+        old.add_module(CHILD, new)
+        return
+    for parent in list(model.modules()):
+        for child_name, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[child_name] = new
+
+
+def expected_tensors(model: nn.Module) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Name to dtype and shape of every tensor that a checkpoint of this (skeleton) model must hold.
+
+    Tables that Transformers computes (Marian's positions) are in the model, and never in its checkpoint.
+    """
+    computed = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    state = model.state_dict()
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items() if name not in computed}
+
+
+def finish_loading(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
+    """Once the tensors are in place: check their values, pack the weights, plug in attention, install fine-grained FX.
+
+    Raises:
+        CheckpointError: a scale that is not finite and positive, or a zero point outside 0..255.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Module):
+            _check_values(name, module)
+            module.finish_loading()
+    return activate(model, metadata)
+
+
+def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
+    """Make a model whose INT8 modules are complete run as one: attention plugged in, blocks fused when the config says so."""
+    if isinstance(model, PreTrainedModel):
+        model.config.quantization_config = metadata
+        if ATTENTION in metadata["modules"].values():
+            model.set_attn_implementation(IMPLEMENTATION)
+    if metadata["config"].get("fuse", True):
+        install(model)
+    if isinstance(model, PreTrainedModel):
+        for prepare in ON_ACTIVATE:
+            prepare(model)
+    return model
+
+
+def _check_values(name: str, module: Int8Module) -> None:
+    for key, tensor in module.named_buffers(recurse=False):
+        if key.endswith("scale") and not bool((torch.isfinite(tensor) & (tensor > 0)).all()):
+            raise CheckpointError(
+                f"{name}.{key} holds a value that is zero, negative or not finite; the checkpoint is damaged"
+            )
+        if key.endswith("zero_point") and not bool(((tensor >= 0) & (tensor <= 255)).all()):
+            raise CheckpointError(f"{name}.{key} is outside 0..255; the checkpoint is damaged")
