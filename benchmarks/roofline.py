@@ -1,0 +1,63 @@
+"""How far the limit is: the fastest that this machine could compute and read what a model needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .models import Work
+from .shapes import Shape
+
+SOURCE = Path(__file__).with_name("ceilings.cpp")
+
+
+def measure_ceilings(isa: str, threads: int, weight_bytes: int, cache: Path) -> dict[str, Any]:
+    """INT8 operations per second from registers, and the speed of reading the weights over and over, measured on the spot.
+
+    Returns:
+        `int8_ops` and `read_bytes` per second, or `reason` where they cannot be measured.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if compiler is None or isa not in ("amx", "avx512_vnni", "avx2"):
+        return {"reason": "no C++ compiler" if compiler is None else f"no ceiling is known for instruction set {isa}"}
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    program = cache / f"ceilings-{digest}"
+    try:
+        if not program.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            partial = program.with_suffix(f".{os.getpid()}")
+            subprocess.run(
+                [compiler, "-O2", "-std=c++17", "-fopenmp", str(SOURCE), "-o", str(partial)],
+                check=True, capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+            partial.rename(program)
+        answer = subprocess.run(
+            [str(program), isa, str(threads), str(weight_bytes)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        found = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return {"reason": " ".join(str(getattr(error, "stderr", None) or error).split())[:300]}
+    return {
+        "int8_ops": found["int8_ops"],
+        "read_bytes": found["read_bytes"][str(weight_bytes)],
+        "isa": isa,
+        "threads": threads,
+    }
+
+
+def floor(work: Work, shape: Shape, ceilings: dict[str, Any]) -> dict[str, Any] | None:
+    """The least milliseconds of a call, and what they go to. Computing and reading may overlap, so the longer one counts."""
+    if "reason" in ceilings:
+        return None
+    compute = work.operations(shape) / ceilings["int8_ops"] * 1e3
+    memory = work.weight_bytes / ceilings["read_bytes"] * 1e3
+    return {"floor_ms": max(compute, memory), "compute_ms": compute, "memory_ms": memory}

@@ -1,0 +1,116 @@
+"""Load a dataset from whatever the user names it by: a `datasets.Dataset`, a local path, a name on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import datasets
+
+from ..errors import DataError
+from .readers import READERS, read_file
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "dev", "valid", "val", "eval", "validation_matched", "test"),
+    "test": ("test",),
+}
+"""Names under which a split is looked for, best first. Without a validation split, evaluation uses the test split."""
+
+
+def load_dataset(
+    source: datasets.Dataset | Mapping[str, datasets.Dataset] | str | Path,
+    *,
+    split: str = "validation",
+    name: str | None = None,
+    token: str | None = None,
+) -> datasets.Dataset:
+    """One split of a dataset, never empty.
+
+    Args:
+        source: a `Dataset` (taken as it is); a `DatasetDict`; a file (one of `READERS`; taken as it is);
+            a folder written by `save_to_disk`; a folder with one such file per split (`train.tsv`, `dev.tsv`); or the
+            name of a dataset on the Hub.
+        split: which split, when the source has several; `SPLIT_NAMES` lists the aliases.
+        name: configuration of a Hub dataset (`"sst2"` of `"glue"`).
+        token: access token for a private Hub dataset.
+
+    Raises:
+        DataError: nothing there, unreadable, no such split, or no rows.
+    """
+    if isinstance(source, datasets.Dataset):
+        dataset, label = source, "the dataset"
+    elif isinstance(source, Mapping):
+        dataset, label = choose_split(source, split, "the dataset"), f"the split {split!r}"
+    elif isinstance(source, (str, Path)):
+        label = repr(str(source))
+        local = _local_path(source)
+        dataset = _load_local(local, split) if local else _load_hub(str(source), name, split, token)
+    else:
+        raise DataError(f"a dataset is a datasets.Dataset, a path or a name; found {type(source).__name__}")
+    if len(dataset) == 0:
+        raise DataError(f"{label} has no rows; expected at least one example")
+    return dataset
+
+
+def choose_split(splits: Mapping[str, datasets.Dataset], split: str, label: str) -> datasets.Dataset:
+    """The split called `split` or by one of its aliases. Raises `DataError` naming those that exist."""
+    return splits[_split_name(list(splits), split, label)]
+
+
+def take(dataset: datasets.Dataset, num_samples: int, seed: int) -> datasets.Dataset:
+    """`num_samples` different rows drawn at random, the same for the same `seed`; all rows if there are fewer."""
+    if num_samples < 1:
+        raise DataError(f"{num_samples} samples asked for; expected at least 1")
+    if num_samples >= len(dataset):
+        return dataset
+    return dataset.shuffle(seed=seed, keep_in_memory=True).select(range(num_samples), keep_in_memory=True)
+
+
+def _split_name(present: list[str], split: str, label: str) -> str:
+    for candidate in (split, *SPLIT_NAMES.get(split, ())):
+        if candidate in present:
+            return candidate
+    raise DataError(f"{label} has no split {split!r}; it has {', '.join(sorted(present)) or 'none'}")
+
+
+def _local_path(source: str | Path) -> Path | None:
+    """The path, if `source` means one. Raises `DataError` when it can only mean one and nothing is there."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    looks_local = isinstance(source, Path) or path.is_absolute() or str(source).startswith((".", "~"))
+    if looks_local or path.suffix.lower() in READERS:
+        raise DataError(f"no such file or folder: {str(source)!r}")
+    return None
+
+
+def _load_local(path: Path, split: str) -> datasets.Dataset:
+    if path.is_file():
+        return read_file(path)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        try:
+            saved = datasets.load_from_disk(str(path))
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"cannot read the saved dataset {str(path)!r}: {' '.join(str(error).split())}") from error
+        return saved if isinstance(saved, datasets.Dataset) else choose_split(saved, split, repr(str(path)))
+    files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix.lower() in READERS}
+    if not files:
+        raise DataError(
+            f"the folder {str(path)!r} has no data file; expected one per split (train.tsv, dev.tsv; "
+            f"{', '.join(READERS)}) or what Dataset.save_to_disk writes"
+        )
+    return read_file(files[_split_name(list(files), split, repr(str(path)))])
+
+
+def _load_hub(source: str, name: str | None, split: str, token: str | None) -> datasets.Dataset:
+    where = f"dataset {source!r}" + (f" ({name})" if name else "")
+    try:
+        present = datasets.get_dataset_split_names(source, name, token=token)
+        return datasets.load_dataset(source, name, split=_split_name(present, split, where), token=token)
+    except DataError:
+        raise
+    except Exception as error:  # the Hub client, the builders and pyarrow raise many unrelated types here
+        raise DataError(
+            f"cannot load the {where}: no such local path, and the Hub gave: {' '.join(str(error).split())}"
+        ) from error

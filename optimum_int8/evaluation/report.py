@@ -1,0 +1,148 @@
+"""`EvaluationReport`: FP32 beside INT8, as a JSON object and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from .size import MEGABYTE
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model: the metric's value, the checkpoint in megabytes (10^6 bytes), the median latency in milliseconds."""
+
+    value: float
+    size_mb: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What quantization cost and what it gave.
+
+    Args:
+        metric: name of the metric.
+        fp32, int8: the two models, measured in one run.
+        relative_loss: `(fp32 - int8) / |fp32|` for a metric where more is better, the opposite sign where less is;
+            negative when INT8 is better; None when the FP32 value is 0 and the INT8 one is not.
+        machine: `describe_machine()`.
+
+    Example:
+        >>> report = EvaluationReport("accuracy", Measurement(0.8, 400, 50), Measurement(0.8, 100, 10), 0.0, {})
+        >>> report.compression_ratio, report.speedup
+        (4.0, 5.0)
+    """
+
+    metric: str
+    fp32: Measurement
+    int8: Measurement
+    relative_loss: float | None
+    machine: dict[str, Any]
+
+    @classmethod
+    def build(
+        cls,
+        metric: str,
+        values: dict[str, float],
+        sizes: dict[str, int],
+        latencies: dict[str, float],
+        machine: dict[str, Any],
+        *,
+        greater_is_better: bool = True,
+    ) -> EvaluationReport:
+        """Make a report from dictionaries with the keys `"fp32"` and `"int8"`: values, bytes, milliseconds."""
+        fp32, int8 = (Measurement(values[k], sizes[k] / MEGABYTE, latencies[k]) for k in ("fp32", "int8"))
+        return cls(metric, fp32, int8, relative_loss(fp32.value, int8.value, greater_is_better), machine)
+
+    @property
+    def compression_ratio(self) -> float:
+        """How many times smaller the INT8 checkpoint is."""
+        return self.fp32.size_mb / self.int8.size_mb
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the INT8 model is: the ratio of the median latencies."""
+        return self.fp32.latency_ms / self.int8.latency_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {
+            "metric": self.metric,
+            "fp32": dataclasses.asdict(self.fp32),
+            "int8": dataclasses.asdict(self.int8),
+            "relative_loss": self.relative_loss,
+            "compression_ratio": self.compression_ratio,
+            "speedup": self.speedup,
+            "machine": dict(self.machine),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EvaluationReport:
+        """The inverse of `to_dict`; the two ratios are computed anew.
+
+        Raises:
+            DataError: a key is missing or of a wrong type.
+        """
+        try:
+            fp32, int8 = (Measurement(**values[name]) for name in ("fp32", "int8"))
+            return cls(values["metric"], fp32, int8, values["relative_loss"], dict(values["machine"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"not an evaluation report: {error!r}; expected what EvaluationReport.to_dict() gives"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationReport:
+        """Read what `save` wrote. Raises `DataError` when it is missing or is no report."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read the report {str(path)!r}: {error}") from error
+        return cls.from_dict(values)
+
+    def table(self) -> Table:
+        """The report as a `rich` table; `rich.print(report.table())` shows it."""
+        from rich.table import Table
+
+        machine = self.machine
+        threads = f"{machine['threads']} threads" if "threads" in machine else None
+        notes = [note for note in (machine.get("cpu"), machine.get("isa_used"), threads) if note]
+        table = Table(title="FP32 beside INT8", caption=", ".join(notes))
+        for heading in ("", "FP32", "INT8", "change"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        table.add_row(self.metric, f"{self.fp32.value:.4f}", f"{self.int8.value:.4f}", _change(self.relative_loss))
+        sizes = [f"{side.size_mb:.2f} MB" for side in (self.fp32, self.int8)]
+        table.add_row("checkpoint", *sizes, f"{self.compression_ratio:.2f}x smaller")
+        faster = f"{self.speedup:.2f}x faster" if self.speedup >= 1 else f"{1 / self.speedup:.2f}x slower"
+        table.add_row("latency", *(f"{m.latency_ms:.2f} ms" for m in (self.fp32, self.int8)), faster)
+        return table
+
+
+def relative_loss(fp32: float, int8: float, greater_is_better: bool = True) -> float | None:
+    """The share of the FP32 value that INT8 lost; negative when it gained; None when that share has no meaning."""
+    difference = fp32 - int8 if greater_is_better else int8 - fp32
+    if difference == 0:
+        return 0.0
+    share = difference / abs(fp32) if fp32 else math.inf
+    return share if math.isfinite(share) else None
+
+
+def _change(loss: float | None) -> str:
+    if loss is None:
+        return "undefined (FP32 is 0)"
+    if loss == 0:
+        return "equal"
+    return f"{abs(loss):.2%} {'worse' if loss > 0 else 'better'}"

@@ -1,0 +1,180 @@
+"""The model card of an INT8 checkpoint, rendered from its `config.json` and the JSON of its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from ..errors import ConfigError
+
+LIBRARY = "optimum_int8"
+
+MACHINE_KEYS = ("cpu", "isa_used", "threads", "torch", "transformers", "optimum_int8")
+"""What a card says of the machine that the numbers were measured on."""
+
+PIPELINE_TAGS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForMaskedLM": "fill-mask",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
+    "MTModel": "translation",
+    "ForImageClassification": "image-classification",
+    "ForObjectDetection": "object-detection",
+    "Model": "feature-extraction",
+}
+"""End of a class name to the Hub's task; the first that fits."""
+
+
+@dataclass(frozen=True)
+class CardInfo:
+    """What a card says that neither `config.json` nor the evaluation knows; everything may be left out.
+
+    Args:
+        base_model: repository of the FP32 model.
+        license: identifier of the base model's licence, such as `"apache-2.0"`.
+        language: code of the language, such as `"en"`.
+        dataset: repository or name of the evaluation data.
+        dataset_config, dataset_split: which part of it.
+        calibration_dataset: what static ranges were measured on.
+        calibration_samples: how many examples of it.
+        pipeline_tag: the Hub's task, if the class of the model does not tell.
+    """
+
+    base_model: str | None = None
+    license: str | None = None
+    language: str | None = None
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_split: str | None = None
+    calibration_dataset: str | None = None
+    calibration_samples: int | None = None
+    pipeline_tag: str | None = None
+
+
+def render_card(
+    repo_id: str, config: Mapping[str, Any], report: Mapping[str, Any] | None = None, info: CardInfo | None = None
+) -> str:
+    """The text of `README.md`.
+
+    Args:
+        repo_id: the repository the card is for.
+        config: `config.json` of the checkpoint, with its `quantization_config`.
+        report: `EvaluationReport.to_dict()`; without it the card makes no claim about accuracy or speed.
+        info: what else is known.
+
+    Raises:
+        ConfigError: the report lacks one of its keys.
+    """
+    info = info or CardInfo()
+    quantization = config["quantization_config"]
+    tag = info.pipeline_tag or pipeline_tag(config)
+    try:
+        sections = [
+            _introduction(repo_id, quantization, info),
+            _evaluation(report, info) if report else "",
+            _usage(repo_id, config),
+            _details(quantization, info),
+        ]
+        data = _metadata(repo_id, quantization, report, info, tag)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"not an evaluation report: {error!r}; expected EvaluationReport.to_dict()") from error
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+
+
+def pipeline_tag(config: Mapping[str, Any]) -> str | None:
+    """The Hub's task for the class that `config.json` names."""
+    name = (config.get("architectures") or [""])[0]
+    return next((tag for ending, tag in PIPELINE_TAGS.items() if name.endswith(ending)), None)
+
+
+def _metadata(
+    repo_id: str, quantization: Mapping[str, Any], report: Mapping[str, Any] | None, info: CardInfo, tag: str | None
+) -> ModelCardData:
+    results = []
+    for side in ("INT8", "FP32") if report else ():
+        assert report is not None
+        results.append(
+            EvalResult(
+                task_type=tag or "other",
+                dataset_type=info.dataset or "unknown",
+                dataset_name=info.dataset or "unknown",
+                dataset_config=info.dataset_config,
+                dataset_split=info.dataset_split,
+                metric_type=report["metric"],
+                metric_name=f"{report['metric']} ({side})",
+                metric_value=report[side.lower()]["value"],
+            )
+        )
+    relation = {"base_model": info.base_model, "base_model_relation": "quantized"} if info.base_model else {}
+    return ModelCardData(
+        library_name=LIBRARY,
+        license=info.license,
+        language=info.language,
+        pipeline_tag=tag,
+        tags=["int8", "quantized", "x86", "cpu", quantization["config"]["approach"]],
+        datasets=[info.dataset] if info.dataset else None,
+        metrics=[report["metric"]] if report else None,
+        model_name=repo_id.split("/")[-1] if results else None,
+        eval_results=results or None,
+        **relation,
+    )
+
+
+def _introduction(repo_id: str, quantization: Mapping[str, Any], info: CardInfo) -> str:
+    source = f"[{info.base_model}](https://huggingface.co/{info.base_model})" if info.base_model else "an FP32 model"
+    return (
+        f"# {repo_id.split('/')[-1]}\n\n"
+        f"INT8 version of {source} for x86 CPUs, made with `{LIBRARY}` ({quantization['config']['approach']} quantization). "
+        "It is a plain Transformers model in PyTorch."
+    )
+
+
+def _evaluation(report: Mapping[str, Any], info: CardInfo) -> str:
+    fp32, int8, machine = report["fp32"], report["int8"], report["machine"]
+    loss = "undefined" if report["relative_loss"] is None else f"{report['relative_loss']:+.2%}"
+    on = " ".join(part for part in (info.dataset, info.dataset_config, info.dataset_split) if part)
+    rows = [
+        "| | INT8 | FP32 | |",
+        "|---|---|---|---|",
+        f"| {report['metric']} | {int8['value']:.4f} | {fp32['value']:.4f} | relative loss {loss} |",
+        f"| size | {int8['size_mb']:.1f} MB | {fp32['size_mb']:.1f} MB | {report['compression_ratio']:.2f}x smaller |",
+        f"| latency | {int8['latency_ms']:.2f} ms | {fp32['latency_ms']:.2f} ms | {report['speedup']:.2f}x |",
+    ]
+    made = [f"{key}: {machine[key]}" for key in MACHINE_KEYS if key in machine]
+    if machine.get("commit"):
+        made.append(f"commit: {machine['commit']}")
+    notes = f"Both models were measured in one run; latencies are medians. Machine: {', '.join(made)}."
+    return f"## INT8 beside FP32{' on ' + on if on else ''}\n\n" + "\n".join(rows) + f"\n\n{notes}"
+
+
+def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
+    return (
+        "## How to load it\n\n```python\n"
+        "from optimum_int8 import OptimizedModel\n\n"
+        f'model = OptimizedModel.from_pretrained("{repo_id}")\n'
+        "```\n\n"
+        f"`model` is a `{(config.get('architectures') or ['PreTrainedModel'])[0]}`. After `import optimum_int8`, "
+        "Transformers' own `from_pretrained` and `pipeline` load it too; without that import they refuse."
+    )
+
+
+def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
+    settings, modules, fp32 = quantization["config"], quantization["modules"], quantization["fp32"]
+    kinds = [f"{list(modules.values()).count(kind)} {kind}" for kind in sorted(set(modules.values()))]
+    lines = ["## How it was quantized", "", f"- INT8 modules: {', '.join(kinds)}"]
+    lines += [f"- {key.replace('_', ' ')}: {settings[key]}" for key in ("approach", "weight_granularity", "attention")]
+    if settings["approach"] != "dynamic":
+        count = f"{info.calibration_samples} examples of " if info.calibration_samples else ""
+        lines.append(
+            f"- calibration: {count}{info.calibration_dataset or 'data not recorded'}, observer {settings['observer']}"
+        )
+    lines += ["", "What stayed FP32:" if fp32 else "Nothing that can be INT8 stayed FP32."]
+    lines += [f"- `{name}`: {reason}" for name, reason in fp32.items()]
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+"""Publishing a checkpoint: one commit, on the main branch, on another one, or proposed as a pull request."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.hf_api import RepoFile
+from transformers import PreTrainedModel
+
+from .._version import __version__
+from ..errors import CheckpointError, ConfigError
+from . import checkpoint
+from .card import CardInfo, render_card
+from .download import check_repo_id, check_revision
+from .failures import CLIENT_ERRORS, explain, retry
+from .integrity import git_sha1, sha256
+from .save import WEIGHTS_PATTERN, save_pretrained
+
+PUSHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
+"""What a checkpoint consists of. Nothing pickled: `training_args.bin` may hold a token, and loading it runs code."""
+
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where a checkpoint went: the commit, its address, and the pull request's address if there is one."""
+
+    repo_id: str
+    commit: str
+    url: str
+    pull_request: str | None = None
+
+
+def push_to_hub(
+    model: PreTrainedModel,
+    repo_id: str,
+    *,
+    tokenizer: Any = None,
+    report: Any = None,
+    card_info: CardInfo | None = None,
+    max_shard_size: int | str = "5GB",
+    **options: Any,
+) -> Pushed:
+    """Save an INT8 model with its tokenizer and a model card, and publish it.
+
+    Args:
+        model: an INT8 Transformers model.
+        repo_id: `"user/name"`; made when it does not exist.
+        tokenizer: a tokenizer or processor to publish with it.
+        report: an `EvaluationReport` or its `to_dict()`; the card shows it.
+        card_info: what else the card says; the base model and its licence are found out when not given.
+        max_shard_size: larger checkpoints are split.
+        options: `private`, `revision`, `create_pr`, `token`, `commit_message`, as `push_folder` takes them.
+
+    Raises:
+        CheckpointError: the model is not INT8, or the Hub refuses; nothing is left half-published.
+    """
+    with tempfile.TemporaryDirectory(prefix="optimum-int8-push-") as scratch:
+        folder = save_pretrained(model, Path(scratch) / "model", tokenizer=tokenizer, max_shard_size=max_shard_size)
+        config = checkpoint.read_json(folder / checkpoint.CONFIG_NAME)
+        info = complete_info(card_info or CardInfo(), model.name_or_path, options.get("token"))
+        values = report.to_dict() if hasattr(report, "to_dict") else report
+        (folder / "README.md").write_text(render_card(repo_id, config, values, info), encoding="utf-8")
+        return push_folder(folder, repo_id, **options)
+
+
+def push_folder(
+    folder: Path | str,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+) -> Pushed:
+    """Publish a checkpoint folder in one commit.
+
+    A failed request is repeated when repeating can help. What the repository holds already is not sent again, and an
+    open pull request with the same title and content is found instead of opening a second one.
+
+    Args:
+        folder: an INT8 checkpoint; without a `README.md` a card is written for it, without claims.
+        repo_id: `"user/name"`; made when it does not exist.
+        private: whether a repository that has to be made is private.
+        revision: the branch; made from the main one when it does not exist.
+        create_pr: propose the change as a pull request to the main branch.
+        token: of the Hub; None takes the one you are logged in with.
+        commit_message: title of the commit or pull request.
+
+    Raises:
+        CheckpointError: no INT8 checkpoint in the folder, a token in one of its files, or the Hub refuses.
+        ConfigError: `create_pr` together with another branch than the main one.
+    """
+    folder, name = Path(folder), check_repo_id(repo_id)
+    if revision is not None:
+        check_revision(revision)
+    if create_pr and revision not in (None, "main"):
+        raise ConfigError(f"create_pr proposes to the main branch and revision is {revision!r}; drop one of them")
+    config = checkpoint.read_json(folder / checkpoint.CONFIG_NAME)
+    checkpoint.check_metadata(config.get("quantization_config") or {})
+    checkpoint.read_headers(checkpoint.weight_files(folder))
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in _pushed_files(folder)}
+    _refuse_tokens(files, token if isinstance(token, str) else huggingface_hub.get_token())
+    if "README.md" not in files:
+        files["README.md"] = render_card(repo_id, config).encode()
+    message = (
+        commit_message
+        or f"Add INT8 model ({config['quantization_config']['config']['approach']}, optimum_int8 {__version__})"
+    )
+    api = HfApi(token=token)
+    try:
+        retry(lambda: api.create_repo(name, private=private, exist_ok=True), f"creating {name}")
+        if revision not in (None, "main") and not str(revision).startswith("refs/pr/"):
+            retry(lambda: api.create_branch(name, branch=str(revision), exist_ok=True), f"creating branch {revision}")
+        return retry(lambda: _commit(api, name, files, message, revision, create_pr), f"pushing to {name}")
+    except CLIENT_ERRORS as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise explain(error, "push to", name) from error
+
+
+def complete_info(info: CardInfo, source: str, token: str | bool | None) -> CardInfo:
+    """Fill in the base model, if `source` names a repository, and its licence, if the Hub tells."""
+    base = info.base_model
+    if base is None and re.fullmatch(r"[\w.-]+/[\w.-]+", source or "") and not Path(source).exists():
+        base = source
+    if base is None or info.license is not None:
+        return replace(info, base_model=base)
+    try:
+        data = HfApi(token=token).model_info(base, timeout=10).card_data
+    except CLIENT_ERRORS:
+        return replace(info, base_model=base)
+    return replace(info, base_model=base, license=getattr(data, "license", None))
+
+
+def _commit(
+    api: HfApi, name: str, files: dict[str, Path | bytes], message: str, revision: str | None, create_pr: bool
+) -> Pushed:
+    """One attempt. Its operations are made anew, so that a repetition sees what an earlier attempt left."""
+    if create_pr:
+        found = _find_pull_request(api, name, files, message)
+        if found is not None:
+            return found
+    stored = api.list_repo_files(name, revision=revision)
+    stale = [path for path in stored if WEIGHTS_PATTERN.fullmatch(path) and path not in files]
+    operations = [
+        *(CommitOperationAdd(path, content) for path, content in files.items()),
+        *(CommitOperationDelete(path) for path in stale),
+    ]
+    done = api.create_commit(name, operations, commit_message=message, revision=revision, create_pr=create_pr)
+    return Pushed(name, done.oid, done.commit_url, done.pr_url)
+
+
+def _find_pull_request(api: HfApi, name: str, files: dict[str, Path | bytes], title: str) -> Pushed | None:
+    """An open pull request of this title whose files are ours: left by an attempt whose answer was lost."""
+    wanted = None
+    for discussion in api.get_repo_discussions(name, discussion_type="pull_request", discussion_status="open"):
+        if discussion.title != title:
+            continue
+        wanted = wanted or {path: (sha256(content), git_sha1(content)) for path, content in files.items()}
+        tree = [
+            e
+            for e in api.list_repo_tree(name, revision=discussion.git_reference, recursive=True)
+            if isinstance(e, RepoFile)
+        ]
+        sums = {entry.path: (entry.lfs.sha256 if entry.lfs else entry.blob_id) for entry in tree}
+        if all(sums.get(path) in pair for path, pair in wanted.items()):
+            commit = api.repo_info(name, revision=discussion.git_reference).sha
+            return Pushed(name, str(commit), f"{api.endpoint}/{name}/commit/{commit}", discussion.url)
+    return None
+
+
+def _pushed_files(folder: Path) -> Iterator[Path]:
+    for path in sorted([*folder.glob("*"), *folder.glob("additional_chat_templates/*.jinja")]):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in PUSHED):
+            yield path
+
+
+def _refuse_tokens(files: dict[str, Path | bytes], token: str | None) -> None:
+    """Raise `CheckpointError` when a text file holds the token in use, or what looks like one."""
+    secret = (token or "").encode()
+    for name, path in files.items():
+        if not isinstance(path, Path) or path.suffix == ".safetensors":
+            continue
+        content = path.read_bytes()
+        if (secret and secret in content) or _TOKEN.search(content):
+            raise CheckpointError(
+                f"{name} holds an access token of the Hub; remove it, and revoke the token if it was shared"
+            )

@@ -1,0 +1,64 @@
+"""One quantizer per task. A new task is one file here and one line in `QUANTIZERS`."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedConfig
+
+from ..errors import ConfigError
+from .base import Quantizer
+from .feature_extraction import FeatureExtractionQuantizer
+from .language_modeling import LanguageModelingQuantizer
+from .loading import has_head
+from .multiple_choice import MultipleChoiceQuantizer
+from .question_answering import QuestionAnsweringQuantizer
+from .summarization import SummarizationQuantizer
+from .text_classification import TextClassificationQuantizer
+from .token_classification import TokenClassificationQuantizer
+from .translation import TranslationQuantizer
+
+QUANTIZERS: tuple[type[Quantizer], ...] = (
+    TextClassificationQuantizer,
+    TokenClassificationQuantizer,
+    QuestionAnsweringQuantizer,
+    SummarizationQuantizer,
+    TranslationQuantizer,
+    MultipleChoiceQuantizer,
+    LanguageModelingQuantizer,
+    FeatureExtractionQuantizer,
+)
+"""The tasks that are known, each with its `task` name and the `head` that its model classes end in."""
+
+
+def quantizer_for(config: PreTrainedConfig, task: str | None = None) -> type[Quantizer]:
+    """The quantizer class of a task, or of the model class that `config.architectures` names.
+
+    Returns:
+        The generic `Quantizer` for models of no known task: it quantizes, but cannot evaluate.
+
+    Raises:
+        ConfigError: an unknown task name.
+    """
+    if task is not None:
+        for quantizer in QUANTIZERS:
+            if quantizer.task == task:
+                return quantizer
+        raise ConfigError(f"unknown task {task!r}; known ones are {', '.join(q.task for q in QUANTIZERS)}")
+    for quantizer in QUANTIZERS:
+        if quantizer.head and any(has_head(name, quantizer.head) for name in config.architectures or []):
+            return quantizer
+    return Quantizer
+
+
+__all__ = [
+    "QUANTIZERS",
+    "FeatureExtractionQuantizer",
+    "LanguageModelingQuantizer",
+    "MultipleChoiceQuantizer",
+    "QuestionAnsweringQuantizer",
+    "Quantizer",
+    "SummarizationQuantizer",
+    "TextClassificationQuantizer",
+    "TokenClassificationQuantizer",
+    "TranslationQuantizer",
+    "quantizer_for",
+]

@@ -1,0 +1,315 @@
+"""`Quantizer`: load a model, quantize it, compare it with FP32, save it. One subclass per task."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import datasets
+import evaluate
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..config import Int8Config
+from ..errors import CalibrationError, ConfigError
+from ..evaluation.data import load_dataset, take
+from ..evaluation.latency import paired_latency
+from ..evaluation.machine import describe_machine
+from ..evaluation.metrics import compute_metric, load_metric
+from ..evaluation.report import EvaluationReport
+from ..evaluation.size import checkpoint_size, fp32_size, stored_size
+from ..hub import CardInfo, Pushed, push_to_hub
+from ..hub.push import complete_info
+from . import loading
+from .batching import Features, feature_length, length_batches
+from .provenance import DataSource, complete_data
+from .task import Task
+
+logger = logging.getLogger(__name__)
+
+Q = TypeVar("Q", bound="Quantizer")
+Data: TypeAlias = "datasets.Dataset | Mapping[str, datasets.Dataset] | str | Path"
+"""What `evaluation.data.load_dataset` takes."""
+
+
+class Quantizer(Task):
+    """Quantizes any Transformers model; its subclasses know a task (see `Task`) and can also evaluate.
+
+    Args:
+        model: the FP32 model; `from_pretrained` loads it.
+        tokenizer: None for models without one.
+        options: `max_length`, `text_column`, `label_column`, as `Task` has them.
+
+    Attributes:
+        int8_model: the INT8 model, once `quantize` or `load_int8` was called.
+        report: what `evaluate` found last about this `int8_model`.
+
+    Example:
+        >>> quantizer = Quantizer.from_pretrained("my-model")  # doctest: +SKIP
+        >>> quantizer.quantize(Int8Config(approach="dynamic"), save_directory="my-model-int8")  # doctest: +SKIP
+    """
+
+    task: ClassVar[str] = "any"
+    head: ClassVar[str | tuple[str, ...] | None] = None
+    """How the class that `config.json` names must end; of several endings one is enough."""
+    own_options: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the constructor that only this task has; `from_pretrained` takes them too."""
+    auto_class: ClassVar[str | None] = None
+    """The Transformers auto class to load with; None takes the class that `config.json` names."""
+    greater_is_better: ClassVar[bool] = True
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
+    ) -> None:
+        super().__init__(model, tokenizer, **options)
+        self.int8_model: PreTrainedModel | None = None
+        self.checkpoint: Path | None = None  # the folder that holds `int8_model`
+        self.report: EvaluationReport | None = None
+        self._batches_from: DataSource | None = None  # the data of the latest calibration batches
+        self._calibrated_on: DataSource | None = None
+        self._evaluated_on: DataSource | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Q],
+        name_or_path: str | Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_length: int | None = None,
+        text_column: str | Sequence[str] | None = None,
+        label_column: str | None = None,
+        **kwargs: Any,
+    ) -> Q:
+        """Load an FP32 model, and the tokenizer beside it, from a folder or the Hub.
+
+        Args:
+            kwargs: the task's `own_options`; the rest is for Transformers' `from_pretrained`: `revision`, `token`, ...
+
+        Raises:
+            ConfigError: the model is already INT8, or of another task.
+            CheckpointError: it cannot be read, or lacks weights.
+        """
+        own = {option: kwargs.pop(option) for option in cls.own_options if option in kwargs}
+        model = loading.load_fp32_model(name_or_path, auto_class=cls.auto_class, head=cls.head, **kwargs)
+        problem = None
+        if tokenizer is None:
+            tokenizer, problem = loading.load_tokenizer(name_or_path, **kwargs)
+        made = cls(model, tokenizer, max_length=max_length, text_column=text_column, label_column=label_column, **own)
+        made.tokenizer_problem = problem or made.tokenizer_problem
+        return made
+
+    def get_calibration_dataset(
+        self,
+        dataset_name: Data,
+        num_samples: int = 128,
+        dataset_config_name: str | None = None,
+        dataset_split: str = "train",
+        preprocess_function: Callable[..., Any] | None = None,
+        preprocess_batch: bool = True,
+        token: str | None = None,
+        seed: int = 42,
+    ) -> datasets.Dataset:
+        """Examples to calibrate on, drawn at random, as Optimum's method of this name gives them.
+
+        Args:
+            dataset_name: name on the Hub, local path, `Dataset` or `DatasetDict`.
+            num_samples: how many examples; all of them when there are fewer.
+            preprocess_function: for `Dataset.map`; leave it out and `quantize` prepares the examples itself.
+            preprocess_batch: whether that function takes several examples at once.
+
+        Raises:
+            DataError: no such dataset or split, or no rows.
+        """
+        dataset = load_dataset(dataset_name, split=dataset_split, name=dataset_config_name, token=token)
+        dataset = take(dataset, num_samples, seed)
+        if preprocess_function is not None:
+            dataset = dataset.map(preprocess_function, batched=preprocess_batch)
+        return dataset
+
+    def quantize(
+        self,
+        config: Int8Config | None = None,
+        calibration_dataset: Data | Iterable[Any] | None = None,
+        save_directory: str | Path | None = None,
+        batch_size: int = 8,
+    ) -> PreTrainedModel:
+        """Make `int8_model` from `model`, which stays as it is.
+
+        Args:
+            config: None means `Int8Config()`, which is dynamic.
+            calibration_dataset: needed unless the approach is dynamic: a `Dataset` (all of it is used), whatever else
+                `get_calibration_dataset` takes (128 examples are drawn), or an iterable of ready batches.
+            save_directory: where to save the INT8 model with its tokenizer; None saves nothing.
+            batch_size: examples per calibration batch.
+
+        Raises:
+            CalibrationError: no calibration data for a static model, or none of it usable.
+            DataError: the dataset is empty or lacks a column.
+            QuantizationError: the model has nothing to quantize.
+            CheckpointError: it cannot be saved.
+        """
+        from ..quantize import quantize  # brings the compiler; `import optimum_int8.quantizers` stays quick
+
+        config = config or Int8Config()
+        batches: Iterable[Any] | None = None
+        self._batches_from = None
+        if config.approach != "dynamic":
+            if calibration_dataset is None:
+                raise CalibrationError(
+                    f"the approach {config.approach!r} needs data to measure ranges on; pass calibration_dataset=... "
+                    f'(100 to 300 examples are enough), or use approach="dynamic"'
+                )
+            batches = self.calibration_batches(calibration_dataset, batch_size)
+        elif calibration_dataset is not None:
+            logger.info("the dynamic approach measures ranges at run time; the calibration dataset is not used")
+        self.int8_model = quantize(self.model, config, batches)
+        self.checkpoint = self.report = None
+        self._calibrated_on, self._evaluated_on = self._batches_from, None
+        if save_directory is not None:
+            self.save_pretrained(save_directory)
+        return self.int8_model
+
+    def calibration_batches(self, dataset: Data | Iterable[Any], batch_size: int) -> Iterable[Any]:
+        """Padded batches with their attention masks, of similar length each, in a random but fixed order."""
+        if isinstance(dataset, (str, Path, Mapping)):
+            dataset = self.get_calibration_dataset(dataset)
+        if not isinstance(dataset, datasets.Dataset):
+            return dataset
+        self._batches_from = DataSource.of(dataset)
+        features = self.preprocess(load_dataset(dataset))
+        order = length_batches([feature_length(f) for f in features], batch_size, seed=0)
+        return [self.collate([features[index] for index in indices]) for indices in order]
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Save `int8_model` and the tokenizer. Raises `CheckpointError`, and then leaves nothing half-written."""
+        from ..hub import OptimizedModel
+
+        model = self._require_int8()
+        OptimizedModel.save_pretrained(model, save_directory, tokenizer=self.tokenizer)
+        self.checkpoint = Path(save_directory)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        card_info: CardInfo | None = None,
+    ) -> Pushed:
+        """Publish `int8_model` with its tokenizer and a model card, in one commit; the card shows `report`.
+
+        Args:
+            repo_id, private, revision, token, commit_message, create_pr: as `hub.push_folder` takes them.
+            card_info: what else the card says; the base model, its licence, and the data when they are on the Hub, are
+                found out when not given.
+
+        Raises:
+            ConfigError: nothing was quantized yet, or `create_pr` together with another branch than the main one.
+            CheckpointError: the Hub refuses; nothing is left half-published.
+        """
+        model = self._require_int8()
+        info = complete_data(card_info or CardInfo(), self._calibrated_on, self._evaluated_on)
+        return push_to_hub(
+            model,
+            repo_id,
+            tokenizer=self.tokenizer,
+            report=self.report,
+            # Not left to the INT8 model, which has the name of its own repository when `load_int8` loaded it.
+            card_info=complete_info(info, self.model.name_or_path, token),
+            private=private,
+            revision=revision,
+            token=token,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
+
+    def load_int8(self, name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
+        """Take an INT8 model that was saved before as `int8_model`, to evaluate it against `model`.
+
+        Raises:
+            ConfigError: it is not an INT8 model, or not of the class of `model`.
+            CheckpointError: it cannot be read.
+        """
+        from ..hub import OptimizedModel
+
+        model = OptimizedModel.from_pretrained(name_or_path, **kwargs)
+        if not loading.is_int8(model.config):
+            raise ConfigError(f"{str(name_or_path)!r} is not an INT8 model; make one with quantize(...)")
+        if type(model).__name__ != type(self.model).__name__:
+            ours, theirs = type(self.model).__name__, type(model).__name__
+            raise ConfigError(
+                f"{str(name_or_path)!r} is a {theirs} and the FP32 model a {ours}; expected the same class"
+            )
+        self.int8_model = model
+        self.report = self._calibrated_on = self._evaluated_on = None
+        self.checkpoint = Path(name_or_path) if Path(name_or_path).is_dir() else None
+        return model
+
+    def evaluate(
+        self,
+        dataset: Data,
+        *,
+        metric: str | evaluate.EvaluationModule | None = None,
+        batch_size: int = 8,
+        latency_rounds: int = 20,
+    ) -> EvaluationReport:
+        """Measure FP32 and INT8 on the same examples, in one run.
+
+        Args:
+            dataset: whatever `evaluation.data.load_dataset` takes; of several splits, the validation one.
+            metric: a name in `evaluation.METRICS` or an `EvaluationModule`; None takes the task's.
+            batch_size: examples per batch for the metric. Latency is that of single examples.
+            latency_rounds: timed calls of each model.
+
+        Raises:
+            ConfigError: nothing was quantized yet, no tokenizer, an unknown metric, or no task to evaluate.
+            DataError: the dataset is empty, lacks a column, or has labels that the model does not have.
+        """
+        models = {"fp32": self.model, "int8": self._require_int8()}
+        # Not `metric or ...`: an EvaluationModule has a length, which is 0.
+        module = load_metric(self.metric if metric is None else metric)
+        data = load_dataset(dataset)
+        references = self.references(data)
+        features = self.preprocess(data)
+        values = {}
+        for name, model in models.items():
+            predictions = self.predictions(model, features, batch_size, f"evaluating {name.upper()}")
+            metric_name, values[name] = compute_metric(module, predictions, references)
+        report = EvaluationReport.build(
+            metric_name,
+            values,
+            {"fp32": fp32_size(self.model), "int8": self._int8_size()},
+            self.latency(features, rounds=latency_rounds),
+            describe_machine(),
+            greater_is_better=self.greater_is_better,
+        )
+        self.report, self._evaluated_on = report, DataSource.of(data)
+        return report
+
+    def latency(self, features: Sequence[Features], *, rounds: int) -> dict[str, float]:
+        """Median milliseconds of both models for one example, called in turns; examples of all lengths take part."""
+        by_length = sorted(features, key=feature_length)
+        step = max(1, len(by_length) // rounds)
+        batches = [self.collate([f]) for f in by_length[step // 2 :: step]]
+
+        def caller(model: PreTrainedModel) -> Callable[[], Any]:
+            turn = itertools.cycle(batches)  # each model has its own, so both meet the same example in a round
+            return lambda: self.forward(model, next(turn))
+
+        calls = {"fp32": caller(self.model), "int8": caller(self._require_int8())}
+        with torch.inference_mode():
+            return paired_latency(calls, rounds=rounds, description="latency").medians()
+
+    def _require_int8(self) -> PreTrainedModel:
+        if self.int8_model is None:
+            raise ConfigError("there is no INT8 model yet; call quantize(...) or load_int8(...) first")
+        return self.int8_model
+
+    def _int8_size(self) -> int:
+        return checkpoint_size(self.checkpoint) if self.checkpoint else stored_size(self._require_int8())

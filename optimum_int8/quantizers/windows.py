@@ -1,0 +1,104 @@
+"""Questions beside overlapping windows of texts that are longer than the model's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..errors import ConfigError
+from ..evaluation.progress import progress_bar
+from .batching import Features
+from .inputs import CHUNK, check_vocabulary, length_limit, require_fast
+
+USUAL_LENGTH = 384
+"""Tokens per window unless the user says otherwise; what SQuAD models are trained on, and the old pipeline's."""
+
+LONGEST_QUESTION = 64
+"""Tokens of a question that are kept; SQuAD's script and the old pipeline cut there too."""
+
+
+def question_windows(
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    contexts: Sequence[str],
+    max_length: int | None,
+    stride: int,
+    config: PreTrainedConfig,
+) -> list[Features]:
+    """One or more windows per question, as model inputs and three more entries.
+
+    `example` is the number of the question. `spans` has, per token, its first and its last character in the context
+    (the last one exclusive), or None outside the context. `words` has the same of the word that the token is part of.
+
+    Args:
+        max_length: tokens per window, question included; None takes 384, or the model's limit.
+        stride: tokens that neighbouring windows share.
+
+    Raises:
+        ConfigError: `max_length` that the model does not take, or a stride that leaves no way forward.
+    """
+    require_fast(tokenizer)
+    limit = length_limit(tokenizer, max_length, config)
+    length = min(limit or USUAL_LENGTH, max_length or USUAL_LENGTH)
+    kept = [_cut(tokenizer, question, min(LONGEST_QUESTION, length // 4)) for question in questions]
+    if not 0 <= stride < length - length // 4 - tokenizer.num_special_tokens_to_add(pair=True):
+        raise ConfigError(f"stride is {stride} for windows of {length} tokens; expected less than half of them")
+    features: list[Features] = []
+    for start in progress_bar(range(0, len(kept), CHUNK), "tokenizing"):
+        pair = kept[start : start + CHUNK], list(contexts[start : start + CHUNK])
+        features += _windows(tokenizer, pair, length, stride, start)
+    check_vocabulary(features, config)
+    return features
+
+
+def _windows(
+    tokenizer: PreTrainedTokenizerBase, pair: tuple[list[str], list[str]], length: int, stride: int, first: int
+) -> list[Features]:
+    # Models that pad on the left (XLNet) are trained with the question behind the text.
+    question_first = tokenizer.padding_side == "right"
+    encoded = tokenizer(
+        *(pair if question_first else pair[::-1]),
+        truncation="only_second" if question_first else "only_first",
+        max_length=length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=True,
+    )
+    examples = encoded.pop("overflow_to_sample_mapping")
+    offsets = encoded.pop("offset_mapping")
+    features = []
+    for row, example in enumerate(examples):
+        inside = [part == int(question_first) for part in encoded.sequence_ids(row)]
+        spans = [tuple(span) if ok else None for span, ok in zip(offsets[row], inside, strict=True)]
+        inputs: dict[str, Any] = {name: values[row] for name, values in encoded.items()}
+        words = _word_spans(spans, encoded.word_ids(row))
+        features.append({**inputs, "example": first + example, "spans": spans, "words": words})
+    return features
+
+
+def _word_spans(spans: list[Any], word_ids: list[int | None]) -> list[Any]:
+    """The span of the word that each token is part of."""
+    borders: dict[int | None, tuple[int, int]] = {}
+    for span, word in zip(spans, word_ids, strict=True):
+        if span is not None:
+            low, high = borders.get(word, span)
+            borders[word] = (min(low, span[0]), max(high, span[1]))
+    return [
+        None if span is None else borders[word] if word is not None else span
+        for span, word in zip(spans, word_ids, strict=True)
+    ]
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, question: str, tokens: int) -> str:
+    """The question without leading white space, which some files have, and without what is beyond `tokens`."""
+    question = question.lstrip()
+    if len(question) <= tokens:  # a token has at least one character
+        return question
+    encoded = tokenizer(
+        question, add_special_tokens=False, truncation=True, max_length=tokens, return_offsets_mapping=True
+    )
+    ends = [end for _, end in encoded["offset_mapping"]]
+    return question[: ends[-1]] if len(ends) == tokens else question

@@ -1,0 +1,42 @@
+"""`optimum-int8 inspect`, on an FP32 and on an INT8 folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from optimum_int8.cli import main
+from tests.quantizers.tiny import make_folder
+
+
+def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, output, result = make_folder(tmp_path / "model"), tmp_path / "int8", tmp_path / "inspect.json"
+    assert main(["inspect", str(model), "--json", str(result)]) == 0
+    assert "This is an FP32 model" in capsys.readouterr().out
+    before = json.loads(result.read_text())
+    assert (before["model"], before["int8"]) == (str(model), False)
+
+    assert main(["quantize", str(model), "--output", str(output)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(output), "--json", str(result)]) == 0
+    text = capsys.readouterr().out
+    after = json.loads(result.read_text())
+    assert after["int8"] is True
+    assert "FP32 model" not in text
+    assert {k: v for k, v in before.items() if k not in ("model", "int8")} == {
+        k: v for k, v in after.items() if k not in ("model", "int8")
+    }
+
+
+def test_every_layer_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(make_folder(tmp_path / "model"))]) == 0
+    text = capsys.readouterr().out
+    assert "encoder.layer.0" in text
+    assert "encoder.layer.1" in text
+
+
+def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / "absent")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

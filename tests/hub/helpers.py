@@ -1,0 +1,49 @@
+"""What several tests of the folder need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from optimum_int8.hub.checkpoint import CHECKSUMS_KEY, checksums
+
+
+@torch.no_grad()
+def logits_of(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    return model(input_ids=input_ids).logits
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Words to ids; 100 of them, as many as the tiny model has."""
+    words = ["[PAD]", "[UNK]", "good", "bad", "film", *(f"word{i}" for i in range(95))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+    )
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a JSON file in place."""
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def edit_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], Any], *, resum: bool = True) -> None:
+    """Change the tensors of a weight file; with `resum` the checksums are made to fit, as an attacker would."""
+    with safe_open(file, framework="pt") as handle:
+        tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}
+        metadata = dict(handle.metadata())
+    change(tensors)
+    if resum:
+        metadata[CHECKSUMS_KEY] = checksums(tensors)
+    save_file(tensors, file, metadata)
