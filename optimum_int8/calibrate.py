@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from .config import Int8Config
 from .errors import CalibrationError
-from .nn import ATTENTION, LINEAR, Sites
+from .nn import ATTENTION, CONV, LINEAR, Sites
 from .observers import Observer, make_observer
 
 Range = tuple[float, float]
@@ -31,7 +31,7 @@ _attention_observers: ContextVar[Mapping[nn.Module, dict[str, Observer]]] = Cont
 def collect_ranges(
     model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[Any], progress: bool = True
 ) -> dict[str, dict[str, Range]]:
-    """Ranges of what flows into the linears (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
+    """Ranges of what flows into the linears and convolutions (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
 
     Args:
         data: batches; a mapping is passed as keyword arguments, a tuple or list as positional ones, a tensor as the only one.
@@ -43,7 +43,7 @@ def collect_ranges(
     Raises:
         CalibrationError: there is no batch, or a value is not finite.
     """
-    linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR)}
+    linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR, CONV)}
     cores = {model.get_submodule(name): name for name in sites.of_kind(ATTENTION)}
     observers: dict[nn.Module, dict[str, Observer]] = {m: {"input": make_observer(config)} for m in linears}
     observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
@@ -198,7 +198,10 @@ class _Tracked(dict):
 def _hook(observer: Observer, seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.add(module)
-        observer.observe(inputs[0], _mask_for(inputs[0].shape[:-1]))
+        x = inputs[0]
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            x = x.movedim(-len(module.kernel_size) - 1, -1)  # channels are its rows
+        observer.observe(x, _mask_for(x.shape[:-1]))
 
     return observe
 

@@ -14,9 +14,11 @@ from .config import Int8Config
 from .errors import CalibrationError, QuantizationError
 from .nn import (
     ATTENTION,
+    CONV,
     EMBEDDING,
     LINEAR,
     Int8Attention,
+    Int8Conv,
     Int8Embedding,
     Int8Linear,
     Int8Module,
@@ -41,7 +43,7 @@ def quantize(
     """Turn a float model into an INT8 one of the same class.
 
     Args:
-        model: any module; its Linears, Conv1Ds, Embeddings and (in Transformers models) attention cores are quantized.
+        model: any module; its Linears, Conv1Ds, convolutions, Embeddings and (in Transformers models) attention cores are quantized.
         config: what and how; the default is dynamic.
         calibration_data: static only: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor.
         inplace: convert `model` itself instead of a copy.
@@ -73,7 +75,7 @@ def quantize(
     ranges: dict[str, dict[str, Range]] = {}
     if config.approach != "dynamic":
         ranges = collect_ranges(target, sites, config, calibration_data or (), progress)
-        for name in [n for n in sites.of_kind(LINEAR, ATTENTION) if n not in ranges]:
+        for name in [n for n in sites.of_kind(LINEAR, CONV, ATTENTION) if n not in ranges]:
             sites.demote(name, "never reached by the calibration data")
         require_sites(model, sites)
     _convert(target, sites, config, ranges)
@@ -82,7 +84,7 @@ def quantize(
 
 def _check_weights(model: nn.Module, sites: Sites) -> None:
     """Before anything is changed: a weight that is not finite has no scale."""
-    for name in sites.of_kind(LINEAR, EMBEDDING):
+    for name in sites.of_kind(LINEAR, CONV, EMBEDDING):
         for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
             if not bool(torch.isfinite(parameter).all()):
                 raise QuantizationError(
@@ -107,6 +109,9 @@ def _convert(model: nn.Module, sites: Sites, config: Int8Config, ranges: dict[st
         if id(module.weight) in owners:
             new.tie(owners[id(module.weight)])
         put(model, name, LINEAR, new)
+    for name in sites.of_kind(CONV):
+        conv = model.get_submodule(name)
+        put(model, name, CONV, Int8Conv.from_float(conv, ranges.get(name, {}).get("input"), per_channel))
     for name in sites.of_kind(ATTENTION):
         new_core: Int8Module = Int8Attention.from_ranges(ranges.get(name))
         put(model, name, ATTENTION, new_core)

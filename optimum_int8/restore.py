@@ -14,10 +14,12 @@ from .errors import CheckpointError
 from .nn import (
     ATTENTION,
     CHILD,
+    CONV,
     EMBEDDING,
     IMPLEMENTATION,
     LINEAR,
     Int8Attention,
+    Int8Conv,
     Int8Embedding,
     Int8Linear,
     Int8Module,
@@ -65,6 +67,8 @@ def _empty(module: nn.Module, name: str, kind: str, static: bool) -> Int8Module:
     if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
         rows, columns = float_weight(module).shape
         return Int8Linear(columns, rows, module.bias is not None, static)
+    if kind == CONV and isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        return Int8Conv.like(module, static)
     if kind == EMBEDDING and isinstance(module, nn.Embedding):
         return Int8Embedding.like(module)
     if kind == ATTENTION and uses_attention_interface(module):

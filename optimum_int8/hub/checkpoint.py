@@ -29,7 +29,7 @@ INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_KEY = "optimum_int8_crc32"
 """Key in the header of a weight file; its value is a JSON object: tensor name to eight hexadecimal digits."""
 
-MODULE_KINDS = ("linear", "embedding", "attention")
+MODULE_KINDS = ("linear", "conv", "embedding", "attention")
 MAX_JSON_BYTES = 64 << 20
 
 DTYPES = {

@@ -1,10 +1,11 @@
 """The arithmetic of `numerics`, fast: a native library (csrc/), its programs, and the operators in `torch.ops.optimum_int8`."""
 
-from . import emit, fake
+from . import emit, fake, fake_conv, ops_conv
 from .immediate import as_rows, empty_rows
 from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .ops import attention, embedding, linear, quantize, quantize_rows
 from .packing import PANEL, STEP, pack, row_sums, unpack
+from .packing_conv import is_depthwise, pack_conv, unpack_conv
 from .program import ACTIVATIONS, Program
 
 __all__ = [
@@ -21,13 +22,18 @@ __all__ = [
     "emit",
     "empty_rows",
     "fake",
+    "fake_conv",
     "info",
+    "is_depthwise",
     "library",
     "linear",
+    "ops_conv",
     "pack",
+    "pack_conv",
     "quantize",
     "quantize_rows",
     "row_sums",
     "unpack",
+    "unpack_conv",
     "use_isa",
 ]

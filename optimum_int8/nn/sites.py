@@ -12,15 +12,16 @@ from .. import numerics
 from ..config import Int8Config
 from ..errors import QuantizationError
 from .attention import CHILD, uses_attention_interface
+from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
 from .linear import float_weight
 
-LINEAR, EMBEDDING, ATTENTION = "linear", "embedding", "attention"
+LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
 
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"embedding"`, `"attention"`), and qualified name to reason for what stays FP32.
+    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`), and qualified name to reason for what stays FP32.
 
     An attention site is named like the attention module; its grids live in that module's child `int8_attention`.
     """
@@ -65,8 +66,8 @@ def find_sites(model: nn.Module, config: Int8Config) -> Sites:
 
 def require_sites(model: nn.Module, sites: Sites) -> None:
     """Raises QuantizationError when no module with a weight is left, or when the only one is the model itself."""
-    if not sites.of_kind(LINEAR, EMBEDDING):
-        why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D or Embedding")
+    if not sites.of_kind(LINEAR, CONV, EMBEDDING):
+        why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D, Conv1d, Conv2d or Embedding")
         raise QuantizationError(f"{type(model).__name__} has nothing to quantize: {why}")
     if "" in sites.int8:
         kind = type(model).__name__
@@ -106,6 +107,8 @@ def _float_tables(model: nn.Module) -> dict[str, str]:
 def _kind(module: nn.Module) -> str | None:
     if isinstance(module, (nn.Linear, Conv1D)):
         return LINEAR
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        return CONV
     if isinstance(module, nn.Embedding):
         return EMBEDDING
     return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
@@ -118,6 +121,8 @@ def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> st
             return f"{type(module).__name__} is a Linear with a forward of its own"
         if inner > numerics.MAX_REDUCTION:
             return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
+    if kind == CONV:
+        return conv_obstacle(module)  # type: ignore[arg-type]
     if kind == EMBEDDING:
         if not config.quantize_embeddings:
             return "quantize_embeddings is off"

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from ..fx import Block, Compiler, ProgramCall
-from ..nn import Int8Embedding, Int8Linear
+from ..nn import Int8Conv, Int8Embedding, Int8Linear
 from .pipeline import no_grad_compile
 
 
@@ -85,7 +85,7 @@ class InspectReport:
 def inspect(model: nn.Module) -> InspectReport:
     """What fine-grained FX found in a model. Blocks are captured at their first call: run the model once before."""
     work = {name: _multiply_adds(m) for name, m in model.named_modules()}
-    quantized = {name for name, m in model.named_modules() if isinstance(m, Int8Linear)}
+    quantized = {name for name, m in model.named_modules() if isinstance(m, (Int8Linear, Int8Conv))}
     total = sum(work.values()) or 1
     report = InspectReport(int8_share=sum(work[n] for n in quantized) / total)
     blocks = find_blocks(model)
@@ -107,7 +107,9 @@ def inspect(model: nn.Module) -> InspectReport:
         )
         report.failures.update(block.compiler.failures)
     for name, module in model.named_modules():
-        if isinstance(module, (Int8Linear, Int8Embedding)) and not any(name.startswith(f"{b}.") for b in blocks):
+        if isinstance(module, (Int8Linear, Int8Conv, Int8Embedding)) and not any(
+            name.startswith(f"{b}.") for b in blocks
+        ):
             report.single[name] = type(module).__name__
     metadata = getattr(getattr(model, "config", None), "quantization_config", None)
     metadata = metadata if isinstance(metadata, dict) or metadata is None else metadata.to_dict()
@@ -119,6 +121,8 @@ def _multiply_adds(module: nn.Module) -> int:
     """Per token, or per position of a convolution: one for each entry of a matrix, also of one that is a bare parameter (XLNet)."""
     if isinstance(module, Int8Linear):
         return module.in_features * module.out_features
+    if isinstance(module, Int8Conv):
+        return module.window.taps * module.in_channels * module.out_channels // module.groups
     if isinstance(module, nn.Embedding):
         return 0
     return sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)

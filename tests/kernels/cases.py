@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels, numerics
-from tests.kernels import cases_attention
+from tests.kernels import cases_attention, cases_conv
 
 WIDTHS = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 SHAPES = (
@@ -192,6 +192,12 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "attention": cases_attention.attention,
     "attention_rows": cases_attention.attention_rows,
     "attention_rows_quantized": lambda: cases_attention.attention_rows(static_grid(-2.0, 2.0)),
+    "quantize_samples": cases_conv.samples,
+    "conv": cases_conv.conv,
+    "conv_quantized": cases_conv.conv_to_bytes,
+    "conv_both": cases_conv.conv_to_bytes,
+    "max_pool": cases_conv.pools,
+    "avg_pool": cases_conv.avg_pools,
 }
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_int8 import kernels, numerics
+from optimum_int8 import kernels, numerics, numerics_conv
+from optimum_int8.numerics_conv import Window
 
 
 def quantize_groups(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -83,6 +84,17 @@ def attention_rows_quantized(*args: Any) -> Tensor:
     return numerics.quantize_affine(attention_rows(*args[:-2]), *args[-2:])
 
 
+def conv(x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, groups, *epilogue: Any) -> Tensor:
+    w = Window(*window)
+    weight = kernels.unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (w.height, w.width))
+    return numerics_conv.conv(x, scale, zero_point, weight, weight_scale, bias, w, groups, *epilogue)
+
+
+def conv_both(*args: Any) -> tuple[Tensor, Tensor]:
+    y = conv(*args[:-2])
+    return y, numerics.quantize_affine(y, *args[-2:])
+
+
 REFERENCES: dict[str, Callable[..., Any]] = {
     "quantize": numerics.quantize_affine,
     "quantize_rows": numerics.quantize_rows,
@@ -97,6 +109,12 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "attention": attention,
     "attention_rows": attention_rows,
     "attention_rows_quantized": attention_rows_quantized,
+    "quantize_samples": numerics_conv.quantize_samples,
+    "conv": conv,
+    "conv_quantized": lambda *args: conv_both(*args)[1],
+    "conv_both": conv_both,
+    "max_pool": lambda x, window: numerics_conv.max_pool(x, Window(*window)),
+    "avg_pool": lambda x, scale, zero_point, window: numerics_conv.avg_pool(x, scale, zero_point, Window(*window)),
 }
 
 

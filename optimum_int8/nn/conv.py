@@ -1,0 +1,189 @@
+"""`Int8Conv1d` and `Int8Conv2d`: `nn.Conv1d` and `nn.Conv2d` on INT8."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .. import kernels, numerics
+from ..numerics_conv import MAX_TAPS, Window
+from .base import Int8Module
+
+
+class Int8Conv(Int8Module):
+    """What both have in common; images are channels-last inside, `[batch, height, width, channels]`.
+
+    Stored: `weight` int8 `[out, in / groups, *kernel_size, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when
+    static `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a grid per sample. The weight is kept as the
+    kernels hold it; reading `weight` gives its float values, of the shape and dtype of the float module's. The trailing axis of the
+    stored weight makes a loader that does not know the format fail.
+    """
+
+    spatial: ClassVar[int]
+    """Axes that the kernel moves over."""
+
+    packed: Tensor
+    weight_sum: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor | None
+    input_zero_point: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...] | str,
+        dilation: tuple[int, ...],
+        groups: int = 1,
+        bias: bool = True,
+        static: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.window = _window(kernel_size, stride, padding, dilation)
+        shape = (out_channels, in_channels // groups, *kernel_size, 1)
+        self.register_buffer("weight", torch.empty(shape, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.empty(out_channels))
+        self.register_buffer("bias", torch.empty(out_channels) if bias else None)
+        self._grid_buffers(("input_scale", "input_zero_point"), static)
+
+    @classmethod
+    def like(cls, module: nn.Conv1d | nn.Conv2d, static: bool = True) -> Int8Conv:
+        """One without values in the place of `module`."""
+        made = Int8Conv1d if isinstance(module, nn.Conv1d) else Int8Conv2d
+        geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+        return made(module.in_channels, module.out_channels, *geometry, module.bias is not None, static)
+
+    @classmethod
+    def from_float(
+        cls,
+        module: nn.Conv1d | nn.Conv2d,
+        input_range: tuple[float, float] | None = None,
+        per_channel: bool = True,
+    ) -> Int8Conv:
+        """Quantize an `nn.Conv1d` or `nn.Conv2d`; `input_range` None makes it dynamic."""
+        new = cls.like(module, input_range is not None)
+        q, new.weight_scale = numerics.quantize_weight(module.weight.flatten(1), per_channel)
+        new.weight = q.view(*module.weight.shape, 1)
+        if module.bias is not None:
+            new.bias = module.bias.detach().to(torch.float32).clone()
+        if input_range is not None:
+            scale, zero_point = numerics.choose_affine_qparams(*input_range)
+            new.input_scale = torch.tensor(scale)
+            new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
+        new.finish_loading()
+        return new.train(module.training)
+
+    def finish_loading(self) -> None:
+        """See `Int8Module.finish_loading`."""
+        if "weight" not in self._buffers:
+            return
+        weight = self._buffers.pop("weight").squeeze(-1)  # type: ignore[union-attr]
+        weight = weight.unsqueeze(2) if self.spatial == 1 else weight
+        packed, weight_sum = kernels.pack_conv(weight, self.groups)
+        self.register_buffer("packed", packed, persistent=False)
+        self.register_buffer("weight_sum", weight_sum, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]` in x's dtype."""
+        if x.dim() == self.spatial + 1:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        image = x.unsqueeze(2) if self.spatial == 1 else x
+        rows = image.permute(0, 2, 3, 1)
+        if self.input_scale is None or self.input_zero_point is None:
+            q, scale, zero_point = torch.ops.optimum_int8.quantize_samples(rows)
+        else:
+            scale, zero_point = self.input_scale, self.input_zero_point
+            q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
+        weight = self.packed, self.weight_sum, self.weight_scale, self.bias
+        y = torch.ops.optimum_int8.conv(q, scale, zero_point, *weight, list(self.window), self.groups)
+        y = y.permute(0, 3, 1, 2)
+        return (y.squeeze(2) if self.spatial == 1 else y).to(x.dtype)
+
+    def quantized_weight(self) -> Tensor:
+        """The weight as it is stored: int8 `[out, in / groups, *kernel_size, 1]`."""
+        if "weight" in self._buffers:
+            return self._buffers["weight"]  # type: ignore[return-value]
+        shape = (self.out_channels, self.in_channels // self.groups)
+        weight = kernels.unpack_conv(self.packed, *shape, self.groups, (self.window.height, self.window.width))
+        return weight.view(*shape, *self.kernel_size, 1)
+
+    def __getattr__(self, name: str) -> object:
+        if name == "weight" and "packed" in self._buffers:
+            # as floats: vision models ask their first convolution's weight for the dtype that images should have
+            scale = self.weight_scale.view(-1, *[1] * (self.spatial + 1))
+            return self.quantized_weight().squeeze(-1).to(torch.float32) * scale
+        return super().__getattr__(name)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.quantized_weight()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        if "packed" in self._buffers:
+            weight = self.quantized_weight()
+            del self._buffers["packed"], self._buffers["weight_sum"]
+            self.register_buffer("weight", weight)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.finish_loading()
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        kind = "dynamic" if self.input_scale is None else "static"
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        return f"{text}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}, {kind}"
+
+
+class Int8Conv1d(Int8Conv):
+    """`nn.Conv1d` on INT8; see `Int8Conv`."""
+
+    spatial = 1
+
+
+class Int8Conv2d(Int8Conv):
+    """`nn.Conv2d` on INT8; see `Int8Conv`."""
+
+    spatial = 2
+
+
+def conv_obstacle(module: nn.Conv1d | nn.Conv2d) -> str:
+    """Why an INT8 twin of `module` would not compute the same, or nothing."""
+    cls = type(module)
+    if cls not in (nn.Conv1d, nn.Conv2d):
+        return f"{cls.__name__} is a convolution with a forward of its own"
+    if "weight" not in module._parameters:
+        return "its weight is computed from others"
+    if module.padding_mode != "zeros":
+        return f"padding_mode is {module.padding_mode!r}; INT8 convolutions pad with zeros"
+    taps = math.prod(module.kernel_size)
+    inner = taps * module.in_channels // module.groups
+    if inner > numerics.MAX_REDUCTION:
+        return f"{inner} products per sum can overflow int32; at most {numerics.MAX_REDUCTION}"
+    if (
+        kernels.is_depthwise(module.out_channels, module.in_channels // module.groups, module.groups)
+        and taps > MAX_TAPS
+    ):
+        return f"a depthwise kernel of {taps} taps; at most {MAX_TAPS}"
+    return ""
+
+
+def _window(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...] | str, dilation: tuple[int, ...]
+) -> Window:
+    """As torch pads: `"same"` puts the odd pixel of padding behind."""
+    if padding == "same":
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        pads = [(t // 2, t - t // 2) for t in total]
+    else:
+        pads = [(0, 0)] * len(kernel) if padding == "valid" else [(int(p), int(p)) for p in padding]
+    if len(kernel) == 1:
+        kernel, stride, dilation, pads = (1, *kernel), (1, *stride), (1, *dilation), [(0, 0), *pads]
+    (top, bottom), (left, right) = pads
+    return Window(*kernel, *stride, top, left, bottom, right, *dilation)

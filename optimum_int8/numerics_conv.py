@@ -1,0 +1,154 @@
+"""The definition of the INT8 arithmetic of convolutions and pooling, in plain torch; continues `numerics`, with its rules.
+
+Images are channels-last here: `[batch, height, width, channels]`. A convolution over a sequence is one over an image of height 1.
+Padding holds the zero point, which is 0.0 to the bit, so that it needs no case of its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .numerics import ACTIVATIONS, _affine_qparams, quantize_affine
+
+MAX_TAPS = 518
+"""Largest kernel (height by width) of a depthwise convolution: its sums stay exact in float32, 255 * 127 * 518 < 2**24."""
+
+
+class Window(NamedTuple):
+    """How a kernel moves over an image: its size, its steps, the padding of each side, the distance of its taps."""
+
+    height: int
+    width: int
+    stride_y: int = 1
+    stride_x: int = 1
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+    dilation_y: int = 1
+    dilation_x: int = 1
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel."""
+        return self.height * self.width
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the result for an image of this size."""
+        rows = height + self.top + self.bottom - self.dilation_y * (self.height - 1) - 1
+        columns = width + self.left + self.right - self.dilation_x * (self.width - 1) - 1
+        return rows // self.stride_y + 1, columns // self.stride_x + 1
+
+
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """`max(x, 0) + slope * min(x, 0)`, one of the two being zero; NaN becomes 0."""
+    return torch.where(x > 0.0, x, 0.0) + torch.where(x < 0.0, x, 0.0) * torch.tensor(slope, dtype=torch.float32)
+
+
+def hardswish(x: Tensor) -> Tensor:
+    """`x * clamp(x / 6 + 1/2, 0, 1)`, the sixth as a factor."""
+    return x * (x * torch.tensor(1.0 / 6.0, dtype=torch.float32) + 0.5).clamp(0.0, 1.0)
+
+
+CONV_ACTIVATIONS = (*ACTIVATIONS, "leaky_relu", "hardswish")
+"""What a convolution can apply; `leaky_relu` with a slope."""
+
+
+def activate(x: Tensor, name: str, slope: float = 0.0) -> Tensor:
+    """One of `CONV_ACTIVATIONS`."""
+    if name == "leaky_relu":
+        return leaky_relu(x, slope)
+    return hardswish(x) if name == "hardswish" else ACTIVATIONS[name](x)
+
+
+def quantize_samples(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Dynamic quantization of images: one range per sample (the first axis), over all its values.
+
+    Returns `(q, scale, zero_point)`: uint8 of x's shape, float32 and int32 `[batch]`.
+    """
+    x = x.to(torch.float32)
+    flat = x.flatten(1)
+    scale, zero_point = _affine_qparams(flat.amin(1), flat.amax(1))
+    shape = (-1, *[1] * (x.dim() - 1))
+    return quantize_affine(x, scale.view(shape), zero_point.view(shape)), scale, zero_point
+
+
+def conv_int32(x: Tensor, zero_point: int | Tensor, weight: Tensor, window: Window, groups: int = 1) -> Tensor:
+    """Exact sums of `(x - zero_point) * weight`: uint8 `[batch, height, width, in]` by int8 `[out, in / groups, kernel height, kernel
+    width]` to int32 `[batch, height', width', out]`. Computed in float64, as `numerics.matmul_int32`."""
+    zero_point = torch.as_tensor(zero_point)
+    zero_point = zero_point.view(-1, 1, 1, 1) if zero_point.dim() else zero_point
+    centred = (x.to(torch.float64) - zero_point.to(torch.float64)).permute(0, 3, 1, 2)
+    padded = torch.nn.functional.pad(centred, (window.left, window.right, window.top, window.bottom))
+    strides, dilations = (window.stride_y, window.stride_x), (window.dilation_y, window.dilation_x)
+    y = torch.nn.functional.conv2d(padded, weight.to(torch.float64), None, strides, 0, dilations, groups)
+    return y.permute(0, 2, 3, 1).to(torch.int32)
+
+
+def conv(
+    x: Tensor,
+    scale: float | Tensor,
+    zero_point: int | Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    window: Window,
+    groups: int = 1,
+    activation: str = "none",
+    slope: float = 0.0,
+    residual: Tensor | None = None,
+    final: str = "none",
+) -> Tensor:
+    """`final(activation(sums * (scale * weight_scale) + bias) + residual)` in float32, `[batch, height', width', out]`.
+
+    Args:
+        x: uint8 `[batch, height, width, in]`.
+        scale, zero_point: of x; scalars (static), or one per sample, `[batch]` (dynamic).
+        weight: int8 `[out, in / groups, kernel height, kernel width]`.
+        weight_scale: float32 `[out]`.
+        bias: float32 `[out]`.
+        activation, final: of `CONV_ACTIVATIONS`; `slope` is that of a leaky ReLU, for both.
+        residual: float32 of the result's shape.
+    """
+    scale = torch.as_tensor(scale)
+    scale = scale.view(-1, 1, 1, 1) if scale.dim() else scale
+    y = conv_int32(x, zero_point, weight, window, groups).to(torch.float32)
+    y = y * (scale.to(torch.float32) * weight_scale)
+    y = activate(y if bias is None else y + bias, activation, slope)
+    return activate(y if residual is None else y + residual, final, slope)
+
+
+def max_pool(x: Tensor, window: Window) -> Tensor:
+    """Largest value of each window: uint8 `[batch, height, width, channels]` to uint8. Padding never wins.
+
+    The grid stays. Quantization is monotone, so that this is the quantized maximum of the float values, to the bit.
+    """
+    wide = x.permute(0, 3, 1, 2).to(torch.float32)
+    padded = torch.nn.functional.pad(wide, (window.left, window.right, window.top, window.bottom), value=-1.0)
+    strides, dilations = (window.stride_y, window.stride_x), (window.dilation_y, window.dilation_x)
+    y = torch.nn.functional.max_pool2d(padded, (window.height, window.width), strides, 0, dilations)
+    return y.permute(0, 2, 3, 1).clamp(min=0.0).to(torch.uint8)
+
+
+def avg_pool(x: Tensor, scale: Tensor, zero_point: Tensor, window: Window) -> Tensor:
+    """Mean of each window: uint8 on one grid to float32 `sum(x - zero_point) * (scale * (1 / taps))`; padding counts as 0.0."""
+    weight = torch.ones(x.shape[-1], 1, window.height, window.width)
+    sums = conv_int32(x, zero_point, weight, window, x.shape[-1])
+    share = 1.0 / torch.tensor(float(window.taps))
+    return sums.to(torch.float32) * (torch.as_tensor(scale).to(torch.float32) * share)
+
+
+__all__ = [
+    "CONV_ACTIVATIONS",
+    "MAX_TAPS",
+    "Window",
+    "activate",
+    "avg_pool",
+    "conv",
+    "conv_int32",
+    "max_pool",
+    "quantize_samples",
+]

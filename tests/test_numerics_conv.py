@@ -1,0 +1,73 @@
+"""The definition of convolutions and pooling, against torch on floats and on integers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from optimum_int8 import numerics, numerics_conv
+from optimum_int8.numerics_conv import CONV_ACTIVATIONS, Window
+from tests.kernels.cases_conv import SHAPES, grid
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_conv_is_torch_on_dequantized_values(shape: str) -> None:
+    batch, height, width, inner, outer, window, groups = SHAPES[shape]
+    torch.manual_seed(0)
+    x = torch.randn(batch, height, width, inner) * 3
+    q = numerics.quantize_affine(x, *grid())
+    weight = torch.randn(outer, inner // groups, window.height, window.width)
+    int8, scale = numerics.quantize_weight(weight.flatten(1))
+    bias = torch.randn(outer)
+    found = numerics_conv.conv(q, *grid(), int8.view(weight.shape), scale, bias, window, groups)
+    floats = numerics.dequantize_affine(q, *grid()).permute(0, 3, 1, 2)
+    floats = F.pad(floats, (window.left, window.right, window.top, window.bottom))
+    strides, dilations = (window.stride_y, window.stride_x), (window.dilation_y, window.dilation_x)
+    wide = (int8.to(torch.float32) * scale.unsqueeze(1)).view(weight.shape)
+    expected = F.conv2d(floats, wide, bias, strides, 0, dilations, groups).permute(0, 2, 3, 1)
+    assert found.shape[1:3] == window.output_size(height, width)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CONV_ACTIVATIONS)
+def test_activations_are_torchs(name: str) -> None:
+    x = torch.linspace(-9.0, 9.0, 1001)
+    module = {
+        "none": nn.Identity(), "relu": nn.ReLU(), "gelu": nn.GELU(), "gelu_tanh": nn.GELU("tanh"), "silu": nn.SiLU(),
+        "tanh": nn.Tanh(), "leaky_relu": nn.LeakyReLU(0.1), "hardswish": nn.Hardswish(),
+    }[name]  # fmt: skip
+    torch.testing.assert_close(numerics_conv.activate(x, name, 0.1), module(x), rtol=1e-5, atol=2e-5)
+
+
+def test_the_residual_stands_between_the_activations() -> None:
+    x, weight = torch.full((1, 1, 1, 1), 1, dtype=torch.uint8), torch.tensor([[[[1]]]], dtype=torch.int8)
+    one = torch.ones(1)
+    args = x, 1.0, 0, weight, one, torch.tensor([-3.0]), Window(1, 1), 1
+    residual = torch.full((1, 1, 1, 1), -5.0)
+    assert numerics_conv.conv(*args, "leaky_relu", 0.5, residual, "none").item() == -6.0
+    assert numerics_conv.conv(*args, "none", 0.5, residual, "leaky_relu").item() == -3.5
+
+
+def test_max_pooling_and_quantization_commute() -> None:
+    x = torch.randn(2, 7, 9, 5) * 4
+    window = Window(3, 3, 2, 2, 1, 1, 1, 1)
+    pooled = F.max_pool2d(x.permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
+    quantized = numerics_conv.max_pool(numerics.quantize_affine(x, *grid()), window)
+    assert torch.equal(quantized, numerics.quantize_affine(pooled, *grid()))
+
+
+def test_average_pooling_is_torch_on_dequantized_values() -> None:
+    q = torch.randint(0, 256, (2, 7, 9, 5), dtype=torch.uint8)
+    found = numerics_conv.avg_pool(q, *grid(), Window(3, 3, 2, 2, 1, 1, 1, 1))
+    floats = numerics.dequantize_affine(q, *grid()).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, F.avg_pool2d(floats, 3, 2, 1).permute(0, 2, 3, 1))
+
+
+def test_each_sample_has_its_own_range() -> None:
+    x = torch.randn(3, 4, 5, 2) * torch.tensor([1.0, 10.0, 0.0]).view(-1, 1, 1, 1)
+    q, scale, zero_point = numerics_conv.quantize_samples(x)
+    for i in range(3):
+        one = numerics.quantize_rows(x[i].reshape(1, -1))
+        assert torch.equal(q[i].reshape(1, -1), one[0]) and scale[i] == one[1] and zero_point[i] == one[2]
