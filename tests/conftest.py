@@ -5,12 +5,23 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.hub.server import Hub
+
+# The tests are those of the checkout they lie in, here and in child processes: the finder of an editable installation, which may be
+# of another checkout, would come before PYTHONPATH.
+NO_FINDER = (
+    'import sys; sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]'
+)
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildInplaceFinder"]
+SITE = Path(tempfile.mkdtemp(prefix="optimum-int8-site-"))
+(SITE / "sitecustomize.py").write_text(NO_FINDER + "\n")
+atexit.register(shutil.rmtree, SITE, ignore_errors=True)
 
 # Before anything imports Transformers or datasets, which read these once.
 LOCAL_HUB = Hub().start()
@@ -30,7 +41,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).resolve().parent.parent
 # Child processes of tests import the checkout too, whether or not it is installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), str(SITE), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture

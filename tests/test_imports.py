@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "optimum_int8"
 
 RANKS = {
-    **dict.fromkeys(["_version", "errors", "numerics", "config"], 0),
+    **dict.fromkeys(["_version", "errors", "numerics", "numerics_conv", "config"], 0),
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
@@ -27,7 +27,7 @@ ORDERED = ("observers", "nn", "fx")
 """Folders of equal rank that may import in one direction, a later one from an earlier one: capturing a graph has to know
 what an INT8 module is. All others of equal rank know nothing of each other."""
 
-SINGLE_FILES = {"_version", "errors", "numerics", "config", "quantize", "calibrate", "restore", "tune"}
+SINGLE_FILES = {"_version", "errors", "numerics", "numerics_conv", "config", "quantize", "calibrate", "restore", "tune"}
 """These stand in the same folder, so that those of equal rank may import each other."""
 
 MAX_FILE_LINES = 330

@@ -48,4 +48,4 @@ class SacreBleu(_TextMetric):
             raise ConfigError("BLEU needs the package sacrebleu: pip install sacrebleu") from error
         most = max(len(right) for right in references)
         columns = [[right[i] if i < len(right) else None for right in references] for i in range(most)]
-        return {"sacrebleu": float(sacrebleu.corpus_bleu(predictions, columns, **kwargs).score)}  # type: ignore[arg-type]
+        return {"sacrebleu": float(sacrebleu.corpus_bleu(predictions, columns, **kwargs).score)}

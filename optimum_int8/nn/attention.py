@@ -6,6 +6,7 @@ the core can find the grids of that module: its child `int8_attention`. A module
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class Int8Attention(Int8Module):
 
 def uses_attention_interface(module: nn.Module) -> bool:
     """Whether the module's `forward` asks Transformers' attention interface for its core."""
-    code = getattr(type(module).forward, "__code__", None)
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)  # decorators of deprecated arguments
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
 
 

@@ -102,7 +102,7 @@ def test_settings_leave_embeddings_and_attention_to_torch() -> None:
 @pytest.mark.parametrize(
     ("model", "config", "why"),
     [
-        (nn.LayerNorm(4), Int8Config(), "no Linear, Conv1D or Embedding"),
+        (nn.LayerNorm(4), Int8Config(), "no Linear, Conv1D, Conv1d, Conv2d or Embedding"),
         (nn.Linear(4, 4), Int8Config(exclude_types=("Linear",)), "excluded by type Linear"),
         (nn.Sequential(Scaled(4, 4)), Int8Config(), "forward of its own"),
     ],
