@@ -10,6 +10,8 @@ import evaluate
 from ..errors import ConfigError
 from .local_metric import LocalMetric
 
+_MISSING = "{} needs the package {}, which is not installed: pip install 'optimum-int8[generation]'"
+
 
 class _TextMetric(LocalMetric):
     """A prediction is a text, a reference the list of texts that are right."""
@@ -29,7 +31,7 @@ class Rouge(_TextMetric):
         try:
             from rouge_score import rouge_scorer
         except ImportError as error:
-            raise ConfigError("ROUGE needs the package rouge_score: pip install rouge_score") from error
+            raise ConfigError(_MISSING.format("ROUGE", "rouge-score")) from error
         names = ("rougeL", "rouge1", "rouge2", "rougeLsum")
         scorer = rouge_scorer.RougeScorer(list(names), use_stemmer=True)
         scores = [scorer.score_multi(right, found) for found, right in zip(predictions, references, strict=True)]
@@ -45,7 +47,7 @@ class SacreBleu(_TextMetric):
         try:
             import sacrebleu
         except ImportError as error:
-            raise ConfigError("BLEU needs the package sacrebleu: pip install sacrebleu") from error
+            raise ConfigError(_MISSING.format("BLEU", "sacrebleu")) from error
         most = max(len(right) for right in references)
         columns = [[right[i] if i < len(right) else None for right in references] for i in range(most)]
         return {"sacrebleu": float(sacrebleu.corpus_bleu(predictions, columns, **kwargs).score)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,13 @@ def test_metrics_agree_with_their_libraries() -> None:
     rouge = load_metric("rouge").compute(predictions=["the cat sat"], references=[["dogs", "the cat sat down"]])
     assert rouge["rougeL"] == pytest.approx(2 * 3 / 7)
     assert rouge["rouge2"] == pytest.approx(2 * 2 / 5)
+
+
+@pytest.mark.parametrize(("metric", "module"), [("sacrebleu", "sacrebleu"), ("rouge", "rouge_score")])
+def test_a_missing_metric_package_is_one_clear_error(metric: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"not installed: pip install 'optimum-int8\[generation\]'"):
+        load_metric(metric).compute(predictions=["a"], references=[["a"]])
 
 
 @pytest.mark.parametrize(
