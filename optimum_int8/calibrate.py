@@ -198,12 +198,21 @@ class _Tracked(dict):
 def _hook(observer: Observer, seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.add(module)
-        x = inputs[0]
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-            x = x.movedim(-len(module.kernel_size) - 1, -1)  # channels are its rows
+        x = channels_last(module, inputs[0])
         observer.observe(x, _mask_for(x.shape[:-1]))
 
     return observe
+
+
+def channels_last(module: nn.Module, x: Tensor) -> Tensor:
+    """An input or output of `module` as `[..., channels]`: a convolution's has them in front of its positions."""
+    return x.movedim(-len(module.kernel_size) - 1, -1) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else x
+
+
+def counted_rows(x: Tensor) -> Tensor:
+    """Of a tensor `[..., channels]` the rows `[n, channels]` that are no padding of the batch now in `run_batch`."""
+    mask = _mask_for(x.shape[:-1])
+    return x.reshape(-1, x.shape[-1]) if mask is None else x[mask.to(x.device)]
 
 
 def _mask_for(rows: torch.Size) -> Tensor | None:

@@ -20,6 +20,8 @@ APPROACHES = ("dynamic", "static", "qat")
 OBSERVERS = ("minmax", "moving_average", "percentile", "mse", "entropy")
 GRANULARITIES = ("per_channel", "per_tensor")
 ATTENTIONS = ("int8", "float32")
+WEIGHT_RANGES = ("absmax", "search")
+SMOOTHINGS = ("off", "fixed", "search")
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,21 @@ class Int8Config:
         averaging_constant: weight of a new batch in the `"moving_average"` observer, in (0, 1].
         histogram_bins: number of bins of the histogram observers; a power of two.
         weight_granularity: one weight scale per output channel, or one per tensor.
+        weight_range: `"absmax"` takes a channel's largest weight as the end of its range; `"search"` clips it where the error of the
+            channel's output is least.
+        smooth_quant: `"fixed"` and `"search"` move outliers of activations into the weights (SmoothQuant), with one `smooth_alpha`
+            or with the best one of each block; needs calibration data in the dynamic approach too.
+        smooth_alpha: how much of the difficulty `smooth_quant="fixed"` moves, from 0 (none) to 1 (all).
+        bias_correction: take the mean error that quantization makes on the calibration data out of the biases; static only.
         attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"float32"` leaves it to torch.
         quantize_embeddings: store `nn.Embedding` tables as INT8 rows.
         exclude: qualified names of modules that stay FP32, with all that is below them. Exact names, never patterns.
+        exclude_attention: qualified names of attention modules whose core stays float32, while their linears do not.
         exclude_types: class names (`"Linear"`, `"BertPooler"`) of modules that stay FP32, with all that is below them.
+        accuracy_budget: largest relative loss of the task's metric, 0.01 for 1 %; a quantizer then tunes until it is kept. None
+            quantizes once.
+        max_trials: models that tuning may make and measure.
+        timeout: seconds after which tuning starts no other trial; None sets no limit.
         fuse: run fine-grained FX. The result is the same without it, only slower.
 
     Raises:
@@ -55,30 +68,51 @@ class Int8Config:
     averaging_constant: float = 0.01
     histogram_bins: int = 2048
     weight_granularity: str = "per_channel"
+    weight_range: str = "absmax"
+    smooth_quant: str = "off"
+    smooth_alpha: float = 0.5
+    bias_correction: bool = False
     attention: str = "int8"
     quantize_embeddings: bool = True
     exclude: tuple[str, ...] = ()
+    exclude_attention: tuple[str, ...] = ()
     exclude_types: tuple[str, ...] = ()
+    accuracy_budget: float | None = None
+    max_trials: int = 50
+    timeout: float | None = None
     fuse: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("approach", self.approach, APPROACHES)
         _check_choice("observer", self.observer, OBSERVERS)
         _check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
+        _check_choice("weight_range", self.weight_range, WEIGHT_RANGES)
+        _check_choice("smooth_quant", self.smooth_quant, SMOOTHINGS)
         _check_choice("attention", self.attention, ATTENTIONS)
         _check_number("percentile", self.percentile, 50.0, 100.0)
         _check_number("averaging_constant", self.averaging_constant, 1e-6, 1.0)
+        _check_number("smooth_alpha", self.smooth_alpha, 0.0, 1.0)
+        for name, low, high in (("accuracy_budget", 0.0, 1.0), ("timeout", 0.0, 1e9)):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), low, high)
+        if type(self.max_trials) is not int or self.max_trials < 1:
+            raise ConfigError(f"max_trials is {self.max_trials!r}; expected a whole number of at least 1")
         if (
             type(self.histogram_bins) is not int
             or not 512 <= self.histogram_bins <= 65536
             or self.histogram_bins & (self.histogram_bins - 1)
         ):
             raise ConfigError(f"histogram_bins is {self.histogram_bins!r}; expected a power of two from 512 to 65536")
-        for name in ("quantize_embeddings", "fuse"):
+        for name in ("quantize_embeddings", "bias_correction", "fuse"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected true or false")
-        for name in ("exclude", "exclude_types"):
+        for name in ("exclude", "exclude_attention", "exclude_types"):
             object.__setattr__(self, name, _check_names(name, getattr(self, name)))
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether quantizing under these settings takes calibration data."""
+        return self.approach != "dynamic" or self.smooth_quant != "off"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types, defaults included."""

@@ -102,14 +102,18 @@ def symmetric_row_scale(x: Tensor) -> Tensor:
     return (x.to(torch.float32).abs().amax(-1) / float(SIGNED_MAX)).clamp(min=_TINY)
 
 
-def quantize_weight(weight: Tensor, per_channel: bool = True) -> tuple[Tensor, Tensor]:
+def quantize_weight(weight: Tensor, per_channel: bool = True, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Symmetric int8 in [-127, 127] of a `[rows, columns]` weight.
+
+    Args:
+        scale: float32 `[rows]`, chosen already (`remedies.search_weight_scale`); larger values are clipped. None takes the largest.
 
     Returns `(q, scale)`: int8 of weight's shape and float32 `[rows]`; per tensor, all rows carry the same scale.
     """
     weight = weight.detach().to(torch.float32)
-    absmax = weight.abs().amax(1) if per_channel else weight.abs().amax().expand(weight.shape[0])
-    scale = (absmax / float(SIGNED_MAX)).clamp(min=_TINY)
+    if scale is None:
+        absmax = weight.abs().amax(1) if per_channel else weight.abs().amax().expand(weight.shape[0])
+        scale = (absmax / float(SIGNED_MAX)).clamp(min=_TINY)
     q = torch.round(weight * reciprocal(scale).unsqueeze(1)).clamp(-SIGNED_MAX, SIGNED_MAX)
     return q.to(torch.int8), scale.contiguous()
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from .calibrate import Range, collect_ranges
 from .config import Int8Config
 from .errors import CalibrationError, QuantizationError
 from .nn import (
@@ -17,8 +16,6 @@ from .nn import (
     CONV,
     EMBEDDING,
     LINEAR,
-    Int8Attention,
-    Int8Conv,
     Int8Embedding,
     Int8Linear,
     Int8Module,
@@ -27,9 +24,10 @@ from .nn import (
     require_sites,
 )
 from .passes import InspectReport, inspect
+from .prepare import Prepared, prepare
 from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
 
-__all__ = ["InspectReport", "build_skeleton", "expected_tensors", "finish_loading", "inspect", "quantize"]
+__all__ = ["InspectReport", "build_skeleton", "convert", "expected_tensors", "finish_loading", "inspect", "quantize"]
 
 
 def quantize(
@@ -65,21 +63,43 @@ def quantize(
         raise QuantizationError(
             f"this {type(model).__name__} is INT8 already; quantize the FP32 model it was made from"
         )
-    if config.approach != "dynamic" and calibration_data is None:
-        raise CalibrationError(
-            f"approach {config.approach!r} needs calibration_data; pass batches, or use approach 'dynamic'"
-        )
+    if config.needs_data and calibration_data is None:
+        dynamic = config.approach == "dynamic"
+        setting = f"smooth_quant {config.smooth_quant!r}" if dynamic else f"approach {config.approach!r}"
+        instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
+        raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
     sites = find_sites(model, config)
     _check_weights(model, sites)
     target = model if inplace else copy.deepcopy(model)
-    ranges: dict[str, dict[str, Range]] = {}
-    if config.approach != "dynamic":
-        ranges = collect_ranges(target, sites, config, calibration_data or (), progress)
-        for name in [n for n in sites.of_kind(LINEAR, CONV, ATTENTION) if n not in ranges]:
-            sites.demote(name, "never reached by the calibration data")
-        require_sites(model, sites)
-    _convert(target, sites, config, ranges)
-    return activate(target, describe(config, sites))
+    prepared = prepare(target, sites, config, calibration_data, progress)
+    require_sites(model, sites)
+    return convert(prepared)
+
+
+def convert(prepared: Prepared) -> nn.Module:
+    """Put INT8 modules at the sites of `prepared.model`, in place, and make it run as one model."""
+    model, config, sites = prepared.model, prepared.config, prepared.sites
+    owners: dict[int, Int8Embedding] = {}
+    for name in sites.of_kind(EMBEDDING):
+        module = model.get_submodule(name)
+        owner = owners.get(id(module.weight))
+        table = prepared.twin(name) if owner is None else Int8Embedding.like(module)  # type: ignore[arg-type]
+        assert isinstance(table, Int8Embedding)
+        if owner is not None:
+            table.share(owner)
+        owners.setdefault(id(module.weight), table)
+        put(model, name, EMBEDDING, table)
+    for name in sites.of_kind(LINEAR):
+        module, new = model.get_submodule(name), prepared.twin(name)
+        if id(module.weight) in owners and isinstance(new, Int8Linear):
+            new.tie(owners[id(module.weight)])
+        put(model, name, LINEAR, new)
+    for name in sites.of_kind(CONV, ATTENTION):
+        put(model, name, sites.int8[name], prepared.twin(name))
+    metadata = describe(config, sites)
+    if prepared.notes:
+        metadata["remedies"] = prepared.notes
+    return activate(model, metadata)
 
 
 def _check_weights(model: nn.Module, sites: Sites) -> None:
@@ -90,28 +110,3 @@ def _check_weights(model: nn.Module, sites: Sites) -> None:
                 raise QuantizationError(
                     f"{key} of {name!r} holds values that are not finite; mend the FP32 model, or exclude {name!r}"
                 )
-
-
-def _convert(model: nn.Module, sites: Sites, config: Int8Config, ranges: dict[str, dict[str, Range]]) -> None:
-    per_channel = config.weight_granularity == "per_channel"
-    owners: dict[int, Int8Embedding] = {}
-    for name in sites.of_kind(EMBEDDING):
-        module = model.get_submodule(name)
-        owner = owners.get(id(module.weight))
-        table = Int8Embedding.from_float(module, per_channel) if owner is None else Int8Embedding.like(module)  # type: ignore[arg-type]
-        if owner is not None:
-            table.share(owner)
-        owners.setdefault(id(module.weight), table)
-        put(model, name, EMBEDDING, table)
-    for name in sites.of_kind(LINEAR):
-        module = model.get_submodule(name)
-        new = Int8Linear.from_float(module, ranges.get(name, {}).get("input"), per_channel)
-        if id(module.weight) in owners:
-            new.tie(owners[id(module.weight)])
-        put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV):
-        conv = model.get_submodule(name)
-        put(model, name, CONV, Int8Conv.from_float(conv, ranges.get(name, {}).get("input"), per_channel))
-    for name in sites.of_kind(ATTENTION):
-        new_core: Int8Module = Int8Attention.from_ranges(ranges.get(name))
-        put(model, name, ATTENTION, new_core)

@@ -16,7 +16,7 @@ RANKS = {
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
-    **dict.fromkeys(["quantize", "calibrate", "restore", "tune"], 4),
+    **dict.fromkeys(["quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
     **dict.fromkeys(["evaluation", "hub", "training"], 5),
     "quantizers": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
@@ -27,8 +27,9 @@ ORDERED = ("observers", "nn", "fx")
 """Folders of equal rank that may import in one direction, a later one from an earlier one: capturing a graph has to know
 what an INT8 module is. All others of equal rank know nothing of each other."""
 
-SINGLE_FILES = {"_version", "errors", "numerics", "numerics_conv", "config", "quantize", "calibrate", "restore", "tune"}
-"""These stand in the same folder, so that those of equal rank may import each other."""
+RANK_4 = {"quantize", "calibrate", "prepare", "remedies", "restore", "tune"}
+SINGLE_FILES = {"_version", "errors", "numerics", "numerics_conv", "config"} | RANK_4
+"""These stand in the same folder, or are stages of one road (rank 4), so that those of equal rank may import each other."""
 
 MAX_FILE_LINES = 330
 MAX_FUNCTION_LINES = 60

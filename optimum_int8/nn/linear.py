@@ -36,12 +36,16 @@ class Int8Linear(Int8Module):
 
     @classmethod
     def from_float(
-        cls, module: nn.Module, input_range: tuple[float, float] | None = None, per_channel: bool = True
+        cls,
+        module: nn.Module,
+        input_range: tuple[float, float] | None = None,
+        per_channel: bool = True,
+        weight_scale: Tensor | None = None,
     ) -> Int8Linear:
-        """Quantize an `nn.Linear` or a `Conv1D`; `input_range` None makes it dynamic."""
+        """Quantize an `nn.Linear` or a `Conv1D`; `input_range` None makes it dynamic, `weight_scale` None takes the largest weights."""
         weight, bias = float_weight(module), module.bias
         new = cls(weight.shape[1], weight.shape[0], bias is not None, input_range is not None)
-        q, new.weight_scale = numerics.quantize_weight(weight, per_channel)
+        q, new.weight_scale = numerics.quantize_weight(weight, per_channel, weight_scale)
         new.weight = q.unsqueeze(-1)
         if bias is not None:
             new.bias = bias.detach().to(torch.float32).clone()

@@ -46,7 +46,7 @@ def find_sites(model: nn.Module, config: Int8Config) -> Sites:
         QuantizationError: an excluded name does not exist, or nothing is left to quantize.
     """
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    missing = [name for name in config.exclude if name not in known]
+    missing = [name for name in config.exclude + config.exclude_attention if name not in known]
     if missing:
         raise QuantizationError(f"exclude names a module that the model does not have: {missing[0]!r}; names are exact")
     sites = Sites()
@@ -131,4 +131,6 @@ def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> st
         return embedding_obstacle(module)  # type: ignore[arg-type]
     if kind == ATTENTION and config.attention != "int8":
         return f"attention is set to {config.attention}"
+    if kind == ATTENTION and name in config.exclude_attention:
+        return "its core is excluded by name"
     return ""

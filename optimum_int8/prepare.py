@@ -1,0 +1,109 @@
+"""`prepare`: everything about a float model that its conversion to INT8 needs and that takes calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from .calibrate import Range, collect_ranges
+from .config import Int8Config
+from .nn import (
+    ATTENTION,
+    CONV,
+    EMBEDDING,
+    LINEAR,
+    Int8Attention,
+    Int8Conv,
+    Int8Embedding,
+    Int8Linear,
+    Int8Module,
+    Sites,
+    float_weight,
+)
+from .remedies import collect_inputs, mean_errors, search_weight_scale, smooth_quant
+
+
+@dataclass
+class Prepared:
+    """A float model, ready to be converted; some of its sites may still be left in FP32 (`sites.demote`).
+
+    Attributes:
+        model: float; SmoothQuant has rescaled it where `config` says so.
+        ranges: site to input to range; empty when dynamic.
+        weight_scales: linear to scales that `config.weight_range` found; absent where the largest weights rule.
+        bias_errors: linear to what `config.bias_correction` adds to its bias.
+        notes: what `config.json` says of the remedies.
+    """
+
+    model: nn.Module
+    config: Int8Config
+    sites: Sites
+    ranges: dict[str, dict[str, Range]] = field(default_factory=dict)
+    weight_scales: dict[str, Tensor] = field(default_factory=dict)
+    bias_errors: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each output channel of a weight has a scale of its own."""
+        return self.config.weight_granularity == "per_channel"
+
+    def twin(self, name: str) -> Int8Module:
+        """The INT8 module for the site `name`, made anew."""
+        module, kind = self.model.get_submodule(name), self.sites.int8[name]
+        if kind == ATTENTION:
+            return Int8Attention.from_ranges(self.ranges.get(name))
+        if kind == EMBEDDING:
+            return Int8Embedding.from_float(module, self.per_channel)  # type: ignore[arg-type]
+        found = self.ranges.get(name, {}).get("input")
+        new: Int8Conv | Int8Linear
+        if kind == CONV:
+            new = Int8Conv.from_float(module, found, self.per_channel)  # type: ignore[arg-type]
+        else:
+            new = Int8Linear.from_float(module, found, self.per_channel, self.weight_scales.get(name))
+        if new.bias is not None and name in self.bias_errors:
+            new.bias += self.bias_errors[name]
+        return new
+
+
+def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[Any] | None, progress: bool) -> Prepared:
+    """Calibrate `model`, in place where SmoothQuant rescales it, and apply the remedies that `config` asks for.
+
+    Args:
+        data: read once, and kept when a remedy needs it again; None for a dynamic model.
+
+    Raises:
+        CalibrationError: data without a batch, or with values that are not finite.
+    """
+    prepared = Prepared(model, config, sites)
+    static = config.approach != "dynamic"
+    if config.smooth_quant != "off" or config.bias_correction or config.weight_range == "search":
+        data = None if data is None else list(data)
+    if config.smooth_quant != "off":
+        prepared.notes["smooth_quant"] = smooth_quant(model, config, data or (), progress=progress).to_dict()  # type: ignore[arg-type]
+    if static:
+        prepared.ranges = collect_ranges(model, sites, config, data or (), progress)
+        for name in [n for n in sites.int8 if n not in prepared.ranges and sites.int8[n] != EMBEDDING]:
+            sites.demote(name, "never reached by the calibration data")
+    if config.weight_range == "search":
+        _search_weights(prepared, data, progress)
+    if config.bias_correction and static:
+        twins = {n: prepared.twin(n) for n in sites.of_kind(LINEAR, CONV) if model.get_submodule(n).bias is not None}
+        prepared.bias_errors = mean_errors(model, twins, data or (), progress=progress)
+        prepared.notes["bias_correction"] = {"corrected": len(prepared.bias_errors)}
+    return prepared
+
+
+def _search_weights(prepared: Prepared, data: Iterable[Any] | None, progress: bool) -> None:
+    """Scales for the linears whose weight is theirs alone: a tied one shares the scales of an embedding."""
+    tables = {id(m.weight) for m in prepared.model.modules() if isinstance(m, nn.Embedding)}
+    modules = {n: prepared.model.get_submodule(n) for n in prepared.sites.of_kind(LINEAR)}
+    modules = {n: m for n, m in modules.items() if id(m.weight) not in tables}
+    inputs = {} if data is None else collect_inputs(prepared.model, modules, data, progress=progress)
+    for name, module in modules.items():
+        rows = inputs[name].rows if name in inputs else None
+        prepared.weight_scales[name] = search_weight_scale(float_weight(module), rows, prepared.per_channel)
+    prepared.notes["weight_range"] = {"searched": len(modules)}
