@@ -24,6 +24,7 @@ class Rows(NamedTuple):
     columns: int
     dtype: torch.dtype
     column: int = 0
+    size: tuple[int, int] = (0, 0)  # height and width, of an image
 
 
 class Emission(Protocol):

@@ -78,3 +78,36 @@ class Immediate:
         if isinstance(results, Rows):
             return self._by_value[results.value]
         return tuple(self._by_value[r.value] for r in results)
+
+
+class ImmediateImages(Immediate):
+    """An `Immediate` on images `[batch, height, width, channels]`; the operator before `new` sets `size`, that of its results."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__(shape[:-1])
+        self.program = Program(spatial=True)
+        self.size: tuple[int, int] = (shape[1], shape[2])
+
+    def _image(self, tensor: Tensor, size: tuple[int, int]) -> Rows:
+        self.tensors.append(tensor)
+        columns, dtype = tensor.shape[-1], tensor.dtype
+        value = self.program.external(row_bytes(columns, dtype), rows=size[0] * size[1])
+        rows = Rows(value, columns, dtype, size=size)
+        self._by_value[value] = tensor
+        return rows
+
+    def new(self, columns: int, dtype: torch.dtype) -> Rows:
+        """A value of `size` for the next result."""
+        return self._image(empty_rows((self.lead[0], *self.size), columns, dtype), self.size)
+
+    def image(self, x: Tensor) -> Rows:
+        """An image to read."""
+        return self._image(as_rows(x), (x.shape[1], x.shape[2]))
+
+    def scalars(self, x: Tensor) -> Tensor | Rows:
+        """A grid: a constant, or a number per entry of the batch."""
+        return x if x.dim() == 0 else self._image(x.contiguous().view(-1, 1, 1, 1), (1, 1))
+
+    def run_images(self, results: Any) -> Any:
+        """Execute; returns `results` (`Rows` or a tuple of them) as tensors."""
+        return self.run(results, self.lead[0], 1)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .. import numerics, numerics_conv
 from ..numerics_conv import Window
-from . import ops
+from . import emit_conv, ops
+from .immediate import ImmediateImages
 from .packing_conv import unpack_conv
 
 _CONV = (
@@ -37,8 +39,12 @@ ops.SCHEMAS.update(SCHEMAS)
 
 
 def quantize_samples(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float `[batch, ...]` to uint8 with a scale and a zero point per sample; see `numerics_conv.quantize_samples`."""
-    return numerics_conv.quantize_samples(x)
+    """float `[batch, ..., channels]` to uint8 with a scale and a zero point per sample; see `numerics_conv.quantize_samples`."""
+    if not ops._native(x) or x.dim() != 4:
+        return numerics_conv.quantize_samples(x)
+    e = ImmediateImages(x.shape)
+    q, scale, zero_point = e.run_images(emit_conv.quantize_samples(e, e.image(x.to(torch.float32))))
+    return q, scale.flatten(), zero_point.flatten()
 
 
 def conv(
@@ -57,10 +63,33 @@ def conv(
     final: str = "none",
 ) -> Tensor:
     """uint8 `[batch, height, width, in]` by a packed weight to float32 `[batch, height', width', out]`; see `numerics_conv.conv`."""
-    w = Window(*window)
-    weight = unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (w.height, w.width))
-    grid = scale, zero_point
-    return numerics_conv.conv(x, *grid, weight, weight_scale, bias, w, groups, activation, slope, residual, final)
+    weight, geometry, epilogue = (packed, weight_sum, weight_scale, bias), (window, groups), (activation, slope, final)
+    if not _native_image(x, window):
+        return _reference(x, scale, zero_point, weight, geometry, epilogue, residual)
+    e = ImmediateImages(x.shape)
+    inputs = e.image(x), e.scalars(scale), e.scalars(zero_point)
+    added = None if residual is None else e.image(residual)
+    return e.run_images(emit_conv.conv(e, *inputs, *weight, *geometry, activation, slope, added, final))
+
+
+def _native_image(x: Tensor, window: Sequence[int]) -> bool:
+    return ops._native(x) and min(Window(*window).output_size(*x.shape[1:3])) > 0
+
+
+def _reference(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    weight: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    geometry: tuple[Sequence[int], int],
+    epilogue: tuple[str, float, str],
+    residual: Tensor | None,
+) -> Tensor:
+    packed, _, weight_scale, bias = weight
+    window, groups, (activation, slope, final) = Window(*geometry[0]), geometry[1], epilogue
+    int8 = unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (window.height, window.width))
+    more = activation, slope, residual, final
+    return numerics_conv.conv(x, scale, zero_point, int8, weight_scale, bias, window, groups, *more)
 
 
 def conv_quantized(*args: object) -> Tensor:
@@ -78,12 +107,18 @@ def conv_both(*args: object) -> tuple[Tensor, Tensor]:
 
 def max_pool(x: Tensor, window: Sequence[int]) -> Tensor:
     """uint8 `[batch, height, width, channels]` to the largest of each window; see `numerics_conv.max_pool`."""
-    return numerics_conv.max_pool(x, Window(*window))
+    if not _native_image(x, window):
+        return numerics_conv.max_pool(x, Window(*window))
+    e = ImmediateImages(x.shape)
+    return e.run_images(emit_conv.max_pool(e, e.image(x), window))
 
 
 def avg_pool(x: Tensor, scale: Tensor, zero_point: Tensor, window: Sequence[int]) -> Tensor:
     """uint8 `[batch, height, width, channels]` to the mean of each window, float32; see `numerics_conv.avg_pool`."""
-    return numerics_conv.avg_pool(x, scale, zero_point, Window(*window))
+    if not _native_image(x, window):
+        return numerics_conv.avg_pool(x, scale, zero_point, Window(*window))
+    e = ImmediateImages(x.shape)
+    return e.run_images(emit_conv.avg_pool(e, e.image(x), scale, zero_point, window))
 
 
 for _name in SCHEMAS:

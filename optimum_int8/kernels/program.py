@@ -10,9 +10,20 @@ import torch
 from torch import Tensor
 
 from ..errors import KernelError
+from ..numerics_conv import CONV_ACTIVATIONS, Window
 from .library import current_isa, library
 
-OPS = ("quantize", "linear", "norm", "attention", "embedding")
+OPS = (
+    "quantize",
+    "linear",
+    "norm",
+    "attention",
+    "embedding",
+    "conv",
+    "max_pool",
+    "avg_pool",
+    "quantize_sample",
+)
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
 NORMS = ("none", "layer_norm", "rms_norm")
 _NO_MASK, _BOOL_MASK, _FLOAT_MASK = range(3)
@@ -27,7 +38,20 @@ _i32, _i64, _f32, _ptr = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.
 
 
 class _Value(ctypes.Structure):
-    _fields_ = [("external", _i32), ("row_bytes", _i32), ("offset", _i64), ("periodic", _i32), ("reserved", _i32)]
+    _fields_ = [("external", _i32), ("row_bytes", _i32), ("offset", _i64), ("periodic", _i32), ("rows", _i32)]
+
+
+class _Window(ctypes.Structure):
+    _fields_ = [
+        ("size", _i32 * 2),
+        ("out_size", _i32 * 2),
+        ("kernel", _i32 * 2),
+        ("stride", _i32 * 2),
+        ("padding", _i32 * 2),
+        ("dilation", _i32 * 2),
+        ("depthwise", _i32),
+        ("final", _i32),
+    ]
 
 
 class _Instruction(ctypes.Structure):
@@ -56,6 +80,7 @@ class _Instruction(ctypes.Structure):
         ("output_zero_point", _i32),
         ("parameter", _f32),
         ("key_side", _i32),
+        ("window", _ptr),
     ]
 
 
@@ -66,6 +91,8 @@ class _Program(ctypes.Structure):
         ("instruction_count", _i32),
         ("value_count", _i32),
         ("arena_row_bytes", _i64),
+        ("spatial", _i32),
+        ("reserved", _i32),
     ]
 
 
@@ -86,45 +113,50 @@ class _Call(ctypes.Structure):
 class Program:
     """Instructions over values; add them in order, then `run` as often as wanted, from any thread.
 
+    A `spatial` program is run for each entry of the batch, and each of its values has a number of `rows` per entry of its own.
+
     Example: `p = Program(); x = p.external(4 * 64); q = p.local(64); p.add("quantize", [x], [q], columns=64, output_scale=0.1,
     output_zero_point=7); p.run(1, rows, [tensor])`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spatial: bool = False) -> None:
+        self.spatial = spatial
         self._instructions: list[_Instruction] = []
         self._values: list[_Value] = []
         self._arena_row_bytes = 0
-        self._free: list[tuple[int, int]] = []  # offset and row bytes of released values
+        self._free: list[tuple[int, int]] = []  # offset and bytes of released values
         self._externals = 0
-        self._kept: list[Tensor] = []  # the instructions hold bare pointers into these
+        self._kept: list[Any] = []  # the instructions hold bare pointers into these
         self._native: _Program | None = None
 
     def __len__(self) -> int:
         return len(self._instructions)
 
-    def external(self, row_bytes: int, periodic: bool = False) -> int:
+    def external(self, row_bytes: int, periodic: bool = False, rows: int = 0) -> int:
         """A value in a tensor of the caller, in the order of `run`'s `tensors`; `periodic` if it holds `length` rows for all the batch."""
         self._externals += 1
-        return self._value(_Value(self._externals - 1, row_bytes, 0, periodic))
+        return self._value(_Value(self._externals - 1, row_bytes, 0, periodic, rows))
 
-    def local(self, row_bytes: int) -> int:
+    def local(self, row_bytes: int, rows: int = 0) -> int:
         """A value in the library's arena. Rows there are padded to a multiple of 32, so any width keeps values aligned."""
-        fitting = [space for space in self._free if space[1] >= row_bytes]
+        needed = _padded_bytes(row_bytes, rows) if self.spatial else row_bytes
+        fitting = [space for space in self._free if space[1] >= needed]
         if fitting:
             offset, size = min(fitting, key=lambda space: space[1])
             self._free.remove((offset, size))
-            if size > row_bytes:
-                self._free.append((offset + row_bytes, size - row_bytes))
+            if size > needed:
+                self._free.append((offset + needed, size - needed))
         else:
             offset = self._arena_row_bytes
-            self._arena_row_bytes += row_bytes
-        return self._value(_Value(-1, row_bytes, offset))
+            self._arena_row_bytes += needed
+        return self._value(_Value(-1, row_bytes, offset, False, rows))
 
     def release(self, index: int) -> None:
         """Say that no later instruction reads a value: its place in the arena may be used again."""
         value = self._values[index]
         if value.external < 0:
-            self._free.append((value.offset, value.row_bytes))
+            size = _padded_bytes(value.row_bytes, value.rows) if self.spatial else value.row_bytes
+            self._free.append((value.offset, size))
 
     def _value(self, value: _Value) -> int:
         self._values.append(value)
@@ -132,15 +164,18 @@ class Program:
 
     def add(self, op: str, inputs: Sequence[int], outputs: Sequence[int], **fields: Any) -> None:
         """Append an instruction. `fields` are those of `oi8_instruction`: tensors for pointers, sequences for arrays, the names in
-        `ACTIVATIONS` and `NORMS` for these two."""
+        `CONV_ACTIVATIONS` and `NORMS` for these two, what `window` returns for the window."""
         instruction = _Instruction(op=OPS.index(op))
         instruction.input[:] = [*inputs, *[-1] * (6 - len(inputs))]
         instruction.output[:] = [*outputs, *[-1] * (4 - len(outputs))]
         for name, value in fields.items():
             if name == "activation":
-                value = ACTIVATIONS.index(value)
+                value = CONV_ACTIVATIONS.index(value)
             elif name == "norm":
                 value = NORMS.index(value)
+            elif isinstance(value, _Window):
+                self._kept.append(value)
+                value = ctypes.addressof(value)
             elif isinstance(value, Tensor):
                 self._kept.append(value)
                 value = value.data_ptr()
@@ -196,9 +231,22 @@ class Program:
             len(self._instructions),
             len(self._values),
             self._arena_row_bytes,
+            self.spatial,
         )
         self._native = native
         return native
+
+
+def window(shape: Window, height: int, width: int, depthwise: bool = False, final: str = "none") -> _Window:
+    """The field `window` of an instruction, for an image of this size."""
+    out = _Window((height, width), shape.output_size(height, width), shape[:2], shape[2:4], shape[4:6], shape[8:10])
+    out.depthwise, out.final = depthwise, CONV_ACTIVATIONS.index(final)
+    return out
+
+
+def _padded_bytes(row_bytes: int, rows: int) -> int:
+    """Of a local value: whole tiles of rows, and what vectors read past the end."""
+    return ((rows + 31) // 32 * 32 * row_bytes + 64 + 63) // 64 * 64
 
 
 def set_mask(call: _Call, mask: Tensor, batch: int) -> Tensor:

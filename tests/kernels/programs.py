@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from optimum_int8.kernels import emit
+from optimum_int8.kernels import emit, emit_conv
 from optimum_int8.kernels.emit import Rows
-from optimum_int8.kernels.immediate import Immediate
+from optimum_int8.kernels.immediate import Immediate, ImmediateImages
 
 
 def _norm(op: str, x: Any, residual: Any, *rest: Any) -> Any:
@@ -34,12 +34,22 @@ def _embedding_add(op: str, ids: Any, table: Any, row_scale: Any, other: Any) ->
     return e.run(rows, other.shape[0], other.shape[1])
 
 
+def _conv(op: str, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
+    e = ImmediateImages(x.shape)
+    at = 8  # of the residual
+    residual = None if rest[at] is None else e.image(rest[at])
+    inputs = e.image(x), e.scalars(scale), e.scalars(zero_point)
+    return e.run_images(getattr(emit_conv, op)(e, *inputs, *rest[:at], residual, *rest[at + 1 :]))
+
+
 PROGRAMS = {
     "embedding_add": _embedding_add,
     "norm_quantized": _norm,
     "norm_quantized_rows": _norm,
     "attention_rows": _attention,
     "attention_rows_quantized": _attention,
+    "conv_quantized": _conv,
+    "conv_both": _conv,
 }
 """Operators that are several calls (or `numerics`) when they are called by themselves."""
 

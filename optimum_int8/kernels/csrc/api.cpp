@@ -120,7 +120,7 @@ int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
   memory.group_rows = can_group(*program, *call) ? group_tokens : INT64_MAX;
   const int64_t rows = longest > memory.group_rows ? longest : int64_t(call->batch) * longest < memory.group_rows ? int64_t(call->batch) * longest : memory.group_rows;
   // attention reads tiles that start at any row and reach up to 31 rows past the last
-  memory.padded_rows = (rows + 31) / 32 * 32 + 32;
+  memory.padded_rows = program->spatial ? 1 : (rows + 31) / 32 * 32 + 32;
   memory.arena = arena.at_least(memory.padded_rows * program->arena_row_bytes + 4096);
   memory.scratch_bytes = isas[isa]->scratch_bytes(*program, *call);
   memory.scratch = scratch.at_least(memory.scratch_bytes * memory.threads);

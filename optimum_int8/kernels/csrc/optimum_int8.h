@@ -3,6 +3,9 @@
  * Work is a *program*: instructions over values, run by one call inside one parallel region. A single operator is a program of one
  * instruction, so dispatch, tests and benchmarks have one way in. The arithmetic is defined by optimum_int8/numerics.py.
  *
+ * A *spatial* program (images) is run once for each batch entry, and each of its values says how many rows, which are pixels, an entry has.
+ * Its arena offsets are bytes, and its uint8 rows may lie without padding, as long as 64 bytes can be read past the last.
+ *
  * A value is a matrix with `batch * length` rows (`batch * key_length` on the key side of an attention). It lies in an array of the caller (`external`) or in the arena, which the library
  * owns, one per calling thread. uint8 values that feed a linear or attention need readable (not meaningful) memory up to a multiple
  * of 64 columns and of 32 rows; arena values have it by construction.
@@ -22,13 +25,13 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 2
+#define OI8_ABI 3
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
-enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_OP_COUNT };
+enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_CONV, OI8_MAX_POOL, OI8_AVG_POOL, OI8_QUANTIZE_SAMPLE, OI8_OP_COUNT };
 
-enum oi8_activation { OI8_NONE, OI8_RELU, OI8_GELU, OI8_GELU_TANH, OI8_SILU, OI8_TANH, OI8_ACTIVATION_COUNT };
+enum oi8_activation { OI8_NONE, OI8_RELU, OI8_GELU, OI8_GELU_TANH, OI8_SILU, OI8_TANH, OI8_LEAKY_RELU, OI8_HARDSWISH, OI8_ACTIVATION_COUNT }; /* the last two: of a CONV */
 
 enum oi8_norm { OI8_NO_NORM, OI8_LAYER_NORM, OI8_RMS_NORM };
 
@@ -41,7 +44,7 @@ typedef struct oi8_value {
   int32_t row_bytes; /* distance between rows; a multiple of 64 for uint8 that feeds a linear or attention */
   int64_t offset;    /* arena: bytes per row that lie before it */
   int32_t periodic;  /* external: holds one batch entry, the same for all */
-  int32_t reserved;
+  int32_t rows;      /* of each batch entry, in a spatial program */
 } oi8_value;
 
 /* Fields that an operator does not name are ignored. Value indices are -1 when absent.
@@ -55,7 +58,24 @@ typedef struct oi8_value {
  * ATTENTION  input[0..2] uint8 queries, keys, values at byte `column[0..2]` of their rows; input[3..5] row scales when dynamic
  *            (float32, one per head, at element `scale_column[0..2]`) -> output[0] float32, or uint8 when output_scale > 0.
  * EMBEDDING  input[0] int64 ids -> output[0] float32; weight int8 [rows][columns], weight_scale [rows]; `rows`; adds input[1] float32.
+ * CONV       weight: of each group the panels of a linear, K over kernel rows, kernel columns, channels, or a float32 table of taps (window->depthwise);
+ *            `groups`; `columns`: all output channels. input[0] uint8, input[1] scale and input[2] zero point of the image when dynamic, input[3] float32
+ *            added after the activation -> output[0] float32, output[1] uint8, either may be absent. `parameter`: slope of a leaky ReLU.
+ * MAX_POOL   input[0] uint8 -> output[0] uint8.
+ * AVG_POOL   input[0] uint8 on the grid input_scale[0], input_zero_point -> output[0] float32.
+ * QUANTIZE_SAMPLE  input[0] float32 -> output[0] uint8 on a grid for the image, scale to output[1], zero point (int32) to output[2].
  */
+typedef struct oi8_window {
+  int32_t height, width; /* of the input */
+  int32_t out_height, out_width;
+  int32_t kernel_height, kernel_width;
+  int32_t stride_y, stride_x;
+  int32_t top, left; /* padding before the first row and column */
+  int32_t dilation_y, dilation_x;
+  int32_t depthwise;
+  int32_t final; /* activation after the addition */
+} oi8_window;
+
 typedef struct oi8_instruction {
   int32_t op;
   int32_t activation;
@@ -81,6 +101,7 @@ typedef struct oi8_instruction {
   int32_t output_zero_point;
   float parameter; /* eps of a norm, scaling of an attention */
   int32_t key_side; /* QUANTIZE, LINEAR: the rows are those of keys and values */
+  const oi8_window *window; /* CONV and pooling */
 } oi8_instruction;
 
 typedef struct oi8_program {
@@ -88,7 +109,9 @@ typedef struct oi8_program {
   const oi8_value *values;
   int32_t instruction_count;
   int32_t value_count;
-  int64_t arena_row_bytes;
+  int64_t arena_row_bytes; /* bytes of one row of all local values; of all of them when spatial */
+  int32_t spatial;
+  int32_t reserved;
 } oi8_program;
 
 typedef struct oi8_call {

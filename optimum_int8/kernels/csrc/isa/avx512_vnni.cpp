@@ -13,6 +13,9 @@
 #include "../ops/norm.h"
 #include "../ops/linear.h"
 #include "../ops/embedding.h"
+#include "../ops/conv_epilogue.h"
+#include "../ops/conv.h"
+#include "../ops/pool.h"
 #include "../ops/attention.h"
 #include "../ops/run.h"
 

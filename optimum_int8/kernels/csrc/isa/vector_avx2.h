@@ -33,6 +33,10 @@ inline I load_bytes(const int8_t *p, int n) {
   __m128i x = load_16_bytes(p, n);
   return {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128(x, 8))};
 }
+inline I load_ubytes(const uint8_t *p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+  return {_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128(x, 8))};
+}
 inline void store(float *p, F x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);

@@ -18,6 +18,7 @@ inline F load(const float *p) { return _mm512_loadu_ps(p); }
 inline F load(const float *p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
 inline I load(const int32_t *p) { return _mm512_loadu_si512(p); }
 inline I load_bytes(const int8_t *p, int n) { return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p)); }
+inline I load_ubytes(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
 inline void store(float *p, F x) { _mm512_storeu_ps(p, x); }
 inline void store(float *p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
 inline void store_bytes(uint8_t *p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(x)); }

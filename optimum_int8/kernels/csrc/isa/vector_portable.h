@@ -39,6 +39,9 @@ inline I load(const int32_t *p) {
 inline I load_bytes(const int8_t *p, int n) {
   return lanes<I>([=](int i) { return i < n ? p[i] : 0; });
 }
+inline I load_ubytes(const uint8_t *p) {
+  return lanes<I>([=](int i) { return p[i]; });
+}
 inline void store(float *p, F x, int n = 16) {
   for (int i = 0; i < 16 && i < n; i++) p[i] = x.v[i];
 }

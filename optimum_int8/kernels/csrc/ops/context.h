@@ -31,7 +31,10 @@ struct Context {
   int64_t first_batch, batch;  // the group of sequences that is computed now
   int64_t first_row;           // of the group, among all rows that are computed
 
-  int64_t rows(const oi8_instruction &o) const { return o.key_side ? batch * call->key_length : begin(batch); }
+  int64_t rows(const oi8_instruction &o) const {
+    if (program->spatial) return program->values[o.output[0] >= 0 ? o.output[0] : o.output[1]].rows;
+    return o.key_side ? batch * call->key_length : begin(batch);
+  }
   // First row of a sequence of the group, counted from the group's first.
   int64_t begin(int64_t b) const { return memory->start ? memory->start[first_batch + b] - first_row : b * call->length; }
   bool is_external(int index) const { return program->values[index].external >= 0; }
@@ -41,7 +44,8 @@ struct Context {
   template <class T>
   T *value(int index) const {
     const oi8_value &v = program->values[index];
-    return reinterpret_cast<T *>(v.external >= 0 ? static_cast<char *>(call->external[v.external]) : arena + v.offset * padded_rows);
+    const int64_t entry = program->spatial ? first_batch * v.rows * v.row_bytes : 0;
+    return reinterpret_cast<T *>(v.external >= 0 ? static_cast<char *>(call->external[v.external]) + entry : arena + v.offset * padded_rows);
   }
   int64_t row_bytes(int index) const { return program->values[index].row_bytes; }
   template <class T>

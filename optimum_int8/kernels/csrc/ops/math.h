@@ -42,6 +42,10 @@ inline F tanh(F x) {
   return copy_sign(div(sub(one, e), add(one, e)), x);
 }
 
+inline F leaky_relu(F x, F slope) { return add(max(x, set(0.0f)), mul(min(x, set(0.0f)), slope)); }
+
+inline F hardswish(F x) { return mul(x, min(max(add(mul(x, set(0.166666667f)), set(0.5f)), set(0.0f)), set(1.0f))); }
+
 template <int Activation>
 inline F activate(F x) {
   if constexpr (Activation == OI8_RELU) return max(x, set(0.0f));

@@ -9,6 +9,16 @@ inline void quantize_row(const float *x, uint8_t *q, int n, const Grid &grid) {
 }
 
 // The grid of numerics._affine_qparams; writes scale and zero point.
+inline Grid affine_grid(float bottom, float top, float *scale, int32_t *zero_point) {
+  float s = (top - bottom) * (1.0f / 255.0f);
+  s = s > 0x1p-126f ? s : 0x1p-126f;
+  float z = (0.0f - bottom) * (1.0f / s);
+  z = z > 0.0f ? (z < 255.0f ? z : 255.0f) : 0.0f;
+  *scale = s;
+  *zero_point = static_cast<int32_t>(__builtin_rintf(z));
+  return Grid(s, *zero_point);
+}
+
 inline Grid affine_grid(const float *x, int n, float *scale, int32_t *zero_point) {
   F low = set(0.0f), high = set(0.0f);
   by_16(n, [&](int i, auto count) {
@@ -16,14 +26,7 @@ inline Grid affine_grid(const float *x, int n, float *scale, int32_t *zero_point
     low = min(v, low);
     high = max(v, high);
   });
-  const float bottom = smallest(low);
-  float s = (largest(high) - bottom) * (1.0f / 255.0f);
-  s = s > 0x1p-126f ? s : 0x1p-126f;
-  float z = (0.0f - bottom) * (1.0f / s);
-  z = z > 0.0f ? (z < 255.0f ? z : 255.0f) : 0.0f;
-  *scale = s;
-  *zero_point = static_cast<int32_t>(__builtin_rintf(z));
-  return Grid(s, *zero_point);
+  return affine_grid(smallest(low), largest(high), scale, zero_point);
 }
 
 inline Grid symmetric_grid(const float *x, int n, float *scale) {

@@ -9,6 +9,7 @@ inline int64_t scratch_bytes(const oi8_program &program, const oi8_call &call) {
     const oi8_instruction &o = program.instructions[i];
     int64_t need = 0;
     if (o.op == OI8_NORM) need = (int64_t(o.columns) + 16) * 4;
+    if (o.op == OI8_CONV) need = conv_scratch(o);
     if (o.op == OI8_ATTENTION) need = AttentionScratch::bytes(call.key_length, o.columns / o.groups);
     if (need > most) most = need;
   }
@@ -22,6 +23,10 @@ inline int execute(const oi8_instruction &o, const Context &ctx) {
     case OI8_NORM: norm(o, ctx); return OI8_OK;
     case OI8_ATTENTION: attention(o, ctx); return OI8_OK;
     case OI8_EMBEDDING: return embedding(o, ctx);
+    case OI8_CONV: conv(o, ctx); return OI8_OK;
+    case OI8_MAX_POOL: max_pool(o, ctx); return OI8_OK;
+    case OI8_AVG_POOL: avg_pool(o, ctx); return OI8_OK;
+    case OI8_QUANTIZE_SAMPLE: quantize_sample(o, ctx); return OI8_OK;
     default: return OI8_BAD_ARGUMENT;
   }
 }
@@ -57,9 +62,9 @@ int run(const oi8_program &program, const oi8_call &call, const Memory &memory) 
     ctx.scratch = memory.scratch + ctx.thread * memory.scratch_bytes;
     Tile::enter();
     for (int64_t first = 0, last; first < call.batch; first = last) {
-      last = group_end(ctx, first);
+      last = program.spatial ? first + 1 : group_end(ctx, first);
       ctx.first_batch = first, ctx.batch = last - first;
-      ctx.first_row = memory.start ? memory.start[first] : first * call.length;
+      ctx.first_row = program.spatial ? 0 : memory.start ? memory.start[first] : first * call.length;
       for (int i = 0; i < program.instruction_count; i++) {
         const int result = execute(program.instructions[i], ctx);
         if (result != OI8_OK) {

@@ -1,0 +1,209 @@
+// CONV: one image of uint8 pixels by packed int8 weights; int32 sums exact on every ISA, epilogue in conv_epilogue.h.
+//
+// Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a time into this thread's scratch, where
+// they meet the panels of a linear; padding becomes the zero point. A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
+// kernel goes over taps, 32 channels at a time. Largest K per group is numerics.MAX_REDUCTION; every size is free.
+// Threads divide the pixels, or the panels where there are few pixels.
+#pragma once
+#include <cstring>
+
+namespace OI8_NAMESPACE {
+
+constexpr int64_t conv_gathered = 192 << 10;  // bytes of windows that stay in L2 while the panels stream by
+
+inline int64_t conv_row_bytes(const oi8_instruction &o) { return (int64_t(o.reduction) + 63) / 64 * 64; }
+
+inline int64_t conv_chunk(const oi8_instruction &o) {
+  const int64_t rows = conv_gathered / conv_row_bytes(o) / Tile::rows * Tile::rows;
+  return rows < Tile::rows ? Tile::rows : rows;
+}
+
+inline bool conv_in_place(const oi8_window &w) {
+  return w.kernel_height == 1 && w.kernel_width == 1 && w.stride_y == 1 && w.stride_x == 1 && !w.top && !w.left && w.out_height == w.height && w.out_width == w.width;
+}
+
+constexpr int depthwise_rows = 8;
+
+inline int64_t conv_scratch(const oi8_instruction &o) {
+  const oi8_window &w = *o.window;
+  if (w.depthwise) return (int64_t(o.columns) + 64) + int64_t(w.kernel_height) * w.kernel_width * depthwise_rows * 8 + 64;
+  return conv_in_place(w) ? 64 : conv_chunk(o) * conv_row_bytes(o) + 64;
+}
+
+// Both write whole 16 bytes: what they write too much lies where the next bytes of a window go, or in the scratch's slack.
+inline void copy_over(uint8_t *to, const uint8_t *from, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) std::memcpy(to + i, from + i, 16);
+}
+inline void fill_over(uint8_t *to, int value, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) std::memset(to + i, value, 16);
+}
+
+// The windows of output pixels [first, first + count), one after another `lda` bytes apart, of `channels` channels from `column` on.
+inline void gather(const ConvArguments &args, int64_t first, int64_t count, int column, int channels, uint8_t *to, int64_t lda) {
+  const oi8_window &w = *args.w;
+  const bool together = w.dilation_x == 1 && channels == args.pixel_bytes;  // a row of the kernel is one run of bytes
+  const int64_t run = int64_t(w.kernel_width) * channels;
+  int64_t oy = first / w.out_width, ox = first % w.out_width;
+  for (int64_t r = 0; r < count; r++, to += lda) {
+    const int64_t y0 = oy * w.stride_y - w.top, x0 = ox * w.stride_x - w.left;
+    uint8_t *line = to;
+    for (int ky = 0; ky < w.kernel_height; ky++, line += run) {
+      const int64_t y = y0 + ky * w.dilation_y;
+      if (y < 0 || y >= w.height) {
+        fill_over(line, args.zero, run);
+        continue;
+      }
+      const uint8_t *source = args.image + y * w.width * args.pixel_bytes + column;
+      if (together) {
+        int64_t low = x0 < 0 ? -x0 : 0, high = w.width - x0 < w.kernel_width ? w.width - x0 : w.kernel_width;
+        if (low > w.kernel_width) low = w.kernel_width;
+        if (high < low) high = low;
+        if (low) fill_over(line, args.zero, low * channels);
+        copy_over(line + low * channels, source + (x0 + low) * channels, (high - low) * channels);
+        if (high < w.kernel_width) fill_over(line + high * channels, args.zero, (w.kernel_width - high) * channels);
+        continue;
+      }
+      for (int kx = 0; kx < w.kernel_width; kx++) {
+        const int64_t x = x0 + kx * w.dilation_x;
+        if (x < 0 || x >= w.width) fill_over(line + kx * channels, args.zero, channels);
+        else copy_over(line + kx * channels, source + x * args.pixel_bytes, channels);
+      }
+    }
+    if (++ox == w.out_width) ox = 0, oy++;
+  }
+}
+
+// Rows [0, count) of A, which are pixels from `row` on, by panels [first, last) of a group. As in linear.h, the epilogue of a block runs
+// between the tile steps of the next.
+template <int Activation>
+void conv_panels(const ConvArguments &args, int group, const uint8_t *a, int64_t lda, int64_t row, int64_t count, int first, int last) {
+  const oi8_instruction &o = *args.o;
+  const int steps = (o.reduction + 63) / 64, width = o.columns / o.groups, panels = (width + 31) / 32;
+  alignas(64) int32_t sums[2][Tile::rows * 32];
+  for (int p = first; p < last; p++) {
+    const int at = group * panels + p, rest = width - p * 32;
+    const ConvEpilogue<Activation> epilogue(args, group * width + p * 32, rest < 32 ? rest : 32, at * 32);
+    const int8_t *panel = static_cast<const int8_t *>(o.weight) + int64_t(at) * steps * 2048;
+    int64_t previous = row;
+    int waiting = 0, side = 0;
+    for (int64_t r = 0; r < count; r += Tile::rows, side ^= 1) {
+      const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows);
+      const int32_t *ready = sums[side ^ 1];
+      const int share = (waiting + steps - 1) / steps;
+      int done = 0;
+      Tile::block(a + r * lda, lda, rows, panel, steps, sums[side], 32, [&](int) {
+        const int some = done + share < waiting ? share : waiting - done;
+        epilogue.rows(ready + done * 32, previous + done, some);
+        done += some;
+      });
+      previous = row + r;
+      waiting = rows;
+    }
+    epilogue.rows(sums[side ^ 1], previous, waiting);
+  }
+}
+
+// Pixels [begin, end) by panels [first, last) of all groups.
+template <int Activation>
+void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, int64_t end, int first, int last) {
+  const oi8_instruction &o = *args.o;
+  const oi8_window &w = *args.w;
+  const int channels = o.reduction / (w.kernel_height * w.kernel_width), panels = (o.columns / o.groups + 31) / 32;
+  const bool in_place = conv_in_place(w);
+  const int64_t lda = in_place ? args.pixel_bytes : conv_row_bytes(o), chunk = in_place ? conv_gathered / 64 : conv_chunk(o);
+  uint8_t *scratch = reinterpret_cast<uint8_t *>(ctx.scratch);
+  for (int64_t r = begin; r < end; r += chunk) {
+    const int64_t count = end - r < chunk ? end - r : chunk;
+    for (int g = first / panels; g * panels < last; g++) {
+      if (!in_place) gather(args, r, count, g * channels, channels, scratch, lda);
+      const uint8_t *a = in_place ? args.image + r * lda + g * channels : scratch;
+      const int from = first - g * panels, to = last - g * panels;
+      conv_panels<Activation>(args, g, a, lda, r, count, from < 0 ? 0 : from, to > panels ? panels : to);
+    }
+  }
+}
+
+// Sums of a depthwise kernel are exact in float32 (numerics_conv.MAX_TAPS).
+template <int Activation>
+void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t begin, int64_t end, int, int) {
+  const oi8_instruction &o = *args.o;
+  const oi8_window &w = *args.w;
+  const int taps = w.kernel_height * w.kernel_width, stride = (o.columns + 31) / 32 * 32;
+  const float *table = static_cast<const float *>(o.weight);
+  const uint8_t **from = reinterpret_cast<const uint8_t **>(ctx.scratch);
+  uint8_t *outside = reinterpret_cast<uint8_t *>(from + taps * depthwise_rows);
+  std::memset(outside, args.zero, o.columns + 32);
+  for (int64_t r = begin; r < end; r += depthwise_rows) {
+    const int count = static_cast<int>(end - r < depthwise_rows ? end - r : depthwise_rows);
+    for (int i = 0; i < count; i++) {
+      const int64_t y0 = (r + i) / w.out_width * w.stride_y - w.top, x0 = (r + i) % w.out_width * w.stride_x - w.left;
+      for (int t = 0; t < taps; t++) {
+        const int64_t y = y0 + t / w.kernel_width * w.dilation_y, x = x0 + t % w.kernel_width * w.dilation_x;
+        const bool inside = y >= 0 && y < w.height && x >= 0 && x < w.width;
+        from[i * taps + t] = inside ? args.image + (y * w.width + x) * args.pixel_bytes : outside;
+      }
+    }
+    for (int c = 0; c < o.columns; c += 32) {
+      const ConvEpilogue<Activation> epilogue(args, c, o.columns - c < 32 ? o.columns - c : 32, c);
+      for (int i = 0; i < count; i++) {
+        F low = set(0.0f), high = set(0.0f);
+        for (int t = 0; t < taps; t++) {
+          const uint8_t *x = from[i * taps + t] + c;
+          const float *weight = table + int64_t(t) * stride + c;
+          low = add(low, mul(to_float(load_ubytes(x)), load(weight)));
+          high = add(high, mul(to_float(load_ubytes(x + 16)), load(weight + 16)));
+        }
+        alignas(64) float floats[32];
+        alignas(64) int32_t sums[32];
+        store(floats, low);
+        store(floats + 16, high);
+        for (int k = 0; k < 32; k++) sums[k] = static_cast<int32_t>(floats[k]);
+        epilogue.rows(sums, r + i, 1);
+      }
+    }
+  }
+}
+
+using ConvRegion = void (*)(const ConvArguments &, const Context &, int64_t, int64_t, int, int);
+
+template <int Activation>
+ConvRegion conv_variant(bool depthwise) {
+  return depthwise ? depthwise_region<Activation> : conv_region<Activation>;
+}
+
+inline ConvRegion conv_variant(int activation, bool depthwise) {
+  switch (activation) {
+    case OI8_RELU: return conv_variant<OI8_RELU>(depthwise);
+    case OI8_GELU: return conv_variant<OI8_GELU>(depthwise);
+    case OI8_GELU_TANH: return conv_variant<OI8_GELU_TANH>(depthwise);
+    case OI8_SILU: return conv_variant<OI8_SILU>(depthwise);
+    case OI8_TANH: return conv_variant<OI8_TANH>(depthwise);
+    case OI8_LEAKY_RELU: return conv_variant<OI8_LEAKY_RELU>(depthwise);
+    case OI8_HARDSWISH: return conv_variant<OI8_HARDSWISH>(depthwise);
+    default: return conv_variant<OI8_NONE>(depthwise);
+  }
+}
+
+inline void conv(const oi8_instruction &o, const Context &ctx) {
+  const ConvArguments args = conv_arguments(o, ctx);
+  const oi8_window &w = *o.window;
+  const ConvRegion region = conv_variant(o.activation, w.depthwise);
+  const int64_t rows = int64_t(w.out_height) * w.out_width;
+  if (w.depthwise) {
+    const Range mine = ctx.share(rows);
+    return region(args, ctx, mine.begin, mine.end, 0, 0);
+  }
+  const int panels = (o.columns / o.groups + 31) / 32 * o.groups;
+  const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows;
+  // by pixels unless a thread would have one block more of a few
+  if (blocks >= 4 * ctx.threads || panels < ctx.threads) {
+    const Range mine = ctx.share(blocks);
+    const int64_t end = mine.end * Tile::rows;
+    region(args, ctx, mine.begin * Tile::rows, end < rows ? end : rows, 0, panels);
+  } else {
+    const Range mine = ctx.share(panels);
+    region(args, ctx, 0, rows, static_cast<int>(mine.begin), static_cast<int>(mine.end));
+  }
+}
+
+}  // namespace OI8_NAMESPACE

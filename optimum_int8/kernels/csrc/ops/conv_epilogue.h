@@ -1,0 +1,105 @@
+// The epilogue of a convolution: int32 sums of 32 output channels to float32, uint8 or both, in the order of numerics_conv.conv: scale,
+// bias, activation, residual, final activation. One epilogue serves panels, depthwise kernels and every ISA.
+#pragma once
+
+namespace OI8_NAMESPACE {
+
+struct ConvArguments {
+  const oi8_instruction *o;
+  const oi8_window *w;
+  const uint8_t *image;
+  int64_t pixel_bytes;
+  float scale;
+  int32_t zero;
+  char *floats, *bytes;  // results, null when absent, and the distance of their rows
+  int64_t float_bytes, byte_bytes;
+  const char *residual;
+  int64_t residual_bytes;
+};
+
+inline ConvArguments conv_arguments(const oi8_instruction &o, const Context &ctx) {
+  const bool dynamic = o.input[1] >= 0;
+  auto at = [&](int index) { return index >= 0 ? ctx.value<char>(index) : nullptr; };
+  auto distance = [&](int index) { return index >= 0 ? ctx.row_bytes(index) : 0; };
+  return {&o,
+          o.window,
+          ctx.value<uint8_t>(o.input[0]),
+          ctx.row_bytes(o.input[0]),
+          dynamic ? *ctx.value<float>(o.input[1]) : o.input_scale[0],
+          dynamic ? *ctx.value<int32_t>(o.input[2]) : o.input_zero_point,
+          at(o.output[0]),
+          at(o.output[1]),
+          distance(o.output[0]),
+          distance(o.output[1]),
+          at(o.input[3]),
+          distance(o.input[3])};
+}
+
+template <int Activation>
+inline F activate_with(F x, F slope) {
+  if constexpr (Activation == OI8_LEAKY_RELU) return leaky_relu(x, slope);
+  if constexpr (Activation == OI8_HARDSWISH) return hardswish(x);
+  return activate<Activation>(x);
+}
+
+inline F activate_any(int activation, F x, F slope) {
+  switch (activation) {
+    case OI8_RELU: return activate<OI8_RELU>(x);
+    case OI8_GELU: return activate<OI8_GELU>(x);
+    case OI8_GELU_TANH: return activate<OI8_GELU_TANH>(x);
+    case OI8_SILU: return activate<OI8_SILU>(x);
+    case OI8_TANH: return activate<OI8_TANH>(x);
+    case OI8_LEAKY_RELU: return leaky_relu(x, slope);
+    case OI8_HARDSWISH: return hardswish(x);
+    default: return x;
+  }
+}
+
+// For `width` (at most 32) output channels from `channel` on; `sum` is where their weight sums lie.
+template <int Activation>
+class ConvEpilogue {
+ public:
+  ConvEpilogue(const ConvArguments &arguments, int channel, int width, int sum)
+      : args_(arguments), channel_(channel), width_(width), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)) {
+    const oi8_instruction &o = *args_.o;
+    for (int h = 0; h < 2; h++) {
+      const int n = width - h * 16 < 0 ? 0 : width - h * 16;
+      factor_[h] = mul(set(args_.scale), load(o.weight_scale + channel + h * 16, n));
+      correction_[h] = mul(set_int(args_.zero), load(o.weight_sum + sum + h * 16));
+      bias_[h] = o.bias ? load(o.bias + channel + h * 16, n) : set(-0.0f);  // x + -0.0 is x to the bit
+    }
+  }
+
+  // Results of `count` rows from `row` on; the sums of a row are 32 integers.
+  inline void rows(const int32_t *sums, int64_t row, int count) const {
+    for (int i = 0; i < count; i++, sums += 32, row++)
+      if (width_ == 32) {
+        half<0>(sums, row, Whole());
+        half<1>(sums + 16, row, Whole());
+      } else {
+        half<0>(sums, row, width_ < 16 ? width_ : 16);
+        if (width_ > 16) half<1>(sums + 16, row, width_ - 16);
+      }
+  }
+
+ private:
+  template <int H, class Count>
+  inline __attribute__((always_inline)) void half(const int32_t *sums, int64_t row, Count n) const {
+    const int64_t column = channel_ + H * 16;
+    F y = mul(to_float(sub(load(sums), correction_[H])), factor_[H]);
+    y = activate_with<Activation>(add(y, bias_[H]), slope_);
+    if (args_.residual) y = add(y, load(reinterpret_cast<const float *>(args_.residual + row * args_.residual_bytes) + column, n));
+    if (args_.w->final != OI8_NONE) y = activate_any(args_.w->final, y, slope_);
+    if (args_.floats) store(reinterpret_cast<float *>(args_.floats + row * args_.float_bytes) + column, y, n);
+    if (args_.bytes) store_bytes(reinterpret_cast<uint8_t *>(args_.bytes + row * args_.byte_bytes) + column, grid_(y), n);
+  }
+
+  const ConvArguments &args_;
+  const int channel_, width_;
+  F factor_[2], bias_[2];
+  I correction_[2];
+  const Grid grid_;
+  const F slope_;
+};
+
+}  // namespace OI8_NAMESPACE
