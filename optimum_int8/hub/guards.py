@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from .checkpoint import check_metadata
 
 MAX_DIMENSION = 1 << 31
@@ -25,6 +25,9 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
 )
+
+_CPU_PLACES = (None, "cpu", "auto", "balanced", "balanced_low_0", "sequential")
+"""Values in a `device_map` that mean the CPU where there is nothing else."""
 
 _REFERENCES = ("attn_implementation", "_attn_implementation", "experts_implementation", "transformers_weights")
 
@@ -53,18 +56,26 @@ def is_legacy(values: Mapping[str, Any]) -> bool:
     return "int8" in (values.get("torch_dtype"), values.get("dtype")) and not values.get("quantization_config")
 
 
-def check_quantization(values: Mapping[str, Any]) -> None:
-    """Check the `quantization_config` of a `config.json`, if it has one.
+def check_quantization(values: Mapping[str, Any]) -> bool:
+    """Check the `quantization_config` of a `config.json`; False when it has none, as that of an FP32 model.
 
     Raises:
         CheckpointError: it is another package's, or what `check_metadata` refuses.
     """
     found = values.get("quantization_config")
     if found is None:
-        return
+        return False
     if not isinstance(found, Mapping):
         raise CheckpointError(f"quantization_config is a JSON {type(found).__name__}; expected an object")
     check_metadata(found)
+    return True
+
+
+def check_device_map(device_map: Any) -> None:
+    """Raise `ConfigError` when Transformers' `device_map` places a module elsewhere than on the CPU."""
+    for place in device_map.values() if isinstance(device_map, Mapping) else [device_map]:
+        if place not in _CPU_PLACES and not (isinstance(place, torch.device) and place.type == "cpu"):
+            raise ConfigError(f"device_map places a module on {place!r}; INT8 models run on the CPU: drop device_map")
 
 
 @contextmanager

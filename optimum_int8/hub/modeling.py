@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from ..errors import CheckpointError, ConfigError, OptimumInt8Error
 from . import checkpoint, compressed_tensors, legacy
 from .download import fetch
-from .guards import check_config, check_quantization, is_legacy, limit_modules
+from .guards import check_config, check_device_map, check_quantization, is_legacy, limit_modules
 from .push import Pushed, push_to_hub
 from .save import save_pretrained
 
@@ -90,7 +90,9 @@ class OptimizedModel:
         if converter is not None:
             with tempfile.TemporaryDirectory(prefix="optimum-int8-") as scratch:
                 return cls._load(converter(folder, Path(scratch) / "model"), name, kwargs)
-        check_quantization(raw)
+        if check_quantization(raw):
+            # Dropped, since Transformers demands accelerate for any device_map; there is one device only.
+            check_device_map(kwargs.pop("device_map", None))
         files = checkpoint.weight_files(folder)
         headers = checkpoint.read_headers(files)
         try:

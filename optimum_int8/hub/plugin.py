@@ -21,7 +21,7 @@ from ..config import QUANT_METHOD
 from ..errors import CheckpointError, ConfigError
 from ..restore import ON_ACTIVATE, build_skeleton, expected_tensors, finish_loading
 from . import checkpoint, ties
-from .guards import MODULES_PER_TENSOR, check_config
+from .guards import MODULES_PER_TENSOR, check_config, check_device_map
 from .integrity import check_blobs
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,7 @@ class Int8HfQuantizer(HfQuantizer):
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         """Refuse a device other than the CPU before anything is built."""
-        places = device_map.values() if isinstance(device_map, dict) else [device_map]
-        for place in places:
-            if place not in (None, "auto", "cpu") and torch.device(place).type != "cpu":
-                raise ConfigError(
-                    f"device_map places a module on {place!r}; INT8 models run on the CPU: drop device_map"
-                )
+        check_device_map(device_map)
 
     def update_device_map(self, device_map: Any) -> Any:
         """`"auto"` would choose an accelerator where there is one; INT8 models run on the CPU."""

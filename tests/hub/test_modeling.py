@@ -16,6 +16,7 @@ from transformers import (
     DistilBertForSequenceClassification,
     PreTrainedModel,
 )
+from transformers.utils import is_accelerate_available
 
 import optimum_int8
 from optimum_int8 import Int8Config, hub, quantize
@@ -140,11 +141,26 @@ def test_fp32_model_is_not_quantized_by_from_pretrained(
         AutoModelForSequenceClassification.from_pretrained(tmp_path, quantization_config=config)
 
 
-def test_device_other_than_cpu_is_refused(saved: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
+LOADERS_OF_DEVICE_MAPS = [
+    OptimizedModel,
+    pytest.param(
+        AutoModelForSequenceClassification,
+        marks=pytest.mark.skipif(not is_accelerate_available(), reason="Transformers' device_map needs accelerate"),
+    ),
+]
+
+
+@pytest.mark.parametrize("loader", LOADERS_OF_DEVICE_MAPS)
+@pytest.mark.parametrize("device", ["cuda:0", {"": "cuda:0"}, {"distilbert": "cpu", "classifier": "meta"}, 0])
+def test_device_other_than_cpu_is_refused(loader, device: object, saved: Path) -> None:
     with pytest.raises(ConfigError, match="CPU"):
-        AutoModelForSequenceClassification.from_pretrained(saved, device_map={"": "cuda:0"})
-    model = AutoModelForSequenceClassification.from_pretrained(saved, device_map="auto")
-    assert torch.equal(logits_of(model, input_ids), logits)
+        loader.from_pretrained(saved, device_map=device)
+
+
+@pytest.mark.parametrize("loader", LOADERS_OF_DEVICE_MAPS)
+@pytest.mark.parametrize("device", ["auto", "cpu", {"": "cpu"}, torch.device("cpu")])
+def test_device_map_of_the_cpu(loader, device: object, saved: Path, input_ids, logits) -> None:
+    assert torch.equal(logits_of(loader.from_pretrained(saved, device_map=device), input_ids), logits)
 
 
 def test_registering_again_changes_nothing() -> None:
