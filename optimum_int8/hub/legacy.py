@@ -3,8 +3,10 @@
 Such a repository has `torch_dtype: "int8"` in `config.json` and a pickled `pytorch_model.bin`: the state dict of a
 model of `torch.ao.quantization`, and a key `best_configure` with the settings. `torch.load` refuses it today.
 
-Weights and biases are taken over as they are. Input ranges are taken over when every linear has its own in the file
-(eager mode); FX mode stores a shared range once, under the first of its users, and then the result is dynamic.
+Weights and biases are taken over as they are. Input ranges are taken over when every linear has its own in the file:
+in eager mode under `<linear>.quant`, in FX mode in the captured block that holds it. In a block of several linears FX
+stores a shared range once, under the first of its users, and which others share it is in no file; such a model measures
+its ranges at run time (dynamic). Tables and convolutions have no counterpart here and become FP32, value by value.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _LINEAR, _TABLE = "._packed_params._packed_params", "._packed_params._packed_weight"
 _GRIDS = re.compile(r".*(\.|_)(scale|zero_point)(_\d+)?|.*\._packed_params\.dtype|(.*\.)?position_ids|best_configure")
+_BLOCK_GRID = re.compile(r"[^.]*_scale_\d+")
+_ZERO_POINT = "zero_point"
 _DROPPED_SETTINGS = ("torch_dtype", "dtype", "framework", "backend", "torchscript")
 _AGAIN = "Quantize the FP32 model again with optimum-int8"
 
@@ -79,11 +83,11 @@ def convert_state(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], di
             base = key.removesuffix(_LINEAR)
             name = base.removesuffix(".module")
             tensors.update(_linear(name, value))
-            inputs[name] = _input_grid(name, state)
-        elif key.endswith(_TABLE) and isinstance(value, Quantized):
-            name = key.removesuffix(_TABLE).removesuffix(".module")
+            inputs[name] = _input_grid(base, state)
+        elif isinstance(value, Quantized) and key.endswith((_TABLE, ".weight")):
+            name = key.removesuffix(_TABLE).removesuffix(".weight").removesuffix(".module")
             tensors[f"{name}.weight"] = _dequantize(value)
-            fp32[name] = "an asymmetric 8-bit table in the original"
+            fp32[name] = "an asymmetric 8-bit table in the original" if key.endswith(_TABLE) else "no linear"
         elif isinstance(value, Plain) and not _GRIDS.fullmatch(key):
             floating = value.values.is_floating_point()
             tensors[key.replace(".module.", ".")] = (value.values.float() if floating else value.values).contiguous()
@@ -117,16 +121,35 @@ def _linear(name: str, packed: Any) -> dict[str, torch.Tensor]:
     return found if bias is None else {**found, f"{name}.bias": bias.values.float().contiguous()}
 
 
-def _input_grid(name: str, state: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Scale and zero point of a linear's input, if they are stored under its name alone."""
-    scale, point = state.get(f"{name}.quant.scale"), state.get(f"{name}.quant.zero_point")
-    if (
-        not isinstance(scale, Plain)
-        or not isinstance(point, Plain)
-        or {scale.values.numel(), point.values.numel()} != {1}
-    ):
-        return None
-    return scale.values.float().reshape(()), point.values.to(torch.int32).reshape(())
+def _input_grid(base: str, state: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Scale and zero point of a linear's input, if the file leaves no doubt that they are.
+
+    Args:
+        base: name of the quantized linear, with the `.module` of its wrapper if it has one.
+    """
+    for scale_name in _scale_names(base, state):
+        scale, point = state.get(scale_name), state.get(_ZERO_POINT.join(scale_name.rsplit("scale", 1)))
+        if isinstance(scale, Plain) and isinstance(point, Plain):
+            if {scale.values.numel(), point.values.numel()} != {1}:
+                raise CheckpointError(f"the input of {base!r} has a scale for each channel; expected one. {_AGAIN}")
+            return scale.values.float().reshape(()), point.values.to(torch.int32).reshape(())
+    return None
+
+
+def _scale_names(base: str, state: Mapping[str, Any]) -> Iterator[str]:
+    """Where the scale of a linear's input may be: under its own name, or as the only one of the captured block."""
+    parts = base.split(".")
+    if parts[-1] == "module":
+        yield f"{base.removesuffix('module')}quant.scale"
+    for depth in reversed(range(len(parts))):
+        block, inside = "".join(f"{part}." for part in parts[:depth]), "_".join(parts[depth:])
+        yield f"{block}{inside}_input_scale_0"
+        below = [key.removeprefix(block) for key in state if key.startswith(block)]
+        grids = [key for key in below if _BLOCK_GRID.fullmatch(key)]
+        if grids:
+            if len(grids) == 1 and sum(key.endswith(_LINEAR) or key.endswith(".scale") for key in below) == 2:
+                yield f"{block}{grids[0]}"
+            return
 
 
 def _dequantize(value: Quantized) -> torch.Tensor:

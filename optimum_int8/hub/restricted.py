@@ -1,24 +1,26 @@
 """Reading old pickled weights without running anything: tensors and plain containers are built, all else is refused.
 
-A pickle is a program that may call any function it can name. Here it can name three methods and two dictionary classes
-of this file, and marks for types; every name outside the list ends the reading.
+A pickle is a program that may call any function it can name. Here it can name three functions that build tensors and
+two that make a dictionary, and marks for types; every name outside the list ends the reading.
 """
 
 from __future__ import annotations
 
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import CheckpointError
+from .pickle_reader import MAX_PROGRAM_BYTES, Function, PickleReader
 
 SHARING = 4
 """Tied weights make several tensors of one storage; more than this many times the file's size is hostile."""
+
+MAX_DIMENSIONS = 8
 
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -40,66 +42,28 @@ _MARKS = (
 )
 
 
-class _Inert:
-    """Base of what a pickle can hold here: it has no state that the pickle could set."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise CheckpointError("the pickled weights set the state of an object; refused")
-
-
-class Mark(_Inert):
+@dataclass(frozen=True)
+class Mark:
     """A name of torch, such as a dtype."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
 
-class Plain(_Inert):
+@dataclass(frozen=True, eq=False)
+class Plain:
     """A float or integer tensor."""
 
-    __slots__ = ("values",)
-
-    def __init__(self, values: torch.Tensor) -> None:
-        self.values = values
+    values: torch.Tensor
 
 
-class Quantized(_Inert):
+@dataclass(frozen=True, eq=False)
+class Quantized:
     """A quantized tensor: `float = (values - zero_points) * scales` along `axis`; None is one grid for all."""
 
-    __slots__ = ("axis", "scales", "values", "zero_points")
-
-    def __init__(self, values: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor, axis: int | None) -> None:
-        self.values, self.scales, self.zero_points, self.axis = values, scales, zero_points, axis
-
-
-class _Builder(_Inert):
-    """A function that the pickle may call."""
-
-    __slots__ = ("function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self.function(*args)
-
-
-class _Ordered(OrderedDict):
-    """A state dict; the attributes that torch gives it are dropped, since they could hide its methods."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _Settings(dict):
-    """Neural Compressor's settings dictionary; its attributes are dropped."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
+    values: torch.Tensor
+    scales: torch.Tensor
+    zero_points: torch.Tensor
+    axis: int | None
 
 
 def load_pickled_tensors(path: Path) -> dict[str, Any]:
@@ -110,10 +74,10 @@ def load_pickled_tensors(path: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = _Unpickler(archive).load()
+            found = _Tensors(archive, path.stat().st_size).read()
     except CheckpointError:
         raise
-    except Exception as error:  # a hostile pickle makes the unpickler raise anything
+    except Exception as error:  # a hostile pickle leads to anything
         raise CheckpointError(
             f"{path.name} cannot be read as pickled weights: {type(error).__name__}: {error}"
         ) from error
@@ -122,10 +86,10 @@ def load_pickled_tensors(path: Path) -> dict[str, Any]:
     return found
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds what `find_class` names, from storages that lie uncompressed in the archive."""
+class _Tensors:
+    """Builds the tensors that a pickle describes from storages that lie uncompressed in the archive."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         programs = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(programs) != 1:
             raise CheckpointError(
@@ -133,40 +97,53 @@ class _Unpickler(pickle.Unpickler):
             )
         self._archive, self._root = archive, programs[0].removesuffix("data.pkl")
         self._storages: dict[tuple[str, str], Plain] = {}
-        self._budget = SHARING * sum(entry.file_size for entry in archive.infolist())
-        super().__init__(archive.open(self._entry("data.pkl")))
+        self._unread, self._budget = size, SHARING * size
+        self._functions = {
+            ("torch._utils", "_rebuild_tensor_v2"): Function(self._tensor),
+            ("torch._utils", "_rebuild_parameter"): Function(self._parameter),
+            ("torch._utils", "_rebuild_qtensor"): Function(self._quantized),
+            ("collections", "OrderedDict"): Function(lambda: {}),
+            ("neural_compressor", "DotDict"): Function(lambda: {}),
+        }
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES or module == "torch" and name in _MARKS:
+    def read(self) -> Any:
+        return PickleReader(self._find, self._storage).read(self._content("data.pkl", MAX_PROGRAM_BYTES))
+
+    def _find(self, module: str, name: str) -> Any:
+        if module == "torch" and (name in _STORAGES or name in _MARKS):
             return Mark(name)
-        if module == "torch._utils" and name in _METHODS:
-            return _Builder(getattr(self, _METHODS[name]))
-        if (module, name) == ("collections", "OrderedDict"):
-            return _Ordered
-        if module.startswith("neural_compressor.") and name == "DotDict":
-            return _Settings
-        raise CheckpointError(f"the pickled weights name {module}.{name}; only tensors and plain containers are read")
+        package = module.partition(".")[0] if name == "DotDict" else module
+        if (package, name) not in self._functions:
+            raise CheckpointError(
+                f"the pickled weights name {module[:99]}.{name[:99]}; only tensors and plain containers are read"
+            )
+        return self._functions[package, name]
 
-    def persistent_load(self, pid: Any) -> Plain:
+    def _storage(self, pid: Any) -> Plain:
         kind, mark, key, _, count = pid
         dtype = _STORAGES.get(mark.name) if kind == "storage" and isinstance(mark, Mark) else None
         if dtype is None or not isinstance(key, str):
-            raise CheckpointError(f"the pickled weights hold a storage of an unknown kind {pid!r}")
+            raise CheckpointError("the pickled weights hold a storage of an unknown kind")
+        assert isinstance(mark, Mark)
         if (mark.name, key) not in self._storages:
-            data = bytearray(self._archive.read(self._entry(f"data/{key}")))
+            data = bytearray(self._content(f"data/{key}", self._unread))
             if len(data) != count * dtype.itemsize:
                 raise CheckpointError(f"storage {key!r} has {len(data)} bytes; expected {count} values of {dtype}")
             values = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             self._storages[mark.name, key] = Plain(values)
         return self._storages[mark.name, key]
 
-    def _entry(self, name: str) -> zipfile.ZipInfo:
+    def _content(self, name: str, limit: int) -> bytes:
+        """An entry of the archive; all together are at most as large as the file, whatever its directory says."""
         entry = self._archive.getinfo(self._root + name)
         if entry.compress_type != zipfile.ZIP_STORED:
             raise CheckpointError(
                 f"{entry.filename} is compressed; torch does not do that, and it may unpack to any size"
             )
-        return entry
+        self._unread -= entry.file_size
+        if entry.file_size > limit or self._unread < 0:
+            raise CheckpointError(f"{entry.filename} has {entry.file_size} bytes, more than can be in the file")
+        return self._archive.read(entry)
 
     def _view(self, storage: Any, offset: Any, size: Any, stride: Any) -> torch.Tensor:
         """The part of a storage that a tensor consists of; all tensors together are bounded by the file's size."""
@@ -174,7 +151,8 @@ class _Unpickler(pickle.Unpickler):
         if (
             not isinstance(storage, Plain)
             or len(size) != len(stride)
-            or any(type(n) is not int or n < 0 for n in numbers)
+            or len(size) > MAX_DIMENSIONS
+            or any(type(n) is not int or not 0 <= n < 1 << 48 for n in numbers)
         ):
             raise CheckpointError("the pickled weights hold a malformed tensor")
         count = 1
@@ -215,10 +193,3 @@ class _Unpickler(pickle.Unpickler):
             raise CheckpointError("the pickled weights hold a quantized tensor whose scales do not fit its shape")
         return Quantized(values, scales.values.float(), zero_points.values.float(), axis)
 
-
-_METHODS = {
-    "_rebuild_tensor_v2": "_tensor",
-    "_rebuild_parameter": "_parameter",
-    "_rebuild_qtensor": "_quantized",
-}
-"""Functions of `torch._utils` that torch writes into a pickle, to the methods that stand for them."""

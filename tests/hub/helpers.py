@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +50,31 @@ def edit_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], Any], *
     if resum:
         metadata[CHECKSUMS_KEY] = checksums(tensors)
     save_file(tensors, file, metadata)
+
+
+@contextmanager
+def limits(*, seconds: int, megabytes: int = 256) -> Iterator[None]:
+    """Fail when the block takes longer, or asks for that much more memory.
+
+    An error of ours that the limit caused is such a failure: without the limit the memory would be taken.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (megabytes << 20), hard))
+    signal.signal(signal.SIGALRM, _too_slow)
+    signal.alarm(seconds)
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            assert not isinstance(cause, MemoryError) and "allocate" not in str(cause), f"out of memory: {error}"
+            cause = cause.__cause__ or cause.__context__
+        raise
+    finally:
+        signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _too_slow(*_: object) -> None:
+    raise TimeoutError("took too long")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy as copying
-import io
 import json
-import pickle
 import sys
 import types
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from optimum_int8.errors import CheckpointError
 from optimum_int8.hub import OptimizedModel, convert_legacy
-from optimum_int8.hub.restricted import Plain, Quantized, load_pickled_tensors
+from optimum_int8.hub.legacy import convert_state
+from optimum_int8.hub.restricted import load_pickled_tensors
 from tests.hub.helpers import logits_of, tiny_tokenizer
 from tests.hub.server import Hub
 
@@ -95,13 +93,46 @@ def dynamic(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
     return quantize_dynamic(copying.deepcopy(bert), dict.fromkeys(linears(bert), default_dynamic_qconfig))
 
 
-def fx_static(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
+def dynamic_linear() -> nn.Module:
+    from torch.ao.quantization import quantize_dynamic
+
+    return quantize_dynamic(nn.Sequential(nn.Linear(4, 4)))[0]
+
+
+def capture(block: nn.Module, *examples: torch.Tensor) -> nn.Module:
+    """`block` as FX mode leaves it before calibration."""
     from torch.ao.quantization import get_default_qconfig_mapping
-    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+    from torch.ao.quantization.quantize_fx import prepare_fx
+
+    return prepare_fx(block, get_default_qconfig_mapping("x86"), examples)
+
+
+def fx_static(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
+    """Fine-grained FX of Neural Compressor: the largest blocks without control flow, and wrapped single linears."""
+    from torch.ao.quantization import QuantWrapper
+    from torch.ao.quantization.quantize_fx import convert_fx
+
+    model = copying.deepcopy(bert)
+    blocks = []
+    for name, module in list(model.named_modules()):
+        if type(module).__name__ in ("BertSelfOutput", "BertIntermediate", "BertOutput", "BertPooler"):
+            blocks.append(name)
+        elif isinstance(module, nn.Linear) and not name.startswith(tuple(f"{block}." for block in blocks)):
+            model.set_submodule(name, QuantWrapper(module))
+            blocks.append(name)
+    for name in blocks:
+        model.set_submodule(name, capture(model.get_submodule(name)))
+    model(input_ids=ids)
+    for name in blocks:
+        model.set_submodule(name, convert_fx(model.get_submodule(name)))
+    return model
+
+
+def fx_two_in_a_block(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
+    """The second linear of a block reads what the first one wrote, and has no range of its own."""
+    from torch.ao.quantization.quantize_fx import convert_fx
 
     class Block(nn.Module):
-        """Two linears of one block, as fine-grained FX captured them: the second has no range of its own."""
-
         def __init__(self, dense: nn.Module, activation: nn.Module, output: nn.Module) -> None:
             super().__init__()
             self.dense, self.activation, self.output = dense, activation, output
@@ -110,8 +141,7 @@ def fx_static(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
             return self.output(self.activation(self.dense(x)))
 
     model = copying.deepcopy(bert)
-    block = Block(model.bert.pooler.dense, nn.ReLU(), model.classifier)
-    prepared = prepare_fx(block, get_default_qconfig_mapping("x86"), (torch.randn(4, HIDDEN),))
+    prepared = capture(Block(model.bert.pooler.dense, nn.ReLU(), model.classifier), torch.randn(4, HIDDEN))
     prepared(torch.randn(4, HIDDEN))
     converted = convert_fx(prepared)
     model.bert.pooler.dense, model.classifier = converted.dense, converted.output
@@ -119,7 +149,8 @@ def fx_static(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("maker", "approach"), [(eager_static, "static"), (dynamic, "dynamic"), (fx_static, "dynamic")]
+    ("maker", "approach"),
+    [(eager_static, "static"), (dynamic, "dynamic"), (fx_static, "static"), (fx_two_in_a_block, "dynamic")],
 )
 def test_published_layouts_load(maker, approach: str, bert: PreTrainedModel, ids: torch.Tensor, tmp_path: Path) -> None:
     folder = publish(maker(bert, ids), bert.config, tmp_path / "legacy")
@@ -144,6 +175,41 @@ def test_weights_and_grids_are_taken_over(bert: PreTrainedModel, ids: torch.Tens
         assert torch.equal(ours.weight_scale, weight.q_per_channel_scales().float())
         assert torch.equal(ours.bias, theirs.module.bias())
         assert ours.input_scale == theirs.quant.scale and ours.input_zero_point == theirs.quant.zero_point
+
+
+def test_grids_of_captured_blocks_are_taken_over(bert: PreTrainedModel, ids: torch.Tensor, tmp_path: Path) -> None:
+    """Each range is the one that the quantized model applies to the input of that linear."""
+    original = fx_static(bert, ids)
+    seen: dict[str, tuple[float, int]] = {}
+    for name, module in original.named_modules():
+        if isinstance(module, torch.ao.nn.quantized.Linear):
+            name = name.removesuffix(".module")
+            module.register_forward_pre_hook(
+                lambda _, args, n=name: seen.update({n: (args[0].q_scale(), args[0].q_zero_point())})
+            )
+    original(input_ids=ids)
+    model = OptimizedModel.from_pretrained(publish(original, bert.config, tmp_path / "legacy"))
+    modules = model.config.quantization_config.modules
+    assert set(seen) == set(modules) and len(modules) == 8
+    for name, (scale, zero_point) in seen.items():
+        linear = model.get_submodule(name)
+        assert linear.input_scale.item() == pytest.approx(scale, rel=1e-6) and linear.input_zero_point == zero_point
+
+
+def test_a_quantized_convolution_becomes_fp32(tmp_path: Path) -> None:
+    from torch.ao.quantization import QuantWrapper, convert, get_default_qconfig, prepare
+
+    wrapped = QuantWrapper(nn.Conv2d(3, 4, 3)).eval()
+    wrapped.qconfig = get_default_qconfig("x86")
+    prepared = prepare(wrapped)
+    prepared(torch.randn(1, 3, 8, 8))
+    model = nn.Module()
+    model.patches, model.head = convert(prepared), dynamic_linear()
+    torch.save(model.state_dict(), tmp_path / "x.bin")
+    tensors, quantization = convert_state(load_pickled_tensors(tmp_path / "x.bin"))
+    assert torch.equal(tensors["patches.weight"], model.patches.module.weight().dequantize())
+    assert torch.equal(tensors["patches.bias"], model.patches.module.bias())
+    assert set(quantization["fp32"]) == {"patches"} and set(quantization["modules"]) == {"head"}
 
 
 def test_from_the_hub(hub: Hub, bert: PreTrainedModel, ids: torch.Tensor, tmp_path: Path) -> None:
@@ -172,127 +238,3 @@ def test_what_cannot_be_converted_says_why(bert: PreTrainedModel, tmp_path: Path
     with pytest.raises(CheckpointError, match="asymmetric"):
         OptimizedModel.from_pretrained(publish(model, bert.config, tmp_path / "asymmetric"))
     assert not (tmp_path / "out").exists()
-
-
-def test_unpickler_reads_what_torch_writes(tmp_path: Path) -> None:
-    values = torch.arange(12.0).reshape(3, 4)
-    per_channel = torch.quantize_per_channel(
-        values, torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 1, 2]), 0, torch.qint8
-    )
-    per_tensor = torch.quantize_per_tensor(values, 0.1, 7, torch.quint8)
-    state = {
-        "a": values.T,
-        "b": nn.Parameter(values[1:]),
-        "c": per_channel,
-        "d": per_tensor,
-        "e": torch.empty(0),
-        "f": 3,
-    }
-    torch.save(state, tmp_path / "x.bin")
-    found = load_pickled_tensors(tmp_path / "x.bin")
-    for name in "abe":
-        assert isinstance(found[name], Plain) and torch.equal(found[name].values, state[name])
-    for name in "cd":
-        assert isinstance(found[name], Quantized) and torch.equal(found[name].values, state[name].int_repr())
-    assert torch.equal(found["c"].zero_points, torch.tensor([0.0, 1.0, 2.0])) and found["c"].axis == 0
-    assert found["d"].scales.item() == pytest.approx(0.1) and found["d"].zero_points.item() == 7 and found["f"] == 3
-
-
-class Reduces:
-    """Pickles as a call of anything."""
-
-    def __init__(self, function: Any, *args: Any) -> None:
-        self.call = (function, args)
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-def archive(program: bytes, *, compress: bool = False, data: dict[str, bytes] | None = None) -> bytes:
-    """A file of torch's format with this pickle in it."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as made:
-        made.writestr("x/data.pkl", program)
-        for name, content in (data or {}).items():
-            made.writestr(f"x/data/{name}", content)
-    return stream.getvalue()
-
-
-def tensor_program(size: str, stride: str, count: int = 2) -> bytes:
-    """`{"t": _rebuild_tensor_v2(storage 0, 0, size, stride, False, None)}` as pickle text."""
-    storage = b"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI%d\ntQ" % count
-    body = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I0\n" + size.encode() + stride.encode() + b"I00\nNtR"
-    return b"(dS't'\n" + body + b"s."
-
-
-HOSTILE: dict[str, bytes] = {
-    "system": archive(b"cos\nsystem\n(S'touch pwned'\ntR."),
-    "posix system": archive(pickle.dumps({"a": Reduces(__import__("os").system, "touch pwned")})),
-    "eval": archive(pickle.dumps({"a": Reduces(eval, "open('pwned', 'w')")})),
-    "getattr": archive(b"c__builtin__\ngetattr\n(ctorch\nFloatStorage\nS'__class__'\ntR."),
-    "torch.load": archive(b"ctorch\nload\n(S'x'\ntR."),
-    "torch.hub": archive(b"ctorch.hub\nload\n(S'evil/repo'\nS'x'\ntR."),
-    "dotted name": archive(b"ctorch._utils\n_rebuild_tensor_v2.__globals__\n."),
-    "stack global": archive(b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0btouch pwned\x85R."),
-    "extension": archive(b"\x80\x02\x82\x01."),
-    "persistent os": archive(b"(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nI2\ntQ."),
-    "state on a builder": archive(b"ctorch._utils\n_rebuild_parameter\n(dS'function'\nNsb."),
-    "state on a mark": archive(b"ctorch\nqint8\n(dS'name'\nS'x'\nsb."),
-    "instance": archive(b"(S'touch pwned'\nios\nsystem\n."),
-    "object": archive(b"(cos\nsystem\nS'touch pwned'\no."),
-    "list": archive(pickle.dumps([1, 2])),
-    "number": archive(pickle.dumps(3)),
-    "keys that are numbers": archive(pickle.dumps({1: 2})),
-    "empty": b"",
-    "not a zip": pickle.dumps({"a": 1}),
-    "compressed": archive(pickle.dumps({"a": "x" * 10_000}), compress=True),
-    "two programs": archive(b"N.") + b"",
-    "truncated pickle": archive(b"\x80\x02}q\x00"),
-    "no storage": archive(tensor_program("(I2\nt", "(I1\nt")),
-    "storage too short": archive(tensor_program("(I2\nt", "(I1\nt"), data={"0": bytes(4)}),
-    "tensor too large": archive(tensor_program("(I3\nt", "(I1\nt"), data={"0": bytes(8)}),
-    "stride zero": archive(tensor_program("(I1000000000000\nt", "(I0\nt"), data={"0": bytes(8)}),
-    "negative size": archive(tensor_program("(I-2\nt", "(I1\nt"), data={"0": bytes(8)}),
-    "size of text": archive(tensor_program("S'2'\n", "S'1'\n"), data={"0": bytes(8)}),
-    "nested": archive(b"(" * 100_000 + b"."),
-    "deep lists": archive(b"]" * 50_000 + b"a" * 49_999 + b"."),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_pickles_are_refused(
-    name: str, bert: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = publish(nn.Linear(1, 1), bert.config, tmp_path / "legacy")
-    (folder / "pytorch_model.bin").write_bytes(HOSTILE[name])
-    with pytest.raises(CheckpointError):
-        OptimizedModel.from_pretrained(folder)
-    with pytest.raises(CheckpointError):
-        load_pickled_tensors(folder / "pytorch_model.bin")
-    assert not list(tmp_path.rglob("pwned"))
-
-
-def test_one_storage_as_thousands_of_tensors(tmp_path: Path) -> None:
-    storage = torch.zeros(1000)
-    torch.save({str(i): storage.view(10, 100) for i in range(3)}, tmp_path / "tied.bin")
-    assert len(load_pickled_tensors(tmp_path / "tied.bin")) == 3
-    torch.save({str(i): storage.view(10, 100) for i in range(2000)}, tmp_path / "many.bin")
-    with pytest.raises(CheckpointError, match="very many tensors"):
-        load_pickled_tensors(tmp_path / "many.bin")
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_damaged_files(seed: int, bert: PreTrainedModel, ids: torch.Tensor, tmp_path: Path) -> None:
-    """A damaged pickle is refused or read; nothing else comes out."""
-    folder = publish(dynamic(bert, ids), bert.config, tmp_path / "legacy")
-    data = (folder / "pytorch_model.bin").read_bytes()
-    generator = torch.Generator().manual_seed(seed)
-    for place in torch.randint(0, len(data), (25,), generator=generator).tolist():
-        damaged = bytearray(data)
-        damaged[place] ^= 1 << place % 8
-        (folder / "pytorch_model.bin").write_bytes(damaged if place % 5 else damaged[:place])
-        try:
-            load_pickled_tensors(folder / "pytorch_model.bin")
-        except CheckpointError as error:
-            assert str(error)
