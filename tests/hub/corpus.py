@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from optimum_int8.hub.checkpoint import CHECKSUMS_KEY, checksums
 from tests.hub.helpers import edit_json, edit_tensors
+from tests.hub.pickles import HOSTILE
 
 Damage = Callable[[Path], Any]
 
@@ -28,6 +31,8 @@ def corpus(folder: Path) -> Iterator[tuple[str, Damage]]:
     yield from changed_tensors(folder, chance)
     yield from hostile_configs()
     yield from hostile_files()
+    yield from damaged_shards()
+    yield from foreign_formats()
 
 
 def flipped_bits(folder: Path, chance: random.Random) -> Iterator[tuple[str, Damage]]:
@@ -267,6 +272,80 @@ def hostile_files() -> Iterator[tuple[str, Damage]]:
     ):
         yield f"index to {shard}", lambda copy, s=shard: index(copy, {"classifier.bias": s})
     yield "index of a list", lambda copy: index(copy, [])
+
+
+def damaged_shards() -> Iterator[tuple[str, Damage]]:
+    """Checkpoints of two shards, one of them or their index damaged."""
+    first, second, index = shard_name(1), shard_name(2), f"{WEIGHTS}.index.json"
+
+    def drop_from_index(copy: Path) -> None:
+        edit_json(copy / index, lambda v: v.update(weight_map={k: n for k, n in v["weight_map"].items() if n == first}))
+
+    changes: dict[str, Damage] = {
+        "missing": lambda copy: (copy / second).unlink(),
+        "empty": lambda copy: (copy / second).write_bytes(b""),
+        "cut": lambda copy: (copy / second).write_bytes((copy / second).read_bytes()[:-5]),
+        "copied over the other": lambda copy: (copy / second).write_bytes((copy / first).read_bytes()),
+        "a hostile pickle": lambda copy: (copy / second).write_bytes(HOSTILE["system"]),
+        "not in the index": drop_from_index,
+        "without a tensor": lambda copy: edit_tensors(copy / second, lambda t: t.pop(sorted(t)[0])),
+        "with a tensor of the other": lambda copy: edit_tensors(
+            copy / second, lambda t: t.update({"classifier.bias": torch.zeros(3)})
+        ),
+        "with a foreign tensor": lambda copy: edit_tensors(copy / second, lambda t: t.update({"x": torch.zeros(3)})),
+        "with old sums": lambda copy: edit_tensors(copy / second, lambda t: t[sorted(t)[0]].zero_(), resum=False),
+        "index cut": lambda copy: (copy / index).write_text((copy / index).read_text()[:-9]),
+        "index nested": lambda copy: (copy / index).write_text("[" * 100_000),
+        "index without a map": lambda copy: edit_json(copy / index, lambda v: v.pop("weight_map")),
+        "index to itself": lambda copy: edit_json(copy / index, lambda v: v["weight_map"].update(x=index)),
+        "index to another folder": lambda copy: edit_json(
+            copy / index, lambda v: v["weight_map"].update(x="../a.safetensors")
+        ),
+    }
+    for name, change in changes.items():
+        yield f"shard: {name}", lambda copy, c=change: (split(copy), c(copy))
+
+
+def shard_name(number: int) -> str:
+    return f"model-{number:05}-of-00002.safetensors"
+
+
+def split(copy: Path) -> None:
+    """Turn the checkpoint into one of two shards, as `save_pretrained` does with a small `max_shard_size`."""
+    with safe_open(copy / WEIGHTS, framework="pt") as handle:
+        tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+    weight_map = {name: shard_name(1 + (i >= len(tensors) // 2)) for i, name in enumerate(tensors)}
+    for number in (1, 2):
+        part = {name: t for name, t in tensors.items() if weight_map[name] == shard_name(number)}
+        save_file(part, copy / shard_name(number), {"format": "pt", CHECKSUMS_KEY: checksums(part)})
+    (copy / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (copy / WEIGHTS).unlink()
+
+
+def foreign_formats() -> Iterator[tuple[str, Damage]]:
+    """What says that it is of Neural Compressor, with a hostile pickle, or of llm-compressor, with strange settings."""
+
+    def legacy(copy: Path, content: bytes) -> None:
+        (copy / WEIGHTS).unlink()
+        (copy / "pytorch_model.bin").write_bytes(content)
+        edit_json(copy / CONFIG, lambda v: (v.pop("quantization_config"), v.update(torch_dtype="int8")))
+
+    for name, content in HOSTILE.items():
+        yield f"legacy pickle: {name}", lambda copy, c=content: legacy(copy, c)
+    strange: dict[str, Any] = {
+        "nothing else": {},
+        "groups of a list": {"format": "int-quantized", "config_groups": [1]},
+        "group of a number": {"format": "int-quantized", "config_groups": {"a": 1}},
+        "nested groups": {"format": "int-quantized", "config_groups": {"a": {"weights": [[[]]]}}},
+        "format of a list": {"format": ["int-quantized"]},
+    }
+    for name, values in strange.items():
+        yield (
+            f"compressed-tensors: {name}",
+            lambda copy, v=values: edit_json(
+                copy / CONFIG, lambda c: c.update(quantization_config={"quant_method": "compressed-tensors", **v})
+            ),
+        )
 
 
 def _write(copy: Path, data: bytes) -> None:
