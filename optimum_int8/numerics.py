@@ -18,8 +18,8 @@ SIGNED_MAX = 127
 SYMMETRIC_ZERO_POINT = 128
 """Signed values (attention's queries, keys and values) are kept as uint8 with this zero point."""
 
-MAX_REDUCTION = 66_000
-"""Largest K of a linear: 255 * 127 * K must stay below 2**31."""
+MAX_REDUCTION = 65_793
+"""Largest K of a linear: 255 * 128 * K must stay below 2**31. Weights of other packages may be -128, ours never are."""
 
 _TINY = 2.0**-126
 _LANES = 16

@@ -154,11 +154,11 @@ def test_weight_error_is_half_a_step(rows: int, columns: int, seed: int) -> None
 
 
 @pytest.mark.parametrize("value", [0, 255])
-@pytest.mark.parametrize("weight", [-127, 127])
+@pytest.mark.parametrize("weight", [-128, -127, 127])
 @pytest.mark.parametrize("zero_point", [0, 128, 255])
 def test_largest_sums_are_exact(value: int, weight: int, zero_point: int) -> None:
     k = numerics.MAX_REDUCTION
-    assert 255 * 127 * k < 2**31
+    assert 255 * 128 * k < 2**31
     x, w = torch.full((1, k), value, dtype=torch.uint8), torch.full((1, k), weight, dtype=torch.int8)
     w[0, 0] = 1
     found = numerics.matmul_int32(x, zero_point, w)

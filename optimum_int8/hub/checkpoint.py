@@ -194,7 +194,7 @@ def check_headers(
 
 
 def check_values(files: Sequence[Path]) -> None:
-    """Read every tensor once: checksum, scales finite and > 0, zero points 0..255, floats finite, weights >= -127.
+    """Read every tensor once: checksum, scales finite and > 0, zero points 0..255, floats finite.
 
     Raises:
         CheckpointError: the first tensor that fails.
@@ -221,8 +221,6 @@ def check_tensor(name: str, tensor: torch.Tensor) -> None:
         raise CheckpointError(f"scale {name!r} holds {tensor.min().item():g}; expected values above 0. Quantize again")
     if name.endswith("_zero_point") and not bool(((tensor >= 0) & (tensor <= 255)).all()):
         raise CheckpointError(f"zero point {name!r} is {tensor.flatten()[0].item()}; expected 0 to 255")
-    if tensor.dtype is torch.int8 and bool((tensor == -128).any()):
-        raise CheckpointError(f"weight {name!r} holds -128; expected values from -127 to 127")
 
 
 def checksum(tensor: torch.Tensor) -> str:

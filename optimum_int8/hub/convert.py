@@ -23,12 +23,12 @@ def linear_tensors(name: str, weight: torch.Tensor, scale: torch.Tensor) -> dict
 
     Args:
         name: of the module.
-        weight: int8 `[out, in]`; -128 becomes -127, one step away, since it has no place in a symmetric range.
+        weight: int8 `[out, in]`; -128, which `optimum_int8.quantize` never makes, is computed with as it is.
         scale: one value, or one for each of the rows in any shape.
     """
     scale = scale.float().reshape(-1).expand(weight.shape[0])
     return {
-        f"{name}.weight": weight.clamp(min=-127).unsqueeze(-1).contiguous(),
+        f"{name}.weight": weight.unsqueeze(-1).contiguous(),
         f"{name}.weight_scale": scale.contiguous(),
     }
 

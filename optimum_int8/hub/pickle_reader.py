@@ -24,6 +24,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _IGNORED = ("PROTO", "FRAME")
 
+
 class Function:
     """The only kind of thing that a pickle can call: what `find` wrapped in this."""
 

@@ -192,4 +192,3 @@ class _Tensors:
         if not scales.values.shape == zero_points.values.shape == (values.shape[axis],):
             raise CheckpointError("the pickled weights hold a quantized tensor whose scales do not fit its shape")
         return Quantized(values, scales.values.float(), zero_points.values.float(), axis)
-

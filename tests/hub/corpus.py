@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from optimum_int8.hub.checkpoint import CHECKSUMS_KEY, checksums
 from tests.hub.helpers import edit_json, edit_tensors
@@ -150,7 +150,6 @@ def changed_tensors(folder: Path, chance: random.Random) -> Iterator[tuple[str, 
         "weight without the last axis": lambda t: t.update({weight: t[weight][..., 0].clone()}),
         "weight transposed": lambda t: t.update({weight: t[weight].transpose(0, 2).contiguous()}),
         "weight too wide": lambda t: t.update({weight: torch.cat([t[weight], t[weight]], 1)}),
-        "weight of -128": lambda t: t[weight].fill_(-128),
         "bias NaN": lambda t: t[bias].fill_(torch.nan),
         "bias int32": lambda t: t.update({bias: t[bias].int()}),
         "bias missing": lambda t: t.pop(bias),
@@ -312,8 +311,7 @@ def shard_name(number: int) -> str:
 
 def split(copy: Path) -> None:
     """Turn the checkpoint into one of two shards, as `save_pretrained` does with a small `max_shard_size`."""
-    with safe_open(copy / WEIGHTS, framework="pt") as handle:
-        tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+    tensors = dict(sorted(load_file(copy / WEIGHTS).items()))
     weight_map = {name: shard_name(1 + (i >= len(tensors) // 2)) for i, name in enumerate(tensors)}
     for number in (1, 2):
         part = {name: t for name, t in tensors.items() if weight_map[name] == shard_name(number)}

@@ -137,7 +137,6 @@ def test_headers_that_differ(expected: dict, message: str) -> None:
         ("a.input_zero_point", torch.tensor(256, dtype=torch.int32), "256"),
         ("a.input_zero_point", torch.tensor(-1, dtype=torch.int32), "-1"),
         ("a.bias", torch.tensor([float("nan")]), "NaN"),
-        ("a.weight", torch.tensor([[[-128]]], dtype=torch.int8), "-128"),
     ],
 )
 def test_values_that_cannot_be(name: str, values: torch.Tensor, message: str) -> None:
@@ -146,7 +145,7 @@ def test_values_that_cannot_be(name: str, values: torch.Tensor, message: str) ->
 
 
 def test_values_at_the_edge_pass() -> None:
-    checkpoint.check_tensor("a.weight", torch.tensor([-127, 127], dtype=torch.int8))
+    checkpoint.check_tensor("a.weight", torch.tensor([-128, 127], dtype=torch.int8))
     checkpoint.check_tensor("a.input_zero_point", torch.tensor([0, 255], dtype=torch.int32))
     checkpoint.check_tensor("a.weight_scale", torch.tensor([1e-30]))
 

@@ -71,7 +71,7 @@ def _linear() -> Iterator[tuple[str, Callable[[], tuple[Any, ...]]]]:
             yield f"{kind}-{activation}", lambda a=activation, d=dynamic: linear_arguments(33, 65, 47, d, activation=a)
             yield f"{kind}-{activation}-special", lambda a=activation, d=dynamic: _special_biases(a, d)
     for value in (0, 255):
-        for weight in (-127, 127):
+        for weight in (-128, -127, 127):
             yield f"all_{value}_by_{weight}", lambda v=value, w=weight: _extreme(v, w)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from optimum_int8 import Int8Config, QuantizationError
+from optimum_int8 import Int8Config, QuantizationError, numerics
 from optimum_int8.nn import find_sites
 from tests.models import classifier
 
@@ -83,12 +83,13 @@ def test_modules_with_a_forward_of_their_own_stay_fp32() -> None:
 
 
 def test_other_obstacles_have_their_reason() -> None:
+    most = numerics.MAX_REDUCTION
     model = nn.ModuleDict(
-        {"wide": nn.Linear(66_001, 1), "clipped": nn.Embedding(4, 4, max_norm=1.0), "ok": nn.Linear(66_000, 1)}
+        {"wide": nn.Linear(most + 1, 1), "clipped": nn.Embedding(4, 4, max_norm=1.0), "ok": nn.Linear(most, 1)}
     )
     sites = find_sites(model, Int8Config())
     assert sites.int8 == {"ok": "linear"}
-    assert "66001 inputs can overflow int32" in sites.fp32["wide"]
+    assert f"{most + 1} inputs can overflow int32" in sites.fp32["wide"]
     assert "max_norm" in sites.fp32["clipped"]
 
 
