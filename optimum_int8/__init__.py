@@ -21,8 +21,9 @@ from .errors import (
     QuantizationError,
 )
 
-# Not lazy: the submodule has the function's name, and importing it later would put the module over the function.
+# Not lazy: the submodules have the functions' names, and importing them later would put the modules over the functions.
 from .quantize import inspect, quantize
+from .tune import tune
 
 if TYPE_CHECKING:
     from .hub import (
@@ -82,6 +83,7 @@ __all__ = [
     "__version__",
     "inspect",
     "quantize",
+    "tune",
 ]
 
 # Imported at first use: they bring datasets and scikit-learn.

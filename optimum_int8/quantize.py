@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .config import Int8Config
-from .errors import CalibrationError, QuantizationError
+from .errors import CalibrationError, ConfigError, QuantizationError
 from .nn import (
     ATTENTION,
     CONV,
@@ -27,7 +27,16 @@ from .passes import InspectReport, inspect
 from .prepare import Prepared, prepare
 from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
 
-__all__ = ["InspectReport", "build_skeleton", "convert", "expected_tensors", "finish_loading", "inspect", "quantize"]
+__all__ = [
+    "InspectReport",
+    "build_skeleton",
+    "convert",
+    "expected_tensors",
+    "finish_loading",
+    "inspect",
+    "prepare_copy",
+    "quantize",
+]
 
 
 def quantize(
@@ -48,6 +57,7 @@ def quantize(
         progress: show a bar while calibrating.
 
     Raises:
+        ConfigError: `config` has an accuracy budget, which takes a metric.
         QuantizationError: nothing to quantize, an excluded name that does not exist, a model that is INT8 already, weights that are
             not finite.
         CalibrationError: static without calibration data, with empty data or with values that are not finite.
@@ -59,6 +69,20 @@ def quantize(
         torch.Size([2, 8])
     """
     config = config or Int8Config()
+    if config.accuracy_budget is not None:
+        raise ConfigError("accuracy_budget needs a metric to keep it by; call tune(...), or the quantizer of a task")
+    return convert(prepare_copy(model, config, calibration_data, inplace=inplace, progress=progress))
+
+
+def prepare_copy(
+    model: nn.Module,
+    config: Int8Config,
+    calibration_data: Iterable[Any] | None,
+    *,
+    inplace: bool = False,
+    progress: bool = True,
+) -> Prepared:
+    """Check and calibrate a copy of `model`: all of `quantize` but the conversion, with the same arguments and errors."""
     if any(isinstance(module, Int8Module) for module in model.modules()):
         raise QuantizationError(
             f"this {type(model).__name__} is INT8 already; quantize the FP32 model it was made from"
@@ -73,7 +97,7 @@ def quantize(
     target = model if inplace else copy.deepcopy(model)
     prepared = prepare(target, sites, config, calibration_data, progress)
     require_sites(model, sites)
-    return convert(prepared)
+    return prepared
 
 
 def convert(prepared: Prepared) -> nn.Module:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..loss import relative_loss
 from .size import MEGABYTE
 
 if TYPE_CHECKING:
@@ -129,15 +129,6 @@ class EvaluationReport:
         faster = f"{self.speedup:.2f}x faster" if self.speedup >= 1 else f"{1 / self.speedup:.2f}x slower"
         table.add_row("latency", *(f"{m.latency_ms:.2f} ms" for m in (self.fp32, self.int8)), faster)
         return table
-
-
-def relative_loss(fp32: float, int8: float, greater_is_better: bool = True) -> float | None:
-    """The share of the FP32 value that INT8 lost; negative when it gained; None when that share has no meaning."""
-    difference = fp32 - int8 if greater_is_better else int8 - fp32
-    if difference == 0:
-        return 0.0
-    share = difference / abs(fp32) if fp32 else math.inf
-    return share if math.isfinite(share) else None
 
 
 def _change(loss: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from .bias import mean_errors
 from .flow import Edge, find_edges
-from .rows import Inputs, collect_inputs
+from .rows import Inputs, collect_inputs, evaluating
 from .smooth import SmoothReport, smooth_quant
 from .weight_range import search_weight_scale
 
@@ -11,6 +11,7 @@ __all__ = [
     "Inputs",
     "SmoothReport",
     "collect_inputs",
+    "evaluating",
     "find_edges",
     "mean_errors",
     "search_weight_scale",

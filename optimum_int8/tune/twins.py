@@ -1,0 +1,94 @@
+"""The float model with an INT8 twin beside each of its sites: what each site computes both ways, on the same input."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from ..nn import ATTENTION, CHILD, Int8Module, int8_attention_forward
+from ..prepare import Prepared
+from ..remedies import evaluating
+
+_BESIDE = "optimum_int8_beside"
+
+Compute = Callable[[], Tensor]
+Visit = Callable[[str, tuple[Any, ...], Tensor, Compute, Compute], "Tensor | None"]
+"""Called with a site's name, its inputs, its float output, and functions that compute the INT8 and the float output anew. A
+tensor that it returns takes the place of the float output."""
+
+_visits: ContextVar[Mapping[nn.Module, Callable[..., Tensor]]] = ContextVar("visits")
+
+
+class Twins:
+    """INT8 twins of all sites of a prepared model; the model stays float."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.model = prepared.model
+        self.kinds = dict(prepared.sites.int8)
+        self.twins: dict[str, Int8Module] = {name: prepared.twin(name) for name in self.kinds}
+
+    @contextlib.contextmanager
+    def visited(self, visit: Visit) -> Iterator[None]:
+        """Within, every call of a site is handed to `visit`. Evaluation mode, no gradients; all is undone at the end."""
+        cores: dict[nn.Module, Callable[..., Tensor]] = {}
+        with evaluating(self.model), contextlib.ExitStack() as stack:
+            for name, kind in self.kinds.items():
+                module = self.model.get_submodule(name)
+                if kind == ATTENTION:
+                    cores[module] = _core_visit(name, self.twins[name], visit)
+                else:
+                    stack.callback(module.register_forward_hook(_hook(name, self.twins[name], visit)).remove)
+            token = _visits.set(cores)
+            stack.callback(_visits.reset, token)
+            if cores and isinstance(self.model, PreTrainedModel):
+                stack.callback(self.model.set_attn_implementation, self.model.config._attn_implementation)
+                self.model.set_attn_implementation(_BESIDE)
+            yield
+
+
+def _hook(name: str, twin: Int8Module, visit: Visit) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+    def beside(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        return visit(name, inputs, output, lambda: twin(*inputs), lambda: module.forward(*inputs))
+
+    return beside
+
+
+def _core_visit(name: str, core: Int8Module, visit: Visit) -> Callable[..., Tensor]:
+    def beside(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> Tensor:
+        def int8() -> Tensor:
+            module._modules[CHILD] = core
+            try:
+                return int8_attention_forward(module, query, key, value, mask, **kwargs)[0]
+            finally:
+                del module._modules[CHILD]
+
+        def exact() -> Tensor:
+            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
+
+        output = exact()
+        replaced = visit(name, (query, key, value), output, int8, exact)
+        return output if replaced is None else replaced
+
+    return beside
+
+
+def _attention_beside(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    visit = _visits.get().get(module)
+    if visit is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return visit(module, query, key, value, attention_mask, kwargs), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(_BESIDE, _attention_beside)
+ALL_MASK_ATTENTION_FUNCTIONS.register(_BESIDE, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

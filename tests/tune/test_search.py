@@ -1,0 +1,174 @@
+"""Tuning keeps its budget with as little FP32 as it needs, within its limits, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from optimum_int8 import ConfigError, Int8Config, quantize
+from optimum_int8.hub import OptimizedModel
+from optimum_int8.tune import tune
+from tests import zoo
+from tests.tune.helpers import DATA, OUTPUT, TEST, fidelity, hostile
+
+BUDGET = 0.04
+"""Between what the sites without outliers cost (about 2 %) and what those with them do (over 5 %)."""
+
+
+def config(**changes: object) -> Int8Config:
+    values = {"approach": "static", "accuracy_budget": BUDGET, "fuse": False, **changes}
+    return Int8Config(**values)  # type: ignore[arg-type]
+
+
+def test_leaves_only_the_ruined_site_in_fp32() -> None:
+    model = hostile()
+    metric = fidelity(model)
+    result = tune(model, config(), DATA, metric, remedies=(), progress=False)
+    report = result.report
+    assert report.met and report.stopped == "met" and report.loss is not None and report.loss <= BUDGET
+    assert report.value == pytest.approx(metric(result.model))
+    names = [site.name for site in report.fp32]
+    assert OUTPUT in names and len(names) <= 2
+    metadata = result.model.config.quantization_config
+    assert metadata["fp32"][OUTPUT].startswith("accuracy budget: alone in INT8 it changes the outputs by")
+    assert OUTPUT not in metadata["modules"]
+    assert metadata["tuning"]["met"] is True
+    site = next(site for site in report.fp32 if site.name == OUTPUT)
+    assert site.size_mb > 0 and 0 < site.macs < 0.1 and site.error > 0.03
+    assert report.fp32_macs == pytest.approx(sum(s.macs for s in report.fp32))
+
+
+def test_a_remedy_comes_before_fp32() -> None:
+    model = hostile()
+    result = tune(model, config(), DATA, fidelity(model), remedies=("smooth_quant",), progress=False)
+    assert result.report.met and not result.report.fp32
+    assert result.model.config.quantization_config["config"]["smooth_quant"] == "search"
+
+
+def test_nothing_to_do_is_one_trial_and_equals_quantize() -> None:
+    model = zoo.make("bert")
+    result = tune(model, config(accuracy_budget=0.5), DATA, fidelity(model), progress=False)
+    assert len(result.report.steps) == 1
+    plain = quantize(model, Int8Config(approach="static", fuse=False), DATA, progress=False)
+    assert torch.equal(zoo.logits(result.model, TEST), zoo.logits(plain, TEST))
+
+
+def test_attention_in_float32_is_told_core_by_core() -> None:
+    model = hostile()
+    result = tune(
+        model,
+        config(accuracy_budget=1e-9, max_trials=2),
+        DATA,
+        fidelity(model),
+        remedies=("attention",),
+        progress=False,
+    )
+    assert [site.kind for site in result.report.fp32] == ["attention", "attention"]
+
+
+def test_an_impossible_budget_ends_with_the_best_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    model = hostile()
+    metric = fidelity(model)
+    first = metric(quantize(model, Int8Config(approach="static"), DATA, progress=False))
+    result = tune(model, config(accuracy_budget=1e-9), DATA, metric, progress=False)
+    assert not result.report.met and result.report.stopped == "exhausted"
+    assert result.report.value > first
+    assert metric(result.model) == pytest.approx(result.report.value)
+    assert "NOT kept" in caplog.text
+
+
+def test_the_number_of_trials_is_a_limit() -> None:
+    model = hostile()
+    metric = fidelity(model)
+    result = tune(model, config(accuracy_budget=1e-9, max_trials=3), DATA, metric, progress=False)
+    assert result.report.stopped == "max_trials" and len(result.report.steps) == 3
+    assert metric.calls == 4  # FP32, and each trial  # type: ignore[attr-defined]
+
+
+def test_the_time_is_a_limit_and_leaves_a_usable_model() -> None:
+    model = hostile()
+    result = tune(model, config(accuracy_budget=1e-9, timeout=0.0), DATA, fidelity(model), progress=False)
+    assert result.report.stopped == "timeout" and len(result.report.steps) == 1
+    assert torch.isfinite(zoo.logits(result.model, TEST)).all()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_resumes_from_the_last_trial_with_the_same_result(tmp_path: Path) -> None:
+    model = hostile()
+    whole = tune(model, config(), DATA, fidelity(model), progress=False)
+    inner, log = fidelity(model), tmp_path / "trials.json"
+
+    def interrupted(other: nn.Module) -> float:
+        if inner.calls == 4:  # type: ignore[attr-defined]
+            raise Interrupted
+        return inner(other)
+
+    with pytest.raises(Interrupted):
+        tune(model, config(), DATA, interrupted, log=log, progress=False)
+    assert len(json.loads(log.read_text())["trials"]) == 3
+    metric = fidelity(model)
+    resumed = tune(model, config(), DATA, metric, log=log, progress=False)
+    assert metric.calls == len(whole.report.steps) - 3  # type: ignore[attr-defined]
+    assert [step.what for step in resumed.report.steps] == [step.what for step in whole.report.steps]
+    assert torch.equal(zoo.logits(resumed.model, TEST), zoo.logits(whole.model, TEST))
+    metric = fidelity(model)
+    again = tune(model, config(), DATA, metric, log=log, progress=False)
+    assert metric.calls == 0 and torch.equal(zoo.logits(again.model, TEST), zoo.logits(whole.model, TEST))  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == [log]
+
+
+def test_the_log_of_another_model_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "trials.json"
+    tune(hostile(), config(accuracy_budget=0.9), DATA, fidelity(hostile()), log=log, progress=False)
+    other = zoo.make("bert", seed=3)
+    metric = fidelity(other)
+    tune(other, config(accuracy_budget=0.9), DATA, metric, log=log, progress=False)
+    assert metric.calls == 2 and "another model" in caplog.text  # type: ignore[attr-defined]
+    log.write_text("[]")
+    with pytest.raises(ConfigError, match="no log of trials"):
+        tune(other, config(), DATA, metric, log=log, progress=False)
+
+
+def test_survives_saving(tmp_path: Path) -> None:
+    model = hostile()
+    result = tune(model, config(), DATA, fidelity(model), remedies=(), progress=False)
+    OptimizedModel.save_pretrained(result.model, tmp_path / "int8")
+    loaded = OptimizedModel.from_pretrained(tmp_path / "int8")
+    assert torch.equal(zoo.logits(loaded, TEST), zoo.logits(result.model, TEST))
+    assert loaded.config.quantization_config.to_dict()["tuning"]["fp32"][0]["name"] == result.report.fp32[0].name
+
+
+def test_dynamic_models_tune_too() -> None:
+    model = hostile()
+    result = tune(
+        model, config(approach="dynamic", accuracy_budget=0.03), DATA, fidelity(model), remedies=(), progress=False
+    )
+    assert result.report.met and OUTPUT in [site.name for site in result.report.fp32]
+
+
+def test_misuse_is_refused() -> None:
+    model = zoo.make("bert")
+    with pytest.raises(ConfigError, match="accuracy_budget is None"):
+        tune(model, Int8Config(), DATA, fidelity(model))
+    with pytest.raises(ConfigError, match="unknown remedy 'prayer'"):
+        tune(model, config(), DATA, fidelity(model), remedies=("prayer",))
+    with pytest.raises(ConfigError, match="needs a metric"):
+        quantize(model, config(), DATA)
+
+
+def test_less_is_better() -> None:
+    model = hostile()
+    fidelity_of = fidelity(model)
+
+    def error(other: nn.Module) -> float:
+        return 2.0 - fidelity_of(other)
+
+    result = tune(model, config(), DATA, error, greater_is_better=False, remedies=(), progress=False)
+    assert result.report.met and result.report.baseline == 1.0 <= result.report.value
