@@ -122,15 +122,16 @@ def conv(
 
 
 def max_pool(x: Tensor, window: Window) -> Tensor:
-    """Largest value of each window: uint8 `[batch, height, width, channels]` to uint8. Padding never wins.
+    """Largest value of each window, of uint8 or float32 `[batch, height, width, channels]`. Padding never wins, nor does NaN.
 
-    The grid stays. Quantization is monotone, so that this is the quantized maximum of the float values, to the bit.
+    Of uint8 the grid stays. Quantization is monotone, so that this is the quantized maximum of the float values, to the bit.
     """
-    wide = x.permute(0, 3, 1, 2).to(torch.float32)
-    padded = torch.nn.functional.pad(wide, (window.left, window.right, window.top, window.bottom), value=-1.0)
+    low = -torch.inf if x.is_floating_point() else 0.0
+    wide = x.permute(0, 3, 1, 2).to(torch.float32).nan_to_num(nan=low, posinf=torch.inf, neginf=-torch.inf)
+    padded = torch.nn.functional.pad(wide, (window.left, window.right, window.top, window.bottom), value=low)
     strides, dilations = (window.stride_y, window.stride_x), (window.dilation_y, window.dilation_x)
     y = torch.nn.functional.max_pool2d(padded, (window.height, window.width), strides, 0, dilations)
-    return y.permute(0, 2, 3, 1).clamp(min=0.0).to(torch.uint8)
+    return y.permute(0, 2, 3, 1).to(x.dtype)
 
 
 def avg_pool(x: Tensor, scale: Tensor, zero_point: Tensor, window: Window) -> Tensor:

@@ -4,6 +4,7 @@ from .arguments import NotCapturable
 from .block import Block, Compiler, agree
 from .capture import Captured, capture
 from .lower import lower
+from .lower_images import lower_images
 from .program_call import ProgramCall, runs_natively
 from .structure import candidates, holds_int8, structure_key
 
@@ -18,6 +19,7 @@ __all__ = [
     "capture",
     "holds_int8",
     "lower",
+    "lower_images",
     "runs_natively",
     "structure_key",
 ]

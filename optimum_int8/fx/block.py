@@ -53,10 +53,15 @@ class Variant:
 
     graph: fx.GraphModule
     output: Key
+    image: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         self.is_tensor = self.output[0][0] == "tensor"
         self.whole = whole_program(self.graph) if self.is_tensor else None
+
+    def serves(self, tensors: list[Tensor]) -> bool:
+        """Whether the graph is one for images of this size."""
+        return self.image is None or self.image == tensors[0].shape[2:]
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         """Run a call."""
@@ -120,7 +125,9 @@ class Block:
         variant = self.variants.get(key, _UNKNOWN)
         if variant is _UNKNOWN:
             return self._first_call(key, tensors, args, kwargs)
-        return self.original(*args, **kwargs) if variant is None else variant(tensors)  # type: ignore[operator]
+        if variant is None or not variant.serves(tensors):  # type: ignore[attr-defined]
+            return self.original(*args, **kwargs)
+        return variant(tensors)  # type: ignore[operator]
 
     def _miss(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.misses[reason] = self.misses.get(reason, 0) + 1
@@ -173,14 +180,14 @@ class Block:
             known = self.compiler.captured.get(shared)
             if known is not None:
                 graph = known.bind(self.module)
-                if agree(graph(*tensors), results):
-                    return self._finish(graph, tensors, results, structure, False)
+                if known.image in (None, tensors[0].shape[2:]) and agree(graph(*tensors), results):
+                    return self._finish(graph, tensors, results, structure, False, known.image)
             captured = self._capture(key, tensors)
             graph = captured.bind(self.module)
             if captured.output != structure or not agree(graph(*tensors), results):
                 raise NotCapturable("the captured graph disagrees with the module at a second shape")
             self.compiler.captured[shared] = captured
-            return self._finish(graph, tensors, results, structure, True)
+            return self._finish(graph, tensors, results, structure, True, captured.image)
 
     def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
         self.compiler.capturing = threading.get_ident()
@@ -190,7 +197,13 @@ class Block:
             self.compiler.capturing = None
 
     def _finish(
-        self, graph: fx.GraphModule, tensors: list[Tensor], results: list[Tensor], output: Key, check: bool
+        self,
+        graph: fx.GraphModule,
+        tensors: list[Tensor],
+        results: list[Tensor],
+        output: Key,
+        check: bool,
+        image: tuple[int, ...] | None,
     ) -> Variant:
         everything = compute_padding.set(True)
         try:
@@ -202,7 +215,7 @@ class Block:
             compute_padding.reset(everything)
         if not agree(found, results, tolerance=0.02):
             raise NotCapturable("the compiled graph disagrees with the module")
-        return Variant(compiled, output)
+        return Variant(compiled, output, image)
 
     def _split(self, reason: str) -> None:
         """Give up this block for the smaller ones inside it."""

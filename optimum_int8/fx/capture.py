@@ -28,6 +28,7 @@ class Captured:
     graph: fx.Graph
     output: Key
     constants: dict[str, Any]  # tensors the graph made for itself
+    image: tuple[int, ...] | None = None  # height and width of the first tensor, where no other would do
 
     def bind(self, module: nn.Module) -> fx.GraphModule:
         """The graph on the tensors of `module`."""
@@ -52,7 +53,24 @@ def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: l
     Raises:
         NotCapturable: with the reason and, where there is one, the line of the model's source.
     """
-    example, shapes = _other_shapes(tensors)
+    image = tuple(tensors[0].shape[2:]) if tensors and _is_image(tensors[0]) else None
+    if image is None:
+        return _export(module, forward, key, *_other_shapes(tensors))
+    try:
+        return _export(module, forward, key, *_other_shapes(tensors, image))
+    except NotCapturable:  # it may be made for one size of image
+        captured = _export(module, forward, key, *_other_shapes(tensors))
+        captured.image = image
+        return captured
+
+
+def _export(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    key: Key,
+    example: list[Tensor],
+    shapes: list[dict[int, Any]],
+) -> Captured:
     outputs: list[Key] = []  # outside the wrapper: torch.export undoes what a forward writes to its module
     wrapper = _Call(module, forward, key, outputs)
     level = logging.getLogger("torch.export").level
@@ -84,11 +102,12 @@ class _Call(nn.Module):
         return tuple(results)
 
 
-def _other_shapes(tensors: list[Tensor]) -> tuple[list[Tensor], list[dict[int, Any]]]:
+def _other_shapes(tensors: list[Tensor], image: tuple[int, ...] = ()) -> tuple[list[Tensor], list[dict[int, Any]]]:
     """Examples at a larger batch and length, and the dynamic axes of each.
 
     Axis 0 is the batch; the length is axis 1 of the first tensor, and where its size turns up in axis 1 of integers and of 3-D
-    tensors or in the last two of 4-D ones. An axis of size 1 that is not the batch's or the length's broadcasts and stays 1.
+    tensors or in the last two of 4-D ones. With `image`, the height and width
+    of the first tensor, its last two axes grow too. An axis of size 1 that is not the batch's or the length's broadcasts and stays 1.
     """
     if not tensors:
         raise NotCapturable("the call has no tensor")
@@ -108,11 +127,17 @@ def _other_shapes(tensors: list[Tensor]) -> tuple[list[Tensor], list[dict[int, A
             size = tensor.shape[axis]
             if size == (batch if axis == 0 else length):
                 tensor = _grow(tensor, axis, new_batch if axis == 0 else new_length)
+            elif axis > 1 and image and 1 != size == image[axis - 2]:
+                tensor = _grow(tensor, axis, size + 32 * (axis - 1))  # strides divide the step
             if tensor.shape[axis] != 1:
                 sizes[axis] = torch.export.Dim.AUTO
         example.append(tensor)
         shapes.append(sizes)
     return example, shapes
+
+
+def _is_image(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_floating_point()
 
 
 def _axes(tensor: Tensor) -> tuple[int, ...]:

@@ -95,11 +95,12 @@ def conv_both(  # type: ignore[no-untyped-def]
 
 
 def max_pool(e: ImageEmission, x: Rows, window: Sequence[int]) -> Rows:
-    """uint8, on x's grid."""
+    """uint8 on x's grid, or float32, as x is."""
     w = Window(*window)
     e.size = w.output_size(*x.size)
-    out = e.new(x.columns, torch.uint8)
-    e.program.add("max_pool", [x.value], [out.value], columns=x.columns, window=program.window(w, *x.size))
+    out, shape = e.new(x.columns, x.dtype), program.window(w, *x.size)
+    shape.floats = x.dtype == torch.float32
+    e.program.add("max_pool", [x.value], [out.value], columns=x.columns, window=shape)
     return out
 
 

@@ -57,7 +57,7 @@ def _(
 
 @_fake("max_pool")
 def _(x: Tensor, window: Any) -> Tensor:
-    return _like(x, *_image(x, window, x.shape[-1]), dtype=torch.uint8)
+    return _like(x, *_image(x, window, x.shape[-1]), dtype=x.dtype)
 
 
 @_fake("avg_pool")

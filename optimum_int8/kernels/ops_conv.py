@@ -106,10 +106,11 @@ def conv_both(*args: object) -> tuple[Tensor, Tensor]:
 
 
 def max_pool(x: Tensor, window: Sequence[int]) -> Tensor:
-    """uint8 `[batch, height, width, channels]` to the largest of each window; see `numerics_conv.max_pool`."""
+    """uint8 or float32 `[batch, height, width, channels]` to the largest of each window; see `numerics_conv.max_pool`."""
     if not _native_image(x, window):
         return numerics_conv.max_pool(x, Window(*window))
     e = ImmediateImages(x.shape)
+    x = x.to(torch.float32) if x.is_floating_point() else x
     return e.run_images(emit_conv.max_pool(e, e.image(x), window))
 
 

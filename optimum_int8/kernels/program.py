@@ -51,6 +51,8 @@ class _Window(ctypes.Structure):
         ("dilation", _i32 * 2),
         ("depthwise", _i32),
         ("final", _i32),
+        ("floats", _i32),
+        ("reserved", _i32),
     ]
 
 

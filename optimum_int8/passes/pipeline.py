@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import QuantizationError
-from ..fx import agree, lower
+from ..fx import agree, lower, lower_images
 from ..kernels import library
+from .channels_last import channels_last
 from .drop_noops import drop_noops
+from .fold_batch_norm import fold_batch_norm
 from .fuse_activation import fuse_activation
 from .fuse_attention import fuse_attention
+from .fuse_conv import fuse_conv
 from .fuse_embedding import fuse_embedding
 from .fuse_norm import fuse_norm
 from .merge_projections import merge_projections
+from .quantize_in_conv import quantize_in_conv
 from .quantize_in_producer import quantize_in_producer
 from .share_quantization import share_quantization
 
@@ -31,13 +35,18 @@ class Pass(NamedTuple):
 
 PASSES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
+    Pass(fold_batch_norm, 0.02),  # before layouts: it stands between a convolution and its transpose
+    Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
     Pass(merge_projections),  # before activations are folded: only plain linears merge
     Pass(fuse_activation, 0.02),
+    Pass(fuse_conv, 0.02),
     Pass(fuse_embedding),  # before norms: they take the last sum
     Pass(fuse_norm, 0.02),
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
     Pass(quantize_in_producer),  # last rewrite: the producers have their final form
+    Pass(quantize_in_conv),
+    Pass(lower_images),  # before `lower`, which would take the quantizations at its ends
     Pass(lower),  # operators to programs
 )
 

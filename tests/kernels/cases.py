@@ -196,7 +196,7 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "conv": cases_conv.conv,
     "conv_quantized": cases_conv.conv_to_bytes,
     "conv_both": cases_conv.conv_to_bytes,
-    "max_pool": cases_conv.pools,
+    "max_pool": cases_conv.max_pools,
     "avg_pool": cases_conv.avg_pools,
 }
 

@@ -121,6 +121,18 @@ def _pool(window: Window, channels: int) -> tuple[Any, ...]:
     return torch.randint(0, 256, (2, 7, 9, channels), dtype=torch.uint8), list(window)
 
 
+def max_pools() -> Made:
+    yield from pools()
+    for name, make in pools():
+        yield f"{name}-floats", lambda m=make: (_floats(m()[0]), m()[1])
+
+
+def _floats(x: Tensor) -> Tensor:
+    y = (x.to(torch.float32) - 99.0) * 1e-3
+    y[0, 1, 2], y[-1, 0, 0] = float("nan"), -float("inf")
+    return y
+
+
 def avg_pools() -> Made:
     for name, make in pools():
         yield name, lambda m=make: (m()[0], *grid(), m()[1])

@@ -10,9 +10,12 @@ from optimum_int8 import QuantizationError
 from optimum_int8.fx import agree
 from optimum_int8.kernels import library
 from optimum_int8.passes import PASSES, pipeline
-from tests.passes.graphs import CASES, attention, feed_forward
+from tests.passes.graphs import CASES as GRAPHS
+from tests.passes.graphs import attention, feed_forward
+from tests.passes.images import IMAGE_CASES
 
 needs_library = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
+CASES = GRAPHS | IMAGE_CASES
 NAMES = [step.run.__name__ for step in PASSES]
 
 
@@ -57,11 +60,19 @@ def test_the_whole_pipeline_leaves_programs_that_serve_other_shapes(case: str) -
     unfused = fx.GraphModule(made.graph, copied)
     compiled = pipeline.no_grad_compile(made.graph, made.inputs, True)
     for batch, length in [(1, 1), (3, 4), (1, 33)]:
-        x = made.inputs[0]
-        x = torch.randn(batch, length, x.shape[-1]) if x.is_floating_point() else torch.randint(0, 9, (batch, length))
+        x = _another(made.inputs[0], batch, length)
         masks = [torch.ones(batch, 1, length, length, dtype=torch.bool).tril()] if len(made.inputs) > 1 else []
         with torch.no_grad():
             assert agree(compiled(x, *masks), list(unfused(x, *masks)), 0.02)
+
+
+def _another(x: torch.Tensor, batch: int, length: int) -> torch.Tensor:
+    if not x.is_floating_point():
+        return torch.randint(0, 9, (batch, length))
+    if x.dim() == 4:
+        return torch.randn(batch, x.shape[1], 4 + length, 11)
+    is_sequence = x.shape[1] == 12  # channels first
+    return torch.randn(batch, x.shape[1], length) if is_sequence else torch.randn(batch, length, x.shape[-1])
 
 
 def test_without_the_library_a_graph_stays_as_captured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ typedef struct oi8_value {
  * CONV       weight: of each group the panels of a linear, K over kernel rows, kernel columns, channels, or a float32 table of taps (window->depthwise);
  *            `groups`; `columns`: all output channels. input[0] uint8, input[1] scale and input[2] zero point of the image when dynamic, input[3] float32
  *            added after the activation -> output[0] float32, output[1] uint8, either may be absent. `parameter`: slope of a leaky ReLU.
- * MAX_POOL   input[0] uint8 -> output[0] uint8.
+ * MAX_POOL   input[0] -> output[0], both uint8 or (window->floats) float32.
  * AVG_POOL   input[0] uint8 on the grid input_scale[0], input_zero_point -> output[0] float32.
  * QUANTIZE_SAMPLE  input[0] float32 -> output[0] uint8 on a grid for the image, scale to output[1], zero point (int32) to output[2].
  */
@@ -73,7 +73,9 @@ typedef struct oi8_window {
   int32_t top, left; /* padding before the first row and column */
   int32_t dilation_y, dilation_x;
   int32_t depthwise;
-  int32_t final; /* activation after the addition */
+  int32_t final;  /* activation after the addition */
+  int32_t floats; /* MAX_POOL: of float32 */
+  int32_t reserved;
 } oi8_window;
 
 typedef struct oi8_instruction {

@@ -19,7 +19,20 @@ inline void for_window(const oi8_window &w, int64_t r, Body &&body) {
   }
 }
 
+inline void max_pool_floats(const oi8_instruction &o, const Context &ctx) {
+  const Range mine = ctx.share(int64_t(o.window->out_height) * o.window->out_width);
+  for (int64_t r = mine.begin; r < mine.end; r++) {
+    float *out = ctx.row<float>(o.output[0], r);
+    by_16(o.columns, [&](int c, auto count) {
+      F most = set(-__builtin_inff());
+      for_window(*o.window, r, [&](int64_t pixel) { most = max(load(ctx.row<float>(o.input[0], pixel) + c, count), most); });
+      store(out + c, most, count);
+    });
+  }
+}
+
 inline void max_pool(const oi8_instruction &o, const Context &ctx) {
+  if (o.window->floats) return max_pool_floats(o, ctx);
   const Range mine = ctx.share(int64_t(o.window->out_height) * o.window->out_width);
   for (int64_t r = mine.begin; r < mine.end; r++) {
     uint8_t *__restrict out = ctx.row<uint8_t>(o.output[0], r);

@@ -1,0 +1,149 @@
+"""Let what stands between convolutions work channels-last, as they do: their transposes meet and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+from ..numerics_conv import Window
+
+_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+_ELEMENTWISE = {
+    aten.relu.default: aten.relu.default,
+    aten.relu_.default: aten.relu.default,
+    aten.silu.default: aten.silu.default,
+    aten.silu_.default: aten.silu.default,
+    aten.hardswish.default: aten.hardswish.default,
+    aten.hardswish_.default: aten.hardswish.default,
+    aten.leaky_relu.default: aten.leaky_relu.default,
+    aten.leaky_relu_.default: aten.leaky_relu.default,
+    aten.gelu.default: aten.gelu.default,
+    aten.tanh.default: aten.tanh.default,
+    aten.add.Tensor: aten.add.Tensor,
+    aten.add_.Tensor: aten.add.Tensor,
+}
+_IN_PLACE = (
+    aten.relu_.default,
+    aten.silu_.default,
+    aten.hardswish_.default,
+    aten.leaky_relu_.default,
+    aten.add_.Tensor,
+)
+
+
+def channels_last(graph_module: fx.GraphModule) -> int:
+    """Needs: nothing. Leaves: elementwise operators and max pooling on `[batch, height, width, channels]`, and no transpose forth and back.
+    Preserves: bits."""
+    count = 0
+    for node in list(graph_module.graph.nodes):
+        if is_call(node, *_ELEMENTWISE):
+            count += _elementwise(graph_module, node)
+        elif is_call(node, aten.max_pool2d.default):
+            count += _max_pool(graph_module, node)
+        elif is_call(node, aten.permute.default, aten.unsqueeze.default):
+            count += _cancel(graph_module, node)
+    return count
+
+
+def _elementwise(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    inputs = [a for a in node.args if isinstance(a, fx.Node)]
+    if not any(_is_first(x) for x in inputs) or any(shape_of(x) != shape_of(node) for x in inputs):
+        return _below_squeeze(graph_module, node, inputs)
+    if is_call(node, *_IN_PLACE) and only_user(inputs[0]) is not node:
+        return 0
+    graph = graph_module.graph
+    with graph.inserting_before(node):
+        args = [_last(graph, a) if isinstance(a, fx.Node) else a for a in node.args]
+        new = graph.call_function(_ELEMENTWISE[node.target], tuple(args), dict(node.kwargs))  # type: ignore[index]
+        new.meta["val"] = args[0].meta["val"].new_empty(shape_of(args[0]), node.meta["val"].dtype)
+        _replace(graph, node, new)
+    return 1
+
+
+def _below_squeeze(graph_module: fx.GraphModule, node: fx.Node, inputs: list[fx.Node]) -> int:
+    """Over a sequence, the axis of height 1 is squeezed after each convolution: squeeze after the operator instead."""
+    source = inputs[0]
+    alone = len(inputs) == 1 and is_call(source, aten.squeeze.dim) and only_user(source) is node
+    if not alone or not _is_first(source.args[0]):
+        return 0
+    graph = graph_module.graph
+    with graph.inserting_before(node):
+        args = (source.args[0], *node.args[1:])
+        new = graph.call_function(_ELEMENTWISE[node.target], args, dict(node.kwargs))  # type: ignore[index]
+        new.meta["val"] = source.args[0].meta["val"]  # type: ignore[union-attr]
+        out = graph.call_function(aten.squeeze.dim, (new, source.args[1]))
+        out.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(out)
+    graph.erase_node(node)
+    graph.erase_node(source)
+    return 1 + _elementwise(graph_module, new)
+
+
+def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    x, kernel, stride, padding, dilation, ceil_mode = arguments(node)
+    if not _is_first(x) or ceil_mode:
+        return 0
+    sizes = [pair(v) for v in (kernel, stride or kernel, padding, dilation)]
+    (height, width), (stride_y, stride_x), (top, left), dilations = sizes
+    window = Window(height, width, stride_y, stride_x, top, left, top, left, *dilations)
+    with graph_module.graph.inserting_before(node):
+        new = add_call(graph_module, ours.max_pool.default, x.args[0], list(window))
+        shape = shape_of(node)
+        new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in _TO_LAST], node.meta["val"].dtype)
+        _replace(graph_module.graph, node, new)
+    return 1
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Height and width of an argument that torch takes as one or two numbers."""
+    numbers = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
+    return (numbers[0], numbers[-1])
+
+
+def _cancel(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    """A transpose back to where its input came from; the second of two equal transposes."""
+    source = node.args[0]
+    back = _is_last(node) and _is_first(source)
+    unsqueezed = is_call(node, aten.unsqueeze.default) and is_call(source, aten.squeeze.dim)
+    if back or (unsqueezed and node.args[1] == source.args[1]):  # type: ignore[union-attr]
+        node.replace_all_uses_with(source.args[0])  # type: ignore[union-attr, arg-type]
+        graph_module.graph.erase_node(node)
+        return 1
+    twin = next((u for u in source.users if u.target is node.target and u.args == node.args), node)  # type: ignore
+    if twin is node or not _is_last(node):
+        return 0
+    node.replace_all_uses_with(twin)
+    graph_module.graph.erase_node(node)
+    return 1
+
+
+def _is_first(node: Any) -> bool:
+    """Whether a node lays out channels-last values as torch does."""
+    return is_call(node, aten.permute.default) and list(node.args[1]) == _TO_FIRST
+
+
+def _is_last(node: Any) -> bool:
+    return is_call(node, aten.permute.default) and list(node.args[1]) == _TO_LAST
+
+
+def _last(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """The channels-last view of a node, which stands before the insertion point."""
+    if _is_first(node):
+        return node.args[0]  # type: ignore[return-value]
+    return _permute(graph, node, _TO_LAST)
+
+
+def _permute(graph: fx.Graph, node: fx.Node, order: list[int]) -> fx.Node:
+    new = graph.call_function(aten.permute.default, (node, order))
+    value = node.meta["val"]
+    new.meta["val"] = value.new_empty([value.shape[i] for i in order], value.dtype)
+    return new
+
+
+def _replace(graph: fx.Graph, node: fx.Node, new: fx.Node) -> None:
+    out = _permute(graph, new, _TO_FIRST)
+    out.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(out)
+    graph.erase_node(node)

@@ -1,0 +1,131 @@
+"""What each pass on convolutions takes, and what it must leave alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optimum_int8.fx import ProgramCall, agree
+from optimum_int8.kernels import library
+from optimum_int8.passes import pipeline
+from tests.passes.graphs import Case, aten, ours
+from tests.passes.images import batch_norm, bottleneck, conv, detector, image, sequence
+
+pytestmark = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
+
+BATCH_NORM = aten.batch_norm.default
+
+
+def compiled(made: Case) -> list[ProgramCall]:
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    with torch.no_grad():
+        assert agree(graph(*made.inputs), made.expected, 0.02)
+    return [m for m in graph.modules() if isinstance(m, ProgramCall)]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_batch_norm_becomes_scales_and_bias(affine: bool) -> None:
+    made = Case(lambda m, x: m.n(m.c(x)), image(), c=conv(8, 6, bias=False), n=batch_norm(6, affine))
+    made.before("fold_batch_norm")
+    assert made.apply("fold_batch_norm") == 1 and made.count(BATCH_NORM) == 0
+    torch.testing.assert_close(made.run()[0], made.expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_norm_stays_where_something_else_reads_the_convolution() -> None:
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = m.c(x)
+        return m.n(y), y
+
+    made = Case(forward, image(), c=conv(8, 6), n=batch_norm(6))
+    made.before("fold_batch_norm")
+    assert made.apply("fold_batch_norm") == 0 and made.count(BATCH_NORM) == 1
+
+
+def test_a_convolution_with_two_norms_keeps_both() -> None:
+    made = Case(lambda m, x: m.n(m.c(x)) + m.k(m.c(x)), image(), c=conv(8, 6), n=batch_norm(6), k=batch_norm(6, False))
+    made.before("fold_batch_norm")
+    assert made.apply("fold_batch_norm") == 2  # two calls of one module: two operators, each with constants of its own
+    torch.testing.assert_close(made.run()[0], made.expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_norm_that_measures_the_batch_stays() -> None:
+    made = Case(lambda m, x: F.batch_norm(m.c(x), None, None, training=True), image(), c=conv(8, 6))
+    made.before("fold_batch_norm")
+    assert made.apply("fold_batch_norm") == 0 and made.count(BATCH_NORM) == 1
+
+
+def test_what_is_changed_in_place_is_read_changed() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.c(x)
+        z = F.relu(y, inplace=True)
+        return m.d(z) + y
+
+    made = Case(forward, image(), c=conv(8, 8), d=conv(8, 8, 1))
+    compiled(made)  # checks the result
+
+
+@pytest.mark.parametrize("make", [bottleneck, detector, sequence])
+def test_a_block_is_one_program(make: Any) -> None:
+    made = make()
+    programs = compiled(made)
+    assert len(programs) == 1
+    left = {str(n.target) for n in made.graph.graph.nodes if n.op == "call_function"}
+    assert left <= {"aten.permute.default", "aten.squeeze.dim", "aten.unsqueeze.default", "aten.sym_size.int"}
+
+
+def test_values_stay_int8_between_convolutions() -> None:
+    made = bottleneck()
+    made.before("lower_images")
+    assert made.count(ours.quantize.default) == 1  # of the block's input, once for both readers
+    assert made.count(ours.conv_quantized.default) == 3
+    assert made.count(ours.conv_both.default) == 1  # the identity needs float32
+    assert made.count(ours.conv.default) == 2  # the shortcut, and the block's result
+
+
+def test_pooling_stays_int8() -> None:
+    made = detector()
+    made.before("lower_images")
+    assert [n.meta["val"].dtype for n in made.graph.graph.nodes if n.target is ours.max_pool.default] == [
+        torch.uint8,
+        torch.uint8,
+        torch.float32,  # the result
+    ]
+
+
+def test_a_pooled_value_with_two_readers_is_pooled_as_floats() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = F.max_pool2d(m.c(x), 2)
+        return m.d(y) + y
+
+    made = Case(forward, image(), c=conv(8, 8), d=conv(8, 8, 1))
+    assert len(compiled(made)) == 1
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.SiLU(), nn.LeakyReLU(0.2), nn.Hardswish(), nn.GELU(), nn.Tanh()])
+def test_activations_go_into_the_convolution(activation: nn.Module) -> None:
+    made = Case(lambda m, x: activation(m.c(x)), image(), c=conv(8, 6))
+    made.before("fuse_conv")
+    assert made.apply("fuse_conv") == 1
+    torch.testing.assert_close(made.run()[0], made.expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_two_slopes_do_not_share_a_convolution() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return F.leaky_relu(F.leaky_relu(m.c(x), 0.1) + x, 0.3)
+
+    made = Case(forward, image(), c=conv(8, 8))
+    compiled(made)
+    assert made.count(aten.leaky_relu.default) == 1
+
+
+def test_one_program_for_each_size_and_not_without_end() -> None:
+    made = detector()
+    (call,) = compiled(made)
+    with torch.no_grad():
+        for height in range(8, 30):
+            made.graph(torch.randn(1, 8, height, 9))
+    assert len(call.built) == 16
