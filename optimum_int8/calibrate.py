@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from .config import Int8Config
 from .errors import CalibrationError
 from .nn import ATTENTION, CONV, LINEAR, Sites
+from .nn.tokens import counting, mask_for
 from .observers import Observer, make_observer
 
 Range = tuple[float, float]
@@ -24,7 +25,6 @@ Range = tuple[float, float]
 _OBSERVING = "optimum_int8_observing"
 _ATTENTION_INPUTS = ("query", "key", "value")
 
-_token_masks: ContextVar[Sequence[Tensor]] = ContextVar("token_masks", default=())
 _attention_observers: ContextVar[Mapping[nn.Module, dict[str, Observer]]] = ContextVar("attention_observers")
 
 
@@ -74,13 +74,10 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, Mapping):
         _require_decoding_steps(model, batch)
         batch, masks = _with_masks(model, batch)
-    token = _token_masks.set(masks)
-    try:
+    with counting(masks):
         if isinstance(batch, Mapping):
             return model(**batch)
         return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-    finally:
-        _token_masks.reset(token)
 
 
 def generation_batches(
@@ -133,6 +130,17 @@ def _require_decoding_steps(model: nn.Module, batch: Mapping[str, Any]) -> None:
 
 def _with_masks(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Tensor]]:
     """The batch, and the masks of its tokens. A mask means the rows of its shape, so two masks must differ in shape."""
+    masks, decoded = token_masks(model, batch)
+    if len(masks) < 2 or masks[0].shape != masks[1].shape:
+        return batch, masks
+    keep = masks[1].shape[1] - 1  # the last step of this batch is given up
+    if torch.equal(*masks) or not keep:
+        return batch, masks[:1]
+    return {n: v[:, :keep] if n in decoded else v for n, v in batch.items()}, [masks[0], masks[1][:, :keep]]
+
+
+def token_masks(model: nn.Module, batch: Mapping[str, Any]) -> tuple[list[Tensor], list[str]]:
+    """The masks of a batch's tokens, True counts, of the encoder's (or only) side and the decoder's; and what the decoder reads."""
     sides: list[Any] = [batch.get("attention_mask")]
     decoded: list[str] = []
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
@@ -145,13 +153,7 @@ def _with_masks(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Mapping[str
             sides.append(
                 batch["labels"] != -100 if "labels" in decoded else torch.ones_like(batch["decoder_input_ids"])
             )
-    masks: list[Tensor] = [side.bool() for side in sides if _is_2d(side)]
-    if len(masks) < 2 or masks[0].shape != masks[1].shape:
-        return batch, masks
-    keep = masks[1].shape[1] - 1  # the last step of this batch is given up
-    if torch.equal(*masks) or not keep:
-        return batch, masks[:1]
-    return {n: v[:, :keep] if n in decoded else v for n, v in batch.items()}, [masks[0], masks[1][:, :keep]]
+    return [side.bool() for side in sides if _is_2d(side)], decoded
 
 
 def _is_2d(x: Any) -> bool:
@@ -199,7 +201,7 @@ def _hook(observer: Observer, seen: set[nn.Module]) -> Callable[[nn.Module, tupl
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.add(module)
         x = channels_last(module, inputs[0])
-        observer.observe(x, _mask_for(x.shape[:-1]))
+        observer.observe(x, mask_for(x.shape[:-1]))
 
     return observe
 
@@ -211,13 +213,8 @@ def channels_last(module: nn.Module, x: Tensor) -> Tensor:
 
 def counted_rows(x: Tensor) -> Tensor:
     """Of a tensor `[..., channels]` the rows `[n, channels]` that are no padding of the batch now in `run_batch`."""
-    mask = _mask_for(x.shape[:-1])
+    mask = mask_for(x.shape[:-1])
     return x.reshape(-1, x.shape[-1]) if mask is None else x[mask.to(x.device)]
-
-
-def _mask_for(rows: torch.Size) -> Tensor | None:
-    """The token mask, where these rows are the tokens of the batch."""
-    return next((mask for mask in _token_masks.get() if mask.shape == rows), None)
 
 
 def _observing_attention(
@@ -228,7 +225,7 @@ def _observing_attention(
         tracked.seen.add(module)  # type: ignore[attr-defined]
         for name, x in zip(_ATTENTION_INPUTS, (query, key, value), strict=True):
             rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
-            tracked[module][name].observe(rows, _mask_for(rows.shape[:-1]))
+            tracked[module][name].observe(rows, mask_for(rows.shape[:-1]))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

@@ -43,6 +43,8 @@ class Int8Config:
             or with the best one of each block; needs calibration data in the dynamic approach too.
         smooth_alpha: how much of the difficulty `smooth_quant="fixed"` moves, from 0 (none) to 1 (all).
         bias_correction: take the mean error that quantization makes on the calibration data out of the biases; static only.
+        activation_bits: levels of a static grid for activations, as a power of two: 8 (256 levels) or fewer, to study models
+            under stress. The kernels stay those of 8 bits, so fewer save nothing; attention probabilities keep 8.
         attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"float32"` leaves it to torch.
         quantize_embeddings: store `nn.Embedding` tables as INT8 rows.
         exclude: qualified names of modules that stay FP32, with all that is below them. Exact names, never patterns.
@@ -72,6 +74,7 @@ class Int8Config:
     smooth_quant: str = "off"
     smooth_alpha: float = 0.5
     bias_correction: bool = False
+    activation_bits: int = 8
     attention: str = "int8"
     quantize_embeddings: bool = True
     exclude: tuple[str, ...] = ()
@@ -83,18 +86,18 @@ class Int8Config:
     fuse: bool = True
 
     def __post_init__(self) -> None:
-        _check_choice("approach", self.approach, APPROACHES)
-        _check_choice("observer", self.observer, OBSERVERS)
-        _check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
-        _check_choice("weight_range", self.weight_range, WEIGHT_RANGES)
-        _check_choice("smooth_quant", self.smooth_quant, SMOOTHINGS)
-        _check_choice("attention", self.attention, ATTENTIONS)
-        _check_number("percentile", self.percentile, 50.0, 100.0)
-        _check_number("averaging_constant", self.averaging_constant, 1e-6, 1.0)
-        _check_number("smooth_alpha", self.smooth_alpha, 0.0, 1.0)
+        check_choice("approach", self.approach, APPROACHES)
+        check_choice("observer", self.observer, OBSERVERS)
+        check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
+        check_choice("weight_range", self.weight_range, WEIGHT_RANGES)
+        check_choice("smooth_quant", self.smooth_quant, SMOOTHINGS)
+        check_choice("attention", self.attention, ATTENTIONS)
+        check_number("percentile", self.percentile, 50.0, 100.0)
+        check_number("averaging_constant", self.averaging_constant, 1e-6, 1.0)
+        check_number("smooth_alpha", self.smooth_alpha, 0.0, 1.0)
         for name, low, high in (("accuracy_budget", 0.0, 1.0), ("timeout", 0.0, 1e9)):
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), low, high)
+                check_number(name, getattr(self, name), low, high)
         if type(self.max_trials) is not int or self.max_trials < 1:
             raise ConfigError(f"max_trials is {self.max_trials!r}; expected a whole number of at least 1")
         if (
@@ -103,6 +106,12 @@ class Int8Config:
             or self.histogram_bins & (self.histogram_bins - 1)
         ):
             raise ConfigError(f"histogram_bins is {self.histogram_bins!r}; expected a power of two from 512 to 65536")
+        if type(self.activation_bits) is not int or not 2 <= self.activation_bits <= 8:
+            raise ConfigError(f"activation_bits is {self.activation_bits!r}; expected a whole number from 2 to 8")
+        if self.activation_bits < 8 and self.approach == "dynamic":
+            raise ConfigError(
+                f'activation_bits={self.activation_bits} needs a static grid; use approach "static" or "qat"'
+            )
         for name in ("quantize_embeddings", "bias_correction", "fuse"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected true or false")
@@ -143,12 +152,14 @@ class Int8Config:
         return cls.from_dict(values)
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises `ConfigError` for a setting that is none of `choices`."""
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raises `ConfigError` for a setting that is no number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ConfigError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
 

@@ -38,25 +38,37 @@ _GELU = (
 # -- scales ------------------------------------------------------------------------------------------------------------------
 
 
-def choose_affine_qparams(minimum: float, maximum: float) -> tuple[float, int]:
-    """`(scale, zero_point)` of the uint8 grid that covers `[minimum, maximum]` and holds 0.0 exactly.
+def affine_max(bits: int = 8) -> int:
+    """Largest value on an unsigned grid of `2**bits` levels; half of it is the largest magnitude on a signed one."""
+    return 2**bits - 1
+
+
+def choose_affine_qparams(minimum: float, maximum: float, bits: int = 8) -> tuple[float, int]:
+    """`(scale, zero_point)` of the unsigned grid that covers `[minimum, maximum]` and holds 0.0 exactly.
 
     The range is widened to contain zero. A range of zero width gets the smallest scale, which maps 0.0 to the zero point.
     """
-    scale, zero_point = _affine_qparams(torch.tensor(float(minimum)), torch.tensor(float(maximum)))
+    scale, zero_point = affine_qparams(torch.tensor(float(minimum)), torch.tensor(float(maximum)), bits)
     return float(scale), int(zero_point)
 
 
-def _affine_qparams(minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = minimum.clamp(max=0.0), maximum.clamp(min=0.0)
-    scale = ((high - low) * reciprocal(torch.tensor(float(QMAX)))).clamp(min=_TINY)
-    zero_point = torch.round((0.0 - low) * reciprocal(scale)).clamp(QMIN, QMAX).to(torch.int32)
+def affine_qparams(minimum: Tensor, maximum: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """`choose_affine_qparams` of float32 tensors: a float32 scale and an int32 zero point of their shape."""
+    top = affine_max(bits)
+    low = minimum.clamp(max=0.0)
+    scale = ((maximum.clamp(min=0.0) - low) * reciprocal(torch.tensor(float(top)))).clamp(min=_TINY)
+    zero_point = torch.round((0.0 - low) * reciprocal(scale)).clamp(QMIN, top).to(torch.int32)
     return scale, zero_point
 
 
-def choose_symmetric_scale(absmax: float) -> float:
-    """Scale that maps `[-absmax, absmax]` to `[-127, 127]`."""
-    return float((torch.tensor(float(absmax)) / float(SIGNED_MAX)).clamp(min=_TINY))
+def choose_symmetric_scale(absmax: float, bits: int = 8) -> float:
+    """Scale that maps `[-absmax, absmax]` to `[-127, 127]`, or to what fewer bits leave of it."""
+    return float(symmetric_scale(torch.tensor(float(absmax)), bits))
+
+
+def symmetric_scale(absmax: Tensor, bits: int = 8) -> Tensor:
+    """`choose_symmetric_scale` of a float32 tensor."""
+    return (absmax / float(affine_max(bits) // 2)).clamp(min=_TINY)
 
 
 def reciprocal(scale: Tensor) -> Tensor:
@@ -93,13 +105,20 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns `(q, scale, zero_point)`: uint8 of x's shape, float32 and int32 of x's shape without the last axis.
     """
     x = x.to(torch.float32)
-    scale, zero_point = _affine_qparams(x.amin(-1), x.amax(-1))
+    scale, zero_point = affine_qparams(x.amin(-1), x.amax(-1))
     return quantize_affine(x, scale.unsqueeze(-1), zero_point.unsqueeze(-1)), scale, zero_point
 
 
 def symmetric_row_scale(x: Tensor) -> Tensor:
     """Scale of each row of the last axis that maps its largest magnitude to 127: float32, x's shape without the last axis."""
-    return (x.to(torch.float32).abs().amax(-1) / float(SIGNED_MAX)).clamp(min=_TINY)
+    return symmetric_scale(x.to(torch.float32).abs().amax(-1))
+
+
+def choose_weight_scale(weight: Tensor, per_channel: bool = True) -> Tensor:
+    """float32 `[rows]` scales of a `[rows, columns]` weight in [-127, 127]; per tensor, all rows carry the same scale."""
+    weight = weight.detach().to(torch.float32)
+    absmax = weight.abs().amax(1) if per_channel else weight.abs().amax().repeat(weight.shape[0])
+    return symmetric_scale(absmax)
 
 
 def quantize_weight(weight: Tensor, per_channel: bool = True, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -111,11 +130,9 @@ def quantize_weight(weight: Tensor, per_channel: bool = True, scale: Tensor | No
     Returns `(q, scale)`: int8 of weight's shape and float32 `[rows]`; per tensor, all rows carry the same scale.
     """
     weight = weight.detach().to(torch.float32)
-    if scale is None:
-        absmax = weight.abs().amax(1) if per_channel else weight.abs().amax().expand(weight.shape[0])
-        scale = (absmax / float(SIGNED_MAX)).clamp(min=_TINY)
+    scale = choose_weight_scale(weight, per_channel) if scale is None else scale
     q = torch.round(weight * reciprocal(scale).unsqueeze(1)).clamp(-SIGNED_MAX, SIGNED_MAX)
-    return q.to(torch.int8), scale.contiguous()
+    return q.to(torch.int8), scale
 
 
 # -- linear and embedding ----------------------------------------------------------------------------------------------------
@@ -214,12 +231,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {
-    "none": lambda x: x,
-    "relu": relu,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "silu": silu,
-    "tanh": tanh,
+    "none": lambda x: x, "relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "tanh": tanh,
 }  # fmt: skip
 
 
@@ -286,7 +298,7 @@ def attention(
     )
     q, k, v = (t.to(torch.float64) - SYMMETRIC_ZERO_POINT for t in (query, key, value))
     factor = (query_scale * torch.tensor(scaling, dtype=torch.float32)).unsqueeze(-1) * key_scale.unsqueeze(-2)
-    scores = _mask_scores((q @ k.transpose(-1, -2)).to(torch.float32) * factor, mask, causal)
+    scores = mask_scores((q @ k.transpose(-1, -2)).to(torch.float32) * factor, mask, causal)
     e = exp(scores - scores.amax(-1, keepdim=True))
     weights, top = (e, torch.ones(1)) if static else _weigh(e, value_scale)
     # a tensor divided by a tensor: a number divided by one would be a product with its reciprocal
@@ -305,13 +317,14 @@ def _per_row(scale: Tensor, groups: int) -> Tensor:
     return scale.reshape(1, 1, 1) if scale.dim() == 0 else scale.repeat_interleave(groups, 1)
 
 
-def _mask_scores(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def mask_scores(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Attention scores with `attention`'s mask on them."""
     if mask is not None and mask.dtype == torch.bool:
         scores = torch.where(mask, scores, _MASKED)
     elif mask is not None:
         scores = scores + mask.to(torch.float32).clamp(min=_MASKED)
     if causal:
         queries, keys = scores.shape[-2:]
-        visible = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-        scores = torch.where(visible, scores, _MASKED)
+        visible = torch.ones(queries, keys, dtype=torch.bool, device=scores.device).tril(keys - queries)
+        return torch.where(visible, scores, _MASKED)
     return scores

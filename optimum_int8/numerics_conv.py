@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .numerics import ACTIVATIONS, _affine_qparams, quantize_affine
+from .numerics import ACTIVATIONS, affine_qparams, quantize_affine
 
 MAX_TAPS = 518
 """Largest kernel (height by width) of a depthwise convolution: its sums stay exact in float32, 255 * 127 * 518 < 2**24."""
@@ -71,7 +71,7 @@ def quantize_samples(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     x = x.to(torch.float32)
     flat = x.flatten(1)
-    scale, zero_point = _affine_qparams(flat.amin(1), flat.amax(1))
+    scale, zero_point = affine_qparams(flat.amin(1), flat.amax(1))
     shape = (-1, *[1] * (x.dim() - 1))
     return quantize_affine(x, scale.view(shape), zero_point.view(shape)), scale, zero_point
 

@@ -55,15 +55,15 @@ class Prepared:
         """The INT8 module for the site `name`, made anew."""
         module, kind = self.model.get_submodule(name), self.sites.int8[name]
         if kind == ATTENTION:
-            return Int8Attention.from_ranges(self.ranges.get(name))
+            return Int8Attention.from_ranges(self.ranges.get(name), self.config.activation_bits)
         if kind == EMBEDDING:
             return Int8Embedding.from_float(module, self.per_channel)  # type: ignore[arg-type]
-        found = self.ranges.get(name, {}).get("input")
+        found, bits = self.ranges.get(name, {}).get("input"), self.config.activation_bits
         new: Int8Conv | Int8Linear
         if kind == CONV:
-            new = Int8Conv.from_float(module, found, self.per_channel)  # type: ignore[arg-type]
+            new = Int8Conv.from_float(module, found, self.per_channel, bits)  # type: ignore[arg-type]
         else:
-            new = Int8Linear.from_float(module, found, self.per_channel, self.weight_scales.get(name))
+            new = Int8Linear.from_float(module, found, self.per_channel, self.weight_scales.get(name), bits)
         if new.bias is not None and name in self.bias_errors:
             new.bias += self.bias_errors[name]
         return new

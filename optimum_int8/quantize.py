@@ -93,7 +93,7 @@ def prepare_copy(
         instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
     sites = find_sites(model, config)
-    _check_weights(model, sites)
+    check_weights(model, sites)
     target = model if inplace else copy.deepcopy(model)
     prepared = prepare(target, sites, config, calibration_data, progress)
     require_sites(model, sites)
@@ -126,8 +126,8 @@ def convert(prepared: Prepared) -> nn.Module:
     return activate(model, metadata)
 
 
-def _check_weights(model: nn.Module, sites: Sites) -> None:
-    """Before anything is changed: a weight that is not finite has no scale."""
+def check_weights(model: nn.Module, sites: Sites) -> None:
+    """Before anything is changed: a weight that is not finite has no scale. Raises `QuantizationError`."""
     for name in sites.of_kind(LINEAR, CONV, EMBEDDING):
         for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
             if not bool(torch.isfinite(parameter).all()):

@@ -60,19 +60,19 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
                 raise CheckpointError(
                     f"the checkpoint says that {name!r} is INT8, but {type(model).__name__} has no such module"
                 )
-            put(model, name, kind, _empty(module, name, kind, static))
+            put(model, name, kind, _empty(module, name, kind, static, config.activation_bits))
 
 
-def _empty(module: nn.Module, name: str, kind: str, static: bool) -> Int8Module:
+def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
     if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
         rows, columns = float_weight(module).shape
-        return Int8Linear(columns, rows, module.bias is not None, static)
+        return Int8Linear(columns, rows, module.bias is not None, static, activation_bits)
     if kind == CONV and isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        return Int8Conv.like(module, static)
+        return Int8Conv.like(module, static, activation_bits)
     if kind == EMBEDDING and isinstance(module, nn.Embedding):
         return Int8Embedding.like(module)
     if kind == ATTENTION and uses_attention_interface(module):
-        return Int8Attention(static)
+        return Int8Attention(static, activation_bits)
     raise CheckpointError(
         f"the checkpoint says that {name!r} is an INT8 {kind}, but the model has a {type(module).__name__} there"
     )

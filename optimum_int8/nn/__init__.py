@@ -1,4 +1,4 @@
-"""INT8 modules: the meaning of a quantized model, before anything is fused."""
+"""INT8 modules, and their fake-quantized twins for training: the meaning of a quantized model, before anything is fused."""
 
 from .attention import (
     CHILD,
@@ -11,6 +11,11 @@ from .attention import (
 from .base import Int8Module
 from .conv import Int8Conv, Int8Conv1d, Int8Conv2d
 from .embedding import Int8Embedding
+from .fake_attention import FAKE_CHILD, FAKE_IMPLEMENTATION, FakeQuantizedAttention
+from .fake_conv import FakeQuantizedConv1d, FakeQuantizedConv2d, fake_quantize_conv, unfake_conv
+from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unfake_embedding
+from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
+from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .linear import Int8Linear, float_weight
 from .sites import ATTENTION, CONV, EMBEDDING, LINEAR, Sites, find_sites, require_sites
 
@@ -19,8 +24,17 @@ __all__ = [
     "CHILD",
     "CONV",
     "EMBEDDING",
+    "FAKE_CHILD",
+    "FAKE_IMPLEMENTATION",
     "IMPLEMENTATION",
     "LINEAR",
+    "FakeQuantize",
+    "FakeQuantizedAttention",
+    "FakeQuantizedConv1D",
+    "FakeQuantizedConv1d",
+    "FakeQuantizedConv2d",
+    "FakeQuantizedEmbedding",
+    "FakeQuantizedLinear",
     "Int8Attention",
     "Int8Conv",
     "Int8Conv1d",
@@ -29,10 +43,17 @@ __all__ = [
     "Int8Linear",
     "Int8Module",
     "Sites",
+    "fake_quantize_conv",
+    "fake_quantize_embedding",
+    "fake_quantize_linear",
+    "fake_quantize_weight",
     "find_sites",
     "float_weight",
     "int8_attention_forward",
     "is_causal_call",
     "require_sites",
+    "unfake_conv",
+    "unfake_embedding",
+    "unfake_linear",
     "uses_attention_interface",
 ]

@@ -7,6 +7,7 @@ the core can find the grids of that module: its child `int8_attention`. A module
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,22 +30,27 @@ _UNSUPPORTED = ("softcap", "s_aux", "cache")  # of other models' attention: logi
 
 
 class Int8Attention(Int8Module):
-    """Grids of one attention core; stored when static: `query_scale`, `key_scale`, `value_scale`, float32 `[]`."""
+    """Grids of one attention core; stored when static: `query_scale`, `key_scale`, `value_scale`, float32 `[]`.
+
+    `activation_bits` below 8 clips queries, keys and values to as many levels; probabilities keep 256.
+    """
 
     query_scale: Tensor | None
     key_scale: Tensor | None
     value_scale: Tensor | None
 
-    def __init__(self, static: bool = True) -> None:
+    def __init__(self, static: bool = True, activation_bits: int = 8) -> None:
         super().__init__()
+        self.activation_bits = activation_bits
         self._grid_buffers(("query_scale", "key_scale", "value_scale"), static)
 
     @classmethod
-    def from_ranges(cls, ranges: dict[str, tuple[float, float]] | None) -> Int8Attention:
+    def from_ranges(cls, ranges: dict[str, tuple[float, float]] | None, activation_bits: int = 8) -> Int8Attention:
         """From the ranges of `query`, `key` and `value`; None makes it dynamic."""
-        new = cls(ranges is not None)
+        new = cls(ranges is not None, activation_bits)
         for name, (low, high) in (ranges or {}).items():
-            setattr(new, f"{name}_scale", torch.tensor(numerics.choose_symmetric_scale(max(abs(low), abs(high)))))
+            scale = numerics.choose_symmetric_scale(max(abs(low), abs(high)), activation_bits)
+            setattr(new, f"{name}_scale", torch.tensor(scale))
         return new
 
     def forward(
@@ -52,7 +58,13 @@ class Int8Attention(Int8Module):
     ) -> Tensor:
         """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
         scales = (self.query_scale, self.key_scale, self.value_scale)
+        if self.activation_bits < 8:
+            query, key, value = (self._clip(x, s) for x, s in zip((query, key, value), scales, strict=True))
         return torch.ops.optimum_int8.attention(query, key, value, *scales, mask, scaling, causal).to(query.dtype)
+
+    def _clip(self, x: Tensor, scale: Tensor) -> Tensor:
+        limit = scale * float(numerics.affine_max(self.activation_bits) // 2)
+        return x.clamp(-limit, limit)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -85,8 +97,7 @@ def int8_attention_forward(
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: INT8 where `module` has grids for it, torch's attention elsewhere."""
     core = module._modules.get(CHILD)
-    fits = key.shape[-1] == value.shape[-1] and not any(kwargs.get(name) is not None for name in _UNSUPPORTED)
-    if core is None or not fits or dropout:
+    if core is None or dropout or not fits_core(key, value, kwargs):
         return sdpa_attention_forward(
             module,
             query,
@@ -99,6 +110,26 @@ def int8_attention_forward(
             position_bias=position_bias,
             **kwargs,
         )
+    tensors = (query, key, value, attention_mask, position_bias)
+    return core(*core_arguments(module, *tensors, scaling, is_causal)), None
+
+
+def fits_core(key: Tensor, value: Tensor, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call is one that the core knows; all others are left to torch."""
+    return key.shape[-1] == value.shape[-1] and not any(kwargs.get(name) is not None for name in _UNSUPPORTED)
+
+
+def core_arguments(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None,
+    scaling: float | None,
+    is_causal: bool | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, bool]:
+    """The arguments of a core from those of the interface: query, key, value, mask, scaling, causal."""
     causal = is_causal_call(module, query, attention_mask, is_causal)
     if causal and key.shape[2] > query.shape[2]:
         # Without a mask, query 0 stands at key 0: what lies behind is the unused end of a static cache.
@@ -108,7 +139,7 @@ def int8_attention_forward(
         attention_mask = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
         causal = False
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return core(query, key, value, attention_mask, float(scaling), causal), None
+    return query, key, value, attention_mask, float(scaling), causal
 
 
 def register() -> None:

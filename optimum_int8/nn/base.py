@@ -8,16 +8,20 @@ import torch
 from torch import Tensor, nn
 
 
-class Int8Module(nn.Module):
-    """Base of the INT8 modules. `.to(dtype)`, `.half()` and the like move its tensors but never change their dtype: a scale in
-    half precision would be another scale."""
+class KeepDtype(nn.Module):
+    """`.to(dtype)`, `.half()` and the like move its tensors but never change their dtype: a scale in half precision would be
+    another scale."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Module:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KeepDtype:
         def keep_dtype(tensor: Tensor) -> Tensor:
             result = fn(tensor)
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
         return super()._apply(keep_dtype, recurse)  # type: ignore[return-value]
+
+
+class Int8Module(KeepDtype):
+    """Base of the INT8 modules."""
 
     def finish_loading(self) -> None:
         """Build what is not stored, once the stored tensors are in place."""

@@ -43,8 +43,10 @@ class Int8Conv(Int8Module):
         groups: int = 1,
         bias: bool = True,
         static: bool = True,
+        activation_bits: int = 8,
     ) -> None:
         super().__init__()
+        self.activation_bits = activation_bits
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.window = _window(kernel_size, stride, padding, dilation)
@@ -55,11 +57,13 @@ class Int8Conv(Int8Module):
         self._grid_buffers(("input_scale", "input_zero_point"), static)
 
     @classmethod
-    def like(cls, module: nn.Conv1d | nn.Conv2d, static: bool = True) -> Int8Conv:
+    def like(cls, module: nn.Conv1d | nn.Conv2d, static: bool = True, activation_bits: int = 8) -> Int8Conv:
         """One without values in the place of `module`."""
         made = Int8Conv1d if isinstance(module, nn.Conv1d) else Int8Conv2d
         geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-        return made(module.in_channels, module.out_channels, *geometry, module.bias is not None, static)
+        return made(
+            module.in_channels, module.out_channels, *geometry, module.bias is not None, static, activation_bits
+        )
 
     @classmethod
     def from_float(
@@ -67,15 +71,16 @@ class Int8Conv(Int8Module):
         module: nn.Conv1d | nn.Conv2d,
         input_range: tuple[float, float] | None = None,
         per_channel: bool = True,
+        activation_bits: int = 8,
     ) -> Int8Conv:
         """Quantize an `nn.Conv1d` or `nn.Conv2d`; `input_range` None makes it dynamic."""
-        new = cls.like(module, input_range is not None)
+        new = cls.like(module, input_range is not None, activation_bits)
         q, new.weight_scale = numerics.quantize_weight(module.weight.flatten(1), per_channel)
         new.weight = q.view(*module.weight.shape, 1)
         if module.bias is not None:
             new.bias = module.bias.detach().to(torch.float32).clone()
         if input_range is not None:
-            scale, zero_point = numerics.choose_affine_qparams(*input_range)
+            scale, zero_point = numerics.choose_affine_qparams(*input_range, activation_bits)
             new.input_scale = torch.tensor(scale)
             new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
         new.finish_loading()
@@ -102,6 +107,8 @@ class Int8Conv(Int8Module):
         else:
             scale, zero_point = self.input_scale, self.input_zero_point
             q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
+            if self.activation_bits < 8:  # see `Int8Linear`
+                q = q.clamp(max=numerics.affine_max(self.activation_bits))
         weight = self.packed, self.weight_sum, self.weight_scale, self.bias
         y = torch.ops.optimum_int8.conv(q, scale, zero_point, *weight, list(self.window), self.groups)
         y = y.permute(0, 3, 1, 2)

@@ -16,6 +16,8 @@ class Int8Linear(Int8Module):
     Stored: `weight` int8 `[out, in, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when static
     `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a grid per row. The weight is kept as the kernels'
     panels; reading `weight` unpacks it. The trailing axis makes a loader that does not know the format fail.
+
+    `activation_bits` below 8 leaves the input `2**activation_bits` of the 256 levels; what lies beyond is clipped.
     """
 
     panels: Tensor
@@ -25,9 +27,11 @@ class Int8Linear(Int8Module):
     input_scale: Tensor | None
     input_zero_point: Tensor | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, static: bool = True) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, static: bool = True, activation_bits: int = 8
+    ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features, self.out_features, self.activation_bits = in_features, out_features, activation_bits
         self.register_buffer("weight", torch.empty(out_features, in_features, 1, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.empty(out_features))
         self.register_buffer("bias", torch.empty(out_features) if bias else None)
@@ -41,16 +45,17 @@ class Int8Linear(Int8Module):
         input_range: tuple[float, float] | None = None,
         per_channel: bool = True,
         weight_scale: Tensor | None = None,
+        activation_bits: int = 8,
     ) -> Int8Linear:
         """Quantize an `nn.Linear` or a `Conv1D`; `input_range` None makes it dynamic, `weight_scale` None takes the largest weights."""
         weight, bias = float_weight(module), module.bias
-        new = cls(weight.shape[1], weight.shape[0], bias is not None, input_range is not None)
+        new = cls(weight.shape[1], weight.shape[0], bias is not None, input_range is not None, activation_bits)
         q, new.weight_scale = numerics.quantize_weight(weight, per_channel, weight_scale)
         new.weight = q.unsqueeze(-1)
         if bias is not None:
             new.bias = bias.detach().to(torch.float32).clone()
         if input_range is not None:
-            scale, zero_point = numerics.choose_affine_qparams(*input_range)
+            scale, zero_point = numerics.choose_affine_qparams(*input_range, activation_bits)
             new.input_scale = torch.tensor(scale)
             new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
         new.finish_loading()
@@ -75,6 +80,8 @@ class Int8Linear(Int8Module):
         else:
             scale, zero_point = self.input_scale, self.input_zero_point
             q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
+            if self.activation_bits < 8:
+                q = q.clamp(max=numerics.affine_max(self.activation_bits))
         y = torch.ops.optimum_int8.linear(
             q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, self.bias
         )

@@ -10,9 +10,6 @@ from .base import Observer
 from .histogram import Floats, Histogram
 from .search import Indices, best_ends
 
-AFFINE_LEVELS = 256
-MAGNITUDE_LEVELS = 128
-
 SMOOTHING = 1e-4
 """Count that stands for none in Q where P has some; the value MXNet's `_smooth_distribution` puts there."""
 
@@ -35,6 +32,7 @@ class EntropyObserver(Observer):
 
     Args:
         bins: number of histogram bins, a power of two, at least 512.
+        bits: the grid that the range is for has `2**bits` levels; what is said above is for 8.
 
     Example:
         >>> import torch
@@ -44,21 +42,28 @@ class EntropyObserver(Observer):
         True
     """
 
-    def __init__(self, symmetric: bool = False, *, bins: int = Int8Config.histogram_bins) -> None:
+    def __init__(
+        self,
+        symmetric: bool = False,
+        *,
+        bins: int = Int8Config.histogram_bins,
+        bits: int = Int8Config.activation_bits,
+    ) -> None:
         super().__init__(symmetric)
+        self.levels = 2 ** (bits - 1) if symmetric else 2**bits
         self.histogram = Histogram(bins)
 
     @classmethod
     def from_config(cls, config: Int8Config, symmetric: bool = False) -> EntropyObserver:
         """The observer with the settings that `config` has for it."""
-        return cls(symmetric, bins=config.histogram_bins)
+        return cls(symmetric, bins=config.histogram_bins, bits=config.activation_bits)
 
     def _update(self, values: Tensor, low: float, high: float) -> None:
         self.histogram.add(values, low, high)
 
     def _choose_range(self) -> tuple[float, float]:
         density = self.histogram.density(folded=self.symmetric)
-        levels = MAGNITUDE_LEVELS if self.symmetric else AFFINE_LEVELS
+        levels = self.levels
         lows, highs = density.lows(), density.highs()
         # Without the piece of exact zeros, and what is on the other side of a range with one sign, bins are even.
         one_sign = slice(0 if len(lows) > 1 else 1, None if len(highs) > 1 else -1)

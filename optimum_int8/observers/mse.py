@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from .. import numerics
 from ..config import Int8Config
 from .base import Observer
 from .histogram import Density, Floats, Histogram
@@ -18,13 +19,14 @@ class MSEObserver(Observer):
     - clipping: `(low - x)**2` below the range and `(x - high)**2` above it;
     - rounding to zero: `x**2` for `|x| < s / 2` (none for exact zeros, which every range represents);
     - rounding elsewhere in the range: `s**2 / 12` per value, the mean for a value anywhere between two levels.
-    s is `(high - low) / 255`, or `high / 127` when symmetric. The shift of less than s that makes the zero point a
+    s is `(high - low) / 255`, or `high / 127` when symmetric, with 8 bits. The shift of less than s that makes the zero point a
     whole number is left out. Ends are bin edges and the exact extremes: symmetric clips are all tried; the two ends of
     an affine range are searched together, from coarse to fine (`search.py`; this cost is smooth), in milliseconds.
     Independent of how the data is split into batches.
 
     Args:
         bins: number of histogram bins, a power of two.
+        bits: the grid that the range is for has `2**bits` levels.
 
     Example:
         >>> import torch
@@ -34,21 +36,28 @@ class MSEObserver(Observer):
         True
     """
 
-    def __init__(self, symmetric: bool = False, *, bins: int = Int8Config.histogram_bins) -> None:
+    def __init__(
+        self,
+        symmetric: bool = False,
+        *,
+        bins: int = Int8Config.histogram_bins,
+        bits: int = Int8Config.activation_bits,
+    ) -> None:
         super().__init__(symmetric)
+        self.bits = bits
         self.histogram = Histogram(bins)
 
     @classmethod
     def from_config(cls, config: Int8Config, symmetric: bool = False) -> MSEObserver:
         """The observer with the settings that `config` has for it."""
-        return cls(symmetric, bins=config.histogram_bins)
+        return cls(symmetric, bins=config.histogram_bins, bits=config.activation_bits)
 
     def _update(self, values: Tensor, low: float, high: float) -> None:
         self.histogram.add(values, low, high)
 
     def _choose_range(self) -> tuple[float, float]:
         density = self.histogram.density(folded=self.symmetric)
-        steps = 127 if self.symmetric else 255
+        steps = numerics.affine_max(self.bits) // 2 if self.symmetric else numerics.affine_max(self.bits)
         lows, highs = density.lows(), density.highs()
 
         def cost(low: Indices, high: Indices) -> Floats:

@@ -8,7 +8,7 @@ inline void quantize_row(const float *x, uint8_t *q, int n, const Grid &grid) {
   by_16(n, [&](int i, auto count) { store_bytes(q + i, grid(load(x + i, count)), count); });
 }
 
-// The grid of numerics._affine_qparams; writes scale and zero point.
+// The grid of numerics.affine_qparams; writes scale and zero point.
 inline Grid affine_grid(float bottom, float top, float *scale, int32_t *zero_point) {
   float s = (top - bottom) * (1.0f / 255.0f);
   s = s > 0x1p-126f ? s : 0x1p-126f;

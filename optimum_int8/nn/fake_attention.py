@@ -1,0 +1,96 @@
+"""The attention core as `Int8Attention` computes it, in float, for training; plugged in through the same interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .. import numerics
+from .attention import core_arguments, fits_core
+from .fake_quantize import FakeQuantize
+from .masks import int8_mask
+
+FAKE_IMPLEMENTATION = "optimum_int8_fake_quantized"
+"""Name in Transformers' attention interface."""
+
+FAKE_CHILD = "fake_quantized_attention"
+"""Name under which an attention module holds its `FakeQuantizedAttention`."""
+
+
+class FakeQuantizedAttention(nn.Module):
+    """One attention core on fake-quantized queries, keys, values and probabilities; see `numerics.attention`."""
+
+    def __init__(self, query: FakeQuantize, key: FakeQuantize, value: FakeQuantize) -> None:
+        super().__init__()
+        self.query, self.key, self.value = query, key, value
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        causal: bool,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        """float `[batch, heads, length, head]` to `[batch, length, heads, head]`."""
+        query, key, value = (
+            fake_quantize(x, x.transpose(1, 2).flatten(2) if fake_quantize.observing and self.training else None)
+            for fake_quantize, x in zip((self.query, self.key, self.value), (query, key, value), strict=True)
+        )
+        groups = query.shape[1] // key.shape[1]
+        if groups > 1:
+            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        scores = numerics.mask_scores((query @ key.transpose(-1, -2)).float() * scaling, mask, causal)
+        e = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+        p = functional.dropout(_Probabilities.apply(e), dropout, self.training)
+        return (p.to(value.dtype) @ value / e.sum(-1, keepdim=True)).to(value.dtype).transpose(1, 2)
+
+
+class _Probabilities(torch.autograd.Function):
+    """Values in [0, 1] on 256 levels; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, e: Tensor) -> Tensor:
+        return (e * float(numerics.QMAX)).round_().mul_(1.0 / numerics.QMAX)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def fake_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: fake-quantized where `int8_attention_forward` runs on INT8."""
+    core = module._modules.get(FAKE_CHILD)
+    if core is None or not fits_core(key, value, kwargs):
+        given = (module, query, key, value, attention_mask, dropout, scaling, is_causal)
+        return sdpa_attention_forward(*given, position_bias=position_bias, **kwargs)
+    tensors = (query, key, value, attention_mask, position_bias)
+    return core(*core_arguments(module, *tensors, scaling, is_causal), dropout), None
+
+
+def register() -> None:
+    """Make `FAKE_IMPLEMENTATION` known to Transformers."""
+    ALL_ATTENTION_FUNCTIONS.register(FAKE_IMPLEMENTATION, fake_attention_forward)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(FAKE_IMPLEMENTATION, int8_mask)
+
+
+register()
