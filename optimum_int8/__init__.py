@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         TokenClassificationQuantizer,
         TranslationQuantizer,
     )
+    from .training import Int8Trainer, QatSettings, convert_qat, prepare_qat
 
 __all__ = [
     "CalibrationError",
@@ -58,6 +59,7 @@ __all__ = [
     "DataError",
     "FeatureExtractionQuantizer",
     "Int8Config",
+    "Int8Trainer",
     "KernelError",
     "LanguageModelingQuantizer",
     "MultipleChoiceQuantizer",
@@ -73,6 +75,7 @@ __all__ = [
     "OptimizedModelForSequenceClassification",
     "OptimizedModelForTokenClassification",
     "OptimumInt8Error",
+    "QatSettings",
     "QuantizationError",
     "Quantizer",
     "QuestionAnsweringQuantizer",
@@ -81,7 +84,9 @@ __all__ = [
     "TokenClassificationQuantizer",
     "TranslationQuantizer",
     "__version__",
+    "convert_qat",
     "inspect",
+    "prepare_qat",
     "quantize",
     "tune",
 ]
@@ -89,6 +94,7 @@ __all__ = [
 # Imported at first use: they bring datasets and scikit-learn.
 _LAZY = {
     "FeatureExtractionQuantizer": "quantizers",
+    "Int8Trainer": "training",
     "LanguageModelingQuantizer": "quantizers",
     "MultipleChoiceQuantizer": "quantizers",
     "OptimizedModel": "hub",
@@ -102,12 +108,15 @@ _LAZY = {
     "OptimizedModelForSeq2SeqLM": "hub",
     "OptimizedModelForSequenceClassification": "hub",
     "OptimizedModelForTokenClassification": "hub",
+    "QatSettings": "training",
     "Quantizer": "quantizers",
     "QuestionAnsweringQuantizer": "quantizers",
     "SummarizationQuantizer": "quantizers",
     "TextClassificationQuantizer": "quantizers",
     "TokenClassificationQuantizer": "quantizers",
     "TranslationQuantizer": "quantizers",
+    "convert_qat": "training",
+    "prepare_qat": "training",
 }
 
 

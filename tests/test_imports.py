@@ -23,9 +23,9 @@ RANKS = {
 }
 """Rank of each direct child of the package. A file imports its own child and lower ranks."""
 
-ORDERED = ("observers", "nn", "fx")
+ORDERED = (("observers", "nn", "fx"), ("hub", "training"))
 """Folders of equal rank that may import in one direction, a later one from an earlier one: capturing a graph has to know
-what an INT8 module is. All others of equal rank know nothing of each other."""
+what an INT8 module is, and a trainer saves what it trained. All others of equal rank know nothing of each other."""
 
 RANK_4 = {"quantize", "calibrate", "prepare", "remedies", "restore", "tune"}
 SINGLE_FILES = {"_version", "errors", "loss", "numerics", "numerics_conv", "config"} | RANK_4
@@ -77,8 +77,9 @@ def upward_imports(source: str, file: Path) -> list[str]:
 
 def may_import_sibling(own: str, child: str) -> bool:
     """Whether `own` may import `child`, which has the same rank."""
-    if {own, child} <= set(ORDERED):
-        return ORDERED.index(child) < ORDERED.index(own)
+    for folders in ORDERED:
+        if {own, child} <= set(folders):
+            return folders.index(child) < folders.index(own)
     return {own, child} <= SINGLE_FILES
 
 
@@ -119,6 +120,7 @@ def test_small(file: Path) -> None:
         ("optimum_int8/observers/base.py", "from ..nn import Int8Linear"),
         ("optimum_int8/hub/card.py", "from ..evaluation.report import EvaluationReport"),
         ("optimum_int8/restore.py", "from .hub.plugin import attach"),
+        ("optimum_int8/hub/save.py", "from ..training import Int8Trainer"),
         ("optimum_int8/fx/capture.py", "def f():\n    from optimum_int8.cli.main import main"),
         ("optimum_int8/quantize.py", "from . import quantizers"),
         ("optimum_int8/hub/plugin.py", "from optimum_int8 import OptimizedModel"),

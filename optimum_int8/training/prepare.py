@@ -1,0 +1,196 @@
+"""`prepare_qat` and `convert_qat`: a float model to one on fake quantization, and that one to INT8."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+
+from ..config import Int8Config
+from ..errors import ConfigError, QuantizationError
+from ..nn import (
+    ATTENTION,
+    CONV,
+    EMBEDDING,
+    FAKE_CHILD,
+    FAKE_IMPLEMENTATION,
+    LINEAR,
+    FakeQuantize,
+    FakeQuantizedAttention,
+    Int8Module,
+    Sites,
+    fake_quantize_conv,
+    fake_quantize_embedding,
+    fake_quantize_linear,
+    unfake_conv,
+    unfake_embedding,
+    unfake_linear,
+)
+from ..prepare import Prepared
+from ..quantize import check_weights, convert, prepare_copy
+
+STATE = "_int8_qat"
+
+
+@dataclass(frozen=True)
+class QatState:
+    """What a prepared model was prepared with."""
+
+    config: Int8Config
+    sites: Sites
+    notes: dict[str, Any]
+    attention: str | None
+    """The attention implementation of the float model."""
+
+
+@dataclass
+class Trained(Prepared):
+    """A float model with the grids that its training ended with: site to input to fake quantizer."""
+
+    grids: dict[str, dict[str, FakeQuantize]] = field(default_factory=dict)
+
+    def twin(self, name: str) -> Int8Module:
+        """The INT8 module for the site `name`, on the trained grids."""
+        new = super().twin(name)
+        for key, grid in self.grids.get(name, {}).items():
+            new.get_buffer(f"{key}_scale").copy_(grid.current_scale().detach())
+            if key == "input":
+                new.get_buffer("input_zero_point").copy_(grid.zero_point)
+        return new
+
+
+def prepare_qat(
+    model: nn.Module,
+    config: Int8Config | None = None,
+    calibration_data: Iterable[Any] = (),
+    *,
+    learnable: bool = True,
+    inplace: bool = False,
+    progress: bool = True,
+) -> nn.Module:
+    """Calibrate a float model and put fake quantization at exactly the places that inference quantizes.
+
+    The model keeps its class, its modules keep theirs (as subclasses), and its parameters stay what is trained and saved. Ranges are
+    saved beside them, as `<module>.input_fake_quantize.*` and `<module>.fake_quantized_attention.*`.
+
+    Args:
+        config: what and how, with `approach="qat"`; the default is that.
+        calibration_data: batches as `quantize` takes them; training starts from the ranges of static quantization.
+        learnable: train activation scales, instead of following the extremes that each step shows.
+        inplace: prepare `model` itself instead of a copy.
+
+    Raises:
+        ConfigError: another approach, or settings that do not go with training.
+        QuantizationError: a model that is prepared or INT8 already; nothing to quantize.
+        CalibrationError: no calibration data, or values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> model = prepare_qat(torch.nn.Sequential(torch.nn.Linear(64, 8)), calibration_data=[torch.randn(4, 64)])
+        >>> model(torch.randn(2, 64)).sum().backward()
+        >>> int8 = convert_qat(model)
+    """
+    config = config or Int8Config(approach="qat")
+    if config.approach != "qat":
+        raise ConfigError(f'the approach is {config.approach!r}; expected "qat" to train with fake quantization')
+    if config.bias_correction or config.weight_range != "absmax":
+        raise ConfigError(
+            "bias_correction and weight_range mend a model that is not trained; leave them out for training"
+        )
+    if is_prepared(model):
+        raise QuantizationError(f"this {type(model).__name__} is prepared for training already; give the FP32 model")
+    prepared = prepare_copy(model, config, calibration_data, inplace=inplace, progress=progress)
+    target, sites = prepared.model, prepared.sites
+    _insert(prepared, learnable)
+    implementation = None
+    if isinstance(target, PreTrainedModel) and sites.of_kind(ATTENTION):
+        implementation = target.config._attn_implementation
+        target.set_attn_implementation(FAKE_IMPLEMENTATION)
+    setattr(target, STATE, QatState(config, sites, prepared.notes, implementation))
+    return target
+
+
+def _insert(prepared: Prepared, learnable: bool) -> None:
+    model, sites, ranges = prepared.model, prepared.sites, prepared.ranges
+    per_channel, bits = prepared.per_channel, prepared.config.activation_bits
+    for name in sites.of_kind(EMBEDDING):
+        fake_quantize_embedding(model.get_submodule(name), per_channel)  # type: ignore[arg-type]
+    for name in sites.of_kind(LINEAR, CONV):
+        module = model.get_submodule(name)
+        grid = FakeQuantize(ranges[name]["input"], False, bits, learnable)
+        insert = fake_quantize_linear if sites.int8[name] == LINEAR else fake_quantize_conv
+        insert(module, grid.to(module.weight.device), per_channel)  # type: ignore[arg-type]
+    for name in sites.of_kind(ATTENTION):
+        attention = model.get_submodule(name)
+        grids = {key: FakeQuantize(range, True, bits, learnable) for key, range in ranges[name].items()}
+        core = FakeQuantizedAttention(**grids).train(attention.training)
+        attention.add_module(FAKE_CHILD, core.to(next(model.parameters()).device))
+
+
+def is_prepared(model: nn.Module) -> bool:
+    """Whether `prepare_qat` made this model."""
+    return hasattr(model, STATE)
+
+
+def qat_state(model: nn.Module) -> QatState:
+    """What the model was prepared with. Raises `QuantizationError` when it was not."""
+    if not is_prepared(model):
+        raise QuantizationError(f"this {type(model).__name__} holds no fake quantization; call prepare_qat(...) first")
+    return getattr(model, STATE)
+
+
+def remove_fake_quantize(model: nn.Module) -> nn.Module:
+    """Undo `prepare_qat`, in place: the float model with the weights it has now."""
+    state = qat_state(model)
+    for name in state.sites.of_kind(EMBEDDING):
+        unfake_embedding(model.get_submodule(name))  # type: ignore[arg-type]
+    for name in state.sites.of_kind(LINEAR):
+        unfake_linear(model.get_submodule(name))  # type: ignore[arg-type]
+    for name in state.sites.of_kind(CONV):
+        unfake_conv(model.get_submodule(name))  # type: ignore[arg-type]
+    for name in state.sites.of_kind(ATTENTION):
+        del model.get_submodule(name)._modules[FAKE_CHILD]
+    if state.attention is not None:
+        model.set_attn_implementation(state.attention)  # type: ignore[operator]
+    delattr(model, STATE)
+    return model
+
+
+def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    """The INT8 model of a trained one: each module computes what its fake-quantized twin did, up to float rounding.
+
+    Args:
+        model: from `prepare_qat`, trained.
+        inplace: convert `model` itself instead of a copy.
+
+    Raises:
+        QuantizationError: not a prepared model, or weights that are not finite: the training diverged.
+    """
+    state = qat_state(model)
+    check_weights(model, state.sites)
+    target = model if inplace else _copy(model)
+    grids = {name: _grids(target, name, kind) for name, kind in state.sites.int8.items() if kind != EMBEDDING}
+    ranges = {name: dict.fromkeys(grid, (-1.0, 1.0)) for name, grid in grids.items()}  # static; `Trained` has the grids
+    remove_fake_quantize(target)
+    trained = Trained(target.eval(), state.config, state.sites, ranges, notes=state.notes, grids=grids)
+    return convert(trained).requires_grad_(False)
+
+
+def _grids(model: nn.Module, name: str, kind: str) -> dict[str, FakeQuantize]:
+    """Input name to fake quantizer, as `collect_ranges` names inputs."""
+    module = model.get_submodule(name)
+    if kind == ATTENTION:
+        return dict(module.get_submodule(FAKE_CHILD).named_children())  # type: ignore[arg-type]
+    return {"input": module.input_fake_quantize}  # type: ignore[dict-item]
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, without the wrapper for mixed precision that accelerate puts on the original's `forward`."""
+    target = copy.deepcopy(model)
+    if target.__dict__.pop("_original_forward", None) is not None:
+        target.__dict__.pop("forward", None)
+    return target.cpu()
