@@ -27,6 +27,7 @@ from . import loading
 from .batching import Features, feature_length, length_batches
 from .provenance import DataSource, complete_data
 from .task import Task
+from .training import train_int8
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,10 @@ class Quantizer(Task):
         calibration_dataset: Data | Iterable[Any] | None = None,
         save_directory: str | Path | None = None,
         batch_size: int = 8,
+        *,
+        train_dataset: Data | None = None,
+        training_args: Any = None,
+        qat_settings: Any = None,
     ) -> PreTrainedModel:
         """Make `int8_model` from `model`, which stays as it is.
 
@@ -144,8 +149,12 @@ class Quantizer(Task):
                 `get_calibration_dataset` takes (128 examples are drawn), or an iterable of ready batches.
             save_directory: where to save the INT8 model with its tokenizer; None saves nothing.
             batch_size: examples per calibration batch.
+            train_dataset: for "qat": labelled examples, as `evaluate` takes them; ranges start from them if there are no others.
+            training_args: `TrainingArguments`, or a mapping of some; None takes `quantizers.training.DEFAULTS`.
+            qat_settings: `training.QatSettings`: ranges, freezing, distillation.
 
         Raises:
+            ConfigError: "qat" without `train_dataset`, or without accelerate.
             CalibrationError: no calibration data for a static model, or none of it usable.
             DataError: the dataset is empty or lacks a column.
             QuantizationError: the model has nothing to quantize.
@@ -156,7 +165,10 @@ class Quantizer(Task):
         config = config or Int8Config()
         batches: Iterable[Any] | None = None
         self._batches_from = None
-        if config.approach != "dynamic":
+        trained = config.approach == "qat"
+        if trained and train_dataset is None:
+            raise ConfigError('the approach "qat" trains; pass train_dataset=... with labels, or use approach="static"')
+        if config.approach != "dynamic" and not (trained and calibration_dataset is None):
             if calibration_dataset is None:
                 raise CalibrationError(
                     f"the approach {config.approach!r} needs data to measure ranges on; pass calibration_dataset=... "
@@ -165,7 +177,10 @@ class Quantizer(Task):
             batches = self.calibration_batches(calibration_dataset, batch_size)
         elif calibration_dataset is not None:
             logger.info("the dynamic approach measures ranges at run time; the calibration dataset is not used")
-        self.int8_model = quantize(self.model, config, batches)
+        if trained:
+            self.int8_model = train_int8(self, config, train_dataset, batches, training_args, qat_settings)
+        else:
+            self.int8_model = quantize(self.model, config, batches)
         self.checkpoint = self.report = None
         self._calibrated_on, self._evaluated_on = self._batches_from, None
         if save_directory is not None:

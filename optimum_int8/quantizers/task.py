@@ -59,6 +59,12 @@ class Task:
             return [{name: row[name] for name in ready} for row in dataset]
         return self.tokenize([texts(dataset, name) for name in text_columns(dataset, self.text_column)])
 
+    def training_features(self, dataset: datasets.Dataset) -> list[Features]:
+        """Model inputs of every example with what is right, to train on: the dataset's own columns, unless a task knows better."""
+        from .training import ready_examples
+
+        return ready_examples(self, dataset)
+
     def tokenize(self, columns: Sequence[Sequence[str]]) -> list[Features]:
         """Token lists of single texts (one column) or of pairs (two columns), not padded, cut to `max_length`."""
         return tokenize(self.require_tokenizer(), columns, self.max_length, self.model.config)

@@ -11,7 +11,7 @@ import torch
 from ..errors import ConfigError, DataError
 from ..evaluation.columns import class_labels, label_column, score_labels
 from .base import Quantizer
-from .batching import run_batches
+from .batching import Features, run_batches
 
 
 class TextClassificationQuantizer(Quantizer):
@@ -49,6 +49,11 @@ class TextClassificationQuantizer(Quantizer):
         if self.is_regression:
             return score_labels(dataset, column)
         return class_labels(dataset, column, self.model.config.id2label)
+
+    def training_features(self, dataset: datasets.Dataset) -> list[Features]:
+        """Token lists with `labels`: class numbers, or scores."""
+        pairs = zip(self.preprocess(dataset), self.references(dataset), strict=True)
+        return [{**features, "labels": label} for features, label in pairs]
 
     def postprocess(self, outputs: Any) -> Sequence[Any]:
         """Class numbers or scores of one batch, from logits `[batch, labels]`."""

@@ -13,6 +13,7 @@ from ..evaluation.tags import tag_column, tag_lists, word_column, word_lists
 from .base import Quantizer
 from .batching import Batch, Features, run_batches, without
 from .inputs import model_input_columns, tokenize_words
+from .training import IGNORED
 
 
 class TokenClassificationQuantizer(Quantizer):
@@ -54,6 +55,14 @@ class TokenClassificationQuantizer(Quantizer):
         words = word_lists(dataset, word_column(dataset, self._word_column()))
         return tag_lists(dataset, tag_column(dataset, self.label_column), words, self.model.config.id2label)
 
+    def training_features(self, dataset: datasets.Dataset) -> list[Features]:
+        """Token lists with `labels`: the number of its word's tag for the first token of each word, -100 elsewhere."""
+        if model_input_columns(self.model, dataset):
+            return super().training_features(dataset)
+        numbers = {name: number for number, name in self.model.config.id2label.items()}
+        pairs = zip(self.preprocess(dataset), self.references(dataset), strict=True)
+        return [{**example, "labels": self._token_labels(example, tags, numbers)} for example, tags in pairs]
+
     def predictions(
         self, model: PreTrainedModel, features: Sequence[Features], batch_size: int, description: str
     ) -> list[Any]:
@@ -88,6 +97,11 @@ class TokenClassificationQuantizer(Quantizer):
         if self.text_column is None or isinstance(self.text_column, str):
             return self.text_column
         raise ConfigError(f"text_column is {self.text_column!r}; expected the name of one column of word lists")
+
+    def _token_labels(self, example: Features, tags: Sequence[str], numbers: dict[str, int]) -> list[int]:
+        words = example["words"]
+        first = [word is not None and word not in words[:i] for i, word in enumerate(words)]
+        return [numbers[tags[word]] if new else IGNORED for word, new in zip(words, first, strict=True)]
 
     def _word_tags(self, example: Features, row: Sequence[int]) -> list[str]:
         names = self.model.config.id2label
