@@ -122,6 +122,11 @@ inline Ints cvtepi8_epi32(__m128i a) {
   storeu(bytes, a);
   return make<I32>([&](int i) { return bytes[i]; });
 }
+inline Ints cvtepu8_epi32(__m128i a) {
+  uint8_t bytes[16];
+  storeu(bytes, a);
+  return make<I32>([&](int i) { return bytes[i]; });
+}
 inline __m128i cvtepi32_epi8(Ints a) {
   uint8_t bytes[16];
   for (int i = 0; i < 16; i++) bytes[i] = static_cast<uint8_t>(I32(a).at[i]);
@@ -211,6 +216,7 @@ inline void tile_dpbusd(int c, int a, int b) {
 #define _mm512_cvtepi32_ps emulation::cvtepi32_ps
 #define _mm512_cvtps_epi32 emulation::cvtps_epi32
 #define _mm512_cvtepi8_epi32 emulation::cvtepi8_epi32
+#define _mm512_cvtepu8_epi32 emulation::cvtepu8_epi32
 #define _mm512_cvtepi32_epi8 emulation::cvtepi32_epi8
 #define _mm512_mask_cvtepi32_storeu_epi8 emulation::mask_cvtepi32_storeu_epi8
 #define _mm_test_epi8_mask emulation::test_epi8_mask
