@@ -50,7 +50,8 @@ def fetch(
         check_revision(revision)
     access: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     try:
-        resolved = huggingface_hub.HfApi().resolve_revision(repo_id, revision=revision, **access)
+        api = huggingface_hub.HfApi()
+        resolved = retry(lambda: api.resolve_revision(repo_id, revision=revision, **access), f"asking for {repo_id}")
         commit = resolved.resolved
         if not _COMMIT.fullmatch(commit):
             raise CheckpointError(f"the Hub names the commit {commit!r} of {repo_id!r}; expected 40 hexadecimal digits")

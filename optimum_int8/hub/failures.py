@@ -30,7 +30,11 @@ Result = TypeVar("Result")
 RETRY_DELAYS_S = (1.0, 2.0, 4.0)
 """Waiting times between attempts, in seconds; their number is the number of retries."""
 
-TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+RETRY_WINDOW_S = 20.0
+"""No new attempt after this time. The client repeats some requests itself, for 23 s: four times that is too long to wait."""
+
+TRANSIENT_STATUS = (408, 409, 412, 429, 500, 502, 503, 504)
+"""Answers after which the same attempt may succeed; 409 and 412 when somebody else's commit came between."""
 
 CLIENT_ERRORS = (
     httpx2.HTTPError,
@@ -63,20 +67,25 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later: an overloaded server, a cut connection."""
+    """Whether the same request may succeed soon: an overloaded server, a cut connection; not a network that is down."""
     status = status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
-    return any(isinstance(cause, httpx2.TransportError) for cause in causes(error))
+    chain = list(causes(error))
+    if any(isinstance(cause, httpx2.ConnectError | ConnectionRefusedError) for cause in chain):
+        return False
+    # The Xet part of the client, written in Rust, raises the built-in ones.
+    return any(isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError) for cause in chain)
 
 
 def retry(action: Callable[[], Result], what: str) -> Result:
     """Run `action`, again after a transient failure. The last failure is raised as it came."""
+    start = time.monotonic()
     for delay in RETRY_DELAYS_S:
         try:
             return action()
         except CLIENT_ERRORS as error:
-            if not is_transient(error):
+            if not is_transient(error) or time.monotonic() - start > RETRY_WINDOW_S:
                 raise
             logger.warning("%s failed (%s); trying again in %g s", what, _first_line(error), delay)
             time.sleep(delay)
@@ -108,14 +117,20 @@ def explain(error: BaseException, what: str, name: str) -> CheckpointError:
         found = (
             f"the token has no right to do this in {name!r} (403); use one that has, or create_pr=True to propose it"
         )
+    elif status in (409, 412):
+        found = f"somebody else keeps changing {name!r} ({status}); try again"
     elif status == 404 or (status is not None and any_is(EntryNotFoundError) and not any_is(LocalEntryNotFoundError)):
         found = f"a file is missing from {name!r} on the Hub (404)"
     elif status is not None:
         found = f"the Hub answered {status}: {_first_line(error)}; try again later"
     elif any_is(FileMetadataError):
         found = f"the server's answers are not those of a Hub ({_first_line(chain[-1])}); check HF_ENDPOINT"
-    elif any_is(httpx2.TransportError):
-        found = "the Hub could not be reached and the cache does not hold it; check the network or HF_ENDPOINT"
+    elif any_is(httpx2.TransportError, ConnectionError, TimeoutError):
+        also = " and the cache does not hold it" if what == "download" else ""
+        broken = next(
+            cause for cause in chain if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError)
+        )
+        found = f"the Hub could not be reached{also} ({_first_line(broken)}); check the network or HF_ENDPOINT"
     elif any_is(LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionResolutionError):
         found = "it is not in the local cache and downloads are switched off; drop local_files_only or HF_HUB_OFFLINE"
     else:

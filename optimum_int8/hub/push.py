@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from .failures import CLIENT_ERRORS, explain, retry
 from .integrity import git_sha1, sha256
 from .save import WEIGHTS_PATTERN, save_pretrained
 
+logger = logging.getLogger(__name__)
+
 PUSHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
 """What a checkpoint consists of. Nothing pickled: `training_args.bin` may hold a token, and loading it runs code."""
 
@@ -32,12 +35,16 @@ _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a checkpoint went: the commit, its address, and the pull request's address if there is one."""
+    """Where a checkpoint went: the commit, its address, and the pull request's address if there is one.
+
+    `changed` is False when the repository, or an open pull request, held the same files already.
+    """
 
     repo_id: str
     commit: str
     url: str
     pull_request: str | None = None
+    changed: bool = True
 
 
 def push_to_hub(
@@ -122,7 +129,8 @@ def push_folder(
         retry(lambda: api.create_repo(name, private=private, exist_ok=True), f"creating {name}")
         if revision not in (None, "main") and not str(revision).startswith("refs/pr/"):
             retry(lambda: api.create_branch(name, branch=str(revision), exist_ok=True), f"creating branch {revision}")
-        return retry(lambda: _commit(api, name, files, message, revision, create_pr), f"pushing to {name}")
+        pushed = retry(lambda: _commit(api, name, files, message, revision, create_pr), f"pushing to {name}")
+        return _without_twin(api, pushed, files, message) if pushed.changed and pushed.pull_request else pushed
     except CLIENT_ERRORS as error:
         if isinstance(error, CheckpointError):
             raise
@@ -146,27 +154,46 @@ def complete_info(info: CardInfo, source: str, token: str | bool | None) -> Card
 def _commit(
     api: HfApi, name: str, files: dict[str, Path | bytes], message: str, revision: str | None, create_pr: bool
 ) -> Pushed:
-    """One attempt. Its operations are made anew, so that a repetition sees what an earlier attempt left."""
+    """One attempt. Its operations are made anew, so that a repetition sees what an earlier attempt left.
+
+    The commit is bound to the one whose files were looked at: with somebody else's in between, whole weights could end up
+    beside shards, and the configuration of one model beside the weights of another.
+    """
     if create_pr:
         found = _find_pull_request(api, name, files, message)
         if found is not None:
             return found
-    stored = api.list_repo_files(name, revision=revision)
+    parent = str(api.repo_info(name, revision=revision).sha)
+    stored = api.list_repo_files(name, revision=parent)
     stale = [path for path in stored if WEIGHTS_PATTERN.fullmatch(path) and path not in files]
     operations = [
         *(CommitOperationAdd(path, content) for path, content in files.items()),
         *(CommitOperationDelete(path) for path in stale),
     ]
-    done = api.create_commit(name, operations, commit_message=message, revision=revision, create_pr=create_pr)
-    return Pushed(name, done.oid, done.commit_url, done.pr_url)
+    done = api.create_commit(
+        name, operations, commit_message=message, revision=revision, create_pr=create_pr, parent_commit=parent
+    )
+    return Pushed(name, done.oid, done.commit_url, done.pr_url, changed=done.oid != parent)
+
+
+def _without_twin(api: HfApi, pushed: Pushed, files: dict[str, Path | bytes], title: str) -> Pushed:
+    """`pushed`, unless another process proposed the same just before: then that one, and `pushed` is closed."""
+    number = int(str(pushed.pull_request).rsplit("/", 1)[1])
+    first = _find_pull_request(api, pushed.repo_id, files, title)
+    if first is None or first.pull_request is None or int(first.pull_request.rsplit("/", 1)[1]) >= number:
+        return pushed
+    try:
+        api.change_discussion_status(pushed.repo_id, number, "closed", comment=f"The same as {first.pull_request}")
+    except CLIENT_ERRORS as error:
+        logger.warning("%s is the same as %s; close it (%s)", pushed.pull_request, first.pull_request, error)
+    return first
 
 
 def _find_pull_request(api: HfApi, name: str, files: dict[str, Path | bytes], title: str) -> Pushed | None:
-    """An open pull request of this title whose files are ours: left by an attempt whose answer was lost."""
+    """The first open pull request of this title whose files are ours: left by an attempt whose answer was lost."""
     wanted = None
-    for discussion in api.get_repo_discussions(name, discussion_type="pull_request", discussion_status="open"):
-        if discussion.title != title:
-            continue
+    found = api.get_repo_discussions(name, discussion_type="pull_request", discussion_status="open")
+    for discussion in sorted((d for d in found if d.title == title), key=lambda d: d.num):
         wanted = wanted or {path: (sha256(content), git_sha1(content)) for path, content in files.items()}
         tree = [
             e
@@ -176,7 +203,8 @@ def _find_pull_request(api: HfApi, name: str, files: dict[str, Path | bytes], ti
         sums = {entry.path: (entry.lfs.sha256 if entry.lfs else entry.blob_id) for entry in tree}
         if all(sums.get(path) in pair for path, pair in wanted.items()):
             commit = api.repo_info(name, revision=discussion.git_reference).sha
-            return Pushed(name, str(commit), f"{api.endpoint}/{name}/commit/{commit}", discussion.url)
+            url = f"{api.endpoint}/{name}/commit/{commit}"
+            return Pushed(name, str(commit), url, discussion.url, changed=False)
     return None
 
 

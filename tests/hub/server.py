@@ -12,6 +12,7 @@ import json
 import re
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 
 from tests.hub.store import LARGE_SUFFIXES, Refusal, Repository, Store, StoredFile
 
+DATE = "2026-01-01T00:00:00.000Z"
 FRONT_MATTER = re.compile(r"\s*---\s*\n(.*?)\n---", re.S)
 
 
@@ -38,8 +40,9 @@ class Request:
 class Fault:
     """What goes wrong with the next `times` requests whose "METHOD path" matches.
 
-    `status` answers with it; `cut` drops the connection: "before" an answer, "after" the work but before the answer,
-    "middle" halfway through the answer's body. `replace` sends this content instead.
+    `status` answers with it; `cut` drops the connection: "upload" halfway through the request's body, "before" an answer,
+    "after" the work but before the answer, "middle" halfway through the answer's body. `replace` sends this content
+    instead; `meanwhile` is done before the request is.
     """
 
     pattern: str
@@ -48,6 +51,7 @@ class Fault:
     replace: bytes | None = None
     times: int = 1
     headers: tuple[tuple[str, str], ...] = ()
+    meanwhile: Callable[[], object] | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -60,12 +64,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         hub: Hub = self.server.hub
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        fault = hub.take_fault(f"{self.command} {self.path}")
+        if fault and fault.cut == "upload":
+            self.rfile.read(length // 2)
+            return self.drop()
+        body = self.rfile.read(length)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         request = Request(self.command, self.path, body, token, self.server.storage)
-        fault = hub.take_fault(request)
         if fault and fault.cut == "before":
             return self.drop()
+        if fault and fault.meanwhile:
+            fault.meanwhile()
         try:
             if fault and fault.status:
                 raise Refusal(fault.status, "injected fault", **dict(fault.headers))
@@ -156,6 +166,8 @@ class HubRoutes:
         raise Refusal(404, "Not found")
 
     def repository(self, name: str, *, write: bool = False, content: bool = False) -> Repository:
+        if "create_pr" in self.query and not self.user:
+            raise Refusal(401, "Only users may propose changes")
         return self.store.repository(name, self.user, self.role, write=write, content=content)
 
     def json(self) -> dict:
@@ -220,19 +232,25 @@ class HubRoutes:
         ]
         return as_json({"branches": branches, "tags": [], "converts": [], "pullRequests": []})
 
-    def model_discussions(self, name: str) -> Answer:
+    def model_discussions(self, name: str, *change: str) -> Answer:
         self.repository(name)
+        if change:
+            number, _ = change
+            self.store.repositories[name].pull_requests[int(number) - 1]["status"] = self.json()["status"]
+            event = {"id": "1", "type": "status-change", "createdAt": DATE, "author": {"name": self.user}}
+            return as_json({"newStatus": {**event, "data": {"status": self.json()["status"]}}})
         found = [
             {
                 "title": pull_request["title"],
                 "num": number,
                 "author": {"name": pull_request["author"]},
-                "createdAt": "2026-01-01T00:00:00.000Z",
-                "status": "open",
+                "createdAt": DATE,
+                "status": pull_request["status"],
                 "repo": {"name": name, "type": "model"},
                 "isPullRequest": True,
             }
             for number, pull_request in enumerate(self.store.repositories[name].pull_requests, 1)
+            if pull_request["status"] == self.query.get("status", ["open"])[0]
         ]
         return as_json({"discussions": found, "count": len(found), "start": 0})
 
@@ -314,10 +332,11 @@ class Hub:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def take_fault(self, request: Request) -> Fault | None:
+    def take_fault(self, request: str) -> Fault | None:
+        """The fault for this "METHOD path", if there is one left."""
         with self.lock:
             for fault in self.faults:
-                if fault.times > 0 and re.search(fault.pattern, f"{request.method} {request.path}"):
+                if fault.times > 0 and re.search(fault.pattern, request):
                     fault.times -= 1
                     return fault
         return None

@@ -90,7 +90,7 @@ class Repository:
         return self.commits[self.sha(revision)]
 
     def open_pull_request(self, author: str, title: str) -> int:
-        self.pull_requests.append({"author": author, "title": title})
+        self.pull_requests.append({"author": author, "title": title, "status": "open"})
         number = len(self.pull_requests)
         self.refs[f"refs/pr/{number}"] = self.refs["refs/heads/main"]
         return number

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, pipeline
 
 from optimum_int8.errors import CheckpointError, ConfigError
 from optimum_int8.hub import CardInfo, OptimizedModel, failures, push_folder
+from tests.hub.corpus import split
 from tests.hub.helpers import logits_of, tiny_tokenizer
 from tests.hub.server import Fault, Hub
+from tests.hub.test_save import full_disk
 
 APPROACHES = ("static",)
 
@@ -46,6 +51,16 @@ def test_round_trip(hub: Hub, int8_model: PreTrainedModel, input_ids: torch.Tens
     assert pipeline("text-classification", "alice/int8")("good film")[0]["label"].startswith("LABEL_")
 
 
+@pytest.fixture(params=["whole", "sharded"])
+def folder(request: pytest.FixtureRequest, saved: Path, tmp_path: Path) -> Path:
+    """The checkpoint in one file or in several shards."""
+    if request.param == "whole":
+        return saved
+    copy = Path(shutil.copytree(saved, tmp_path / "sharded"))
+    split(copy)
+    return copy
+
+
 def test_sharded_over_whole_and_back(
     hub: Hub, int8_model: PreTrainedModel, input_ids: torch.Tensor, logits: torch.Tensor
 ) -> None:
@@ -61,30 +76,33 @@ def test_sharded_over_whole_and_back(
 def test_again_changes_and_sends_nothing(hub: Hub, saved: Path) -> None:
     first = push_folder(saved, "alice/int8")
     second = push_folder(saved, "alice/int8")
-    assert first.commit == second.commit
+    assert first.commit == second.commit and first.changed and not second.changed
     assert len(commits(hub)) == 1 and len(hub.requests(LARGE)) == 1
 
 
-def test_to_a_branch(hub: Hub, saved: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
+def test_to_a_branch(hub: Hub, folder: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
     for _ in range(2):
-        push_folder(saved, "alice/int8", revision="v1/int8", private=True)
+        push_folder(folder, "alice/int8", revision="v1/int8", private=True)
+    assert len(commits(hub)) == 1 and len(hub.requests(LARGE)) == len(list(folder.glob("*.safetensors")))
     assert "config.json" not in hub.store.repositories["alice/int8"].files("main")
     assert hub.store.repositories["alice/int8"].private
     model = OptimizedModel.from_pretrained("alice/int8", revision="v1/int8")
     assert torch.equal(logits_of(model, input_ids), logits)
 
 
-def test_pull_request_from_another_user(hub: Hub, saved: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
+def test_pull_request_from_another_user(hub: Hub, folder: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
     HfApi().create_repo("alice/int8")
-    pushed = push_folder(saved, "alice/int8", create_pr=True, token="hf_bob")
-    again = push_folder(saved, "alice/int8", create_pr=True, token="hf_bob")
+    pushed = push_folder(folder, "alice/int8", create_pr=True, token="hf_bob")
+    again = push_folder(folder, "alice/int8", create_pr=True, token="hf_bob")
+    assert len(hub.requests(LARGE)) == len(list(folder.glob("*.safetensors")))
+    assert pushed.changed and not again.changed
     assert pushed.pull_request == again.pull_request == f"{hub.url}/alice/int8/discussions/1"
     assert pushed.commit == again.commit
     assert hub.store.repositories["alice/int8"].pull_requests[0]["author"] == "bob"
     model = OptimizedModel.from_pretrained("alice/int8", revision="refs/pr/1")
     assert torch.equal(logits_of(model, input_ids), logits)
     with pytest.raises(ConfigError, match="create_pr"):
-        push_folder(saved, "alice/int8", create_pr=True, revision="other")
+        push_folder(folder, "alice/int8", create_pr=True, revision="other")
 
 
 @pytest.mark.parametrize(
@@ -95,14 +113,41 @@ def test_pull_request_from_another_user(hub: Hub, saved: Path, input_ids: torch.
         ("hf_bob", "alice/int8", "no right"),
         ("hf_bob", "alice/other", "no right"),
         (False, "alice/int8", "refused the token"),
+        ("hf_bob", "alice/private", "no right"),
     ],
 )
-def test_who_may_not(token: str | bool, name: str, message: str, hub: Hub, saved: Path) -> None:
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_who_may_not(token: str | bool, name: str, message: str, create_pr: bool, hub: Hub, saved: Path) -> None:
     HfApi().create_repo("alice/int8")
+    HfApi().create_repo("alice/private", private=True)
+    if create_pr and token in ("hf_bob", "hf_alice_read") and name == "alice/int8":
+        assert push_folder(saved, name, token=token, create_pr=True).pull_request  # who may read may propose
+        return
     with pytest.raises(CheckpointError, match=message) as caught:
-        push_folder(saved, name, token=token)
+        push_folder(saved, name, token=token, create_pr=create_pr)
     assert caught.value.__cause__ is not None
     assert commits(hub) == [] and hub.store.large == {}
+
+
+def test_what_is_not_there(hub: Hub, saved: Path) -> None:
+    HfApi().create_repo("alice/int8")
+    with pytest.raises(CheckpointError, match="no such revision"):
+        push_folder(saved, "alice/int8", revision="refs/pr/9")
+    hub.faults.append(Fault(r"GET .*/tree/", status=404, times=9))
+    with pytest.raises(CheckpointError, match="404"):
+        push_folder(saved, "alice/int8")
+    assert commits(hub) == [] and hub.store.large == {}
+
+
+def test_to_a_gated_repository(hub: Hub, saved: Path) -> None:
+    """Its owner writes, and others, who may not read it, are told why they cannot propose."""
+    push_folder(saved, "alice/int8")
+    hub.store.repositories["alice/int8"].gated = True
+    assert not push_folder(saved, "alice/int8").changed
+    hub.faults.append(Fault(r"POST .*/preupload/", status=403, headers=(("X-Error-Code", "GatedRepo"),), times=9))
+    with pytest.raises(CheckpointError, match="gated") as caught:
+        push_folder(saved, "alice/int8", token="hf_bob", create_pr=True)
+    assert isinstance(caught.value.__cause__, GatedRepoError)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +159,14 @@ def test_who_may_not(token: str | bool, name: str, message: str, hub: Hub, saved
         Fault("POST .*/objects/batch", status=503),
         Fault(LARGE, status=503),
         Fault(LARGE, cut="before"),
+        Fault(LARGE, cut="upload"),
+        Fault("GET /api/models/", status=503),
+        Fault("GET .*/tree/", cut="before"),
         Fault(COMMIT, status=503),
         Fault(COMMIT, status=429),
+        Fault(COMMIT, status=412),
         Fault(COMMIT, cut="before"),
+        Fault(COMMIT, cut="upload"),
         Fault(COMMIT, cut="after"),
     ],
     ids=lambda fault: f"{fault.pattern} {fault.status or fault.cut}",
@@ -141,16 +191,77 @@ def test_lasting_failure_is_an_error(status: int, message: str, hub: Hub, saved:
     with pytest.raises(CheckpointError, match=message):
         push_folder(saved, "alice/int8")
     assert commits(hub) == []
+    assert len(hub.requests(COMMIT)) <= 4 and len(hub.requests(LARGE)) == 1
+
+
+def test_repeating_ends(hub: Hub, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the client repeated for long itself is not repeated once more."""
+    monkeypatch.setattr(failures, "RETRY_WINDOW_S", 0.0)
+    hub.faults.append(Fault(COMMIT, cut="upload", times=100))
+    with pytest.raises(CheckpointError, match="could not be reached"):
+        push_folder(saved, "alice/int8")
+    assert hub.faults[0].times == 99
+    hub.faults[:] = [Fault(COMMIT, status=503, times=100)]
+    with pytest.raises(CheckpointError, match="answered 503"):
+        push_folder(saved, "alice/int8")
+    assert len(hub.requests(COMMIT)) == 1
+
+
+def test_full_disk_while_the_checkpoint_is_written(
+    hub: Hub, int8_model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with full_disk(), pytest.raises(CheckpointError, match="cannot save"):
+        OptimizedModel.push_to_hub(int8_model, "alice/int8")
+    assert hub.log == [] and list(tmp_path.iterdir()) == []
+
+
+AT_ONCE = """
+import sys
+from optimum_int8.hub import push_folder
+input()
+for name, create_pr in (("alice/direct", False), ("alice/proposal", True)):
+    print(push_folder(sys.argv[1], name, create_pr=create_pr))
+"""
 
 
 @pytest.mark.slow
 def test_two_processes_at_once(hub: Hub, saved: Path, input_ids: torch.Tensor, logits: torch.Tensor) -> None:
-    script = "import sys; from optimum_int8.hub import push_folder; print(push_folder(*sys.argv[1:]))"
-    command = [sys.executable, "-c", script, str(saved), "alice/int8"]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    HfApi().create_repo("alice/proposal")
+    command = [sys.executable, "-c", AT_ONCE, str(saved)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
     for process in processes:
-        assert process.wait(timeout=120) == 0, process.stderr and process.stderr.read()
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    pull_requests = hub.store.repositories["alice/proposal"].pull_requests
+    assert [pull_request["status"] for pull_request in pull_requests].count("open") == 1
+    for name, revision in (("alice/direct", None), ("alice/proposal", "refs/pr/1")):
+        model = OptimizedModel.from_pretrained(name, revision=revision)
+        assert torch.equal(logits_of(model, input_ids), logits)
+
+
+def test_another_commit_in_between(hub: Hub, saved: Path, copy: Path, input_ids, logits) -> None:
+    """Another layout arrives after the look at the repository and before the commit: the two are never mixed."""
+    split(copy)
+    hub.faults.append(Fault(COMMIT, meanwhile=lambda: push_folder(copy, "alice/int8")))
+    pushed = push_folder(saved, "alice/int8")
+    files = hub.store.repositories["alice/int8"].files()
+    assert [name for name in files if "safetensors" in name] == ["model.safetensors"] and pushed.changed
+    assert len(commits(hub)) == 2 and [r.status for r in hub.requests(COMMIT)] == [200, 412, 200]
     assert torch.equal(logits_of(OptimizedModel.from_pretrained("alice/int8"), input_ids), logits)
+
+
+def test_the_same_pull_request_in_between(hub: Hub, saved: Path) -> None:
+    HfApi().create_repo("alice/int8")
+    hub.faults.append(Fault(COMMIT, meanwhile=lambda: push_folder(saved, "alice/int8", create_pr=True)))
+    pushed = push_folder(saved, "alice/int8", create_pr=True)
+    pull_requests = hub.store.repositories["alice/int8"].pull_requests
+    assert [pull_request["status"] for pull_request in pull_requests] == ["open", "closed"]
+    assert pushed.pull_request == f"{hub.url}/alice/int8/discussions/1"
 
 
 def test_pickles_and_strangers_stay_here(hub: Hub, copy: Path) -> None:
