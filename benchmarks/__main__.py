@@ -156,7 +156,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"error: {model}: {error}", file=sys.stderr)
             return 2
         found.append(result)
-        stem = f"{kind}-{Path(model).stem}" + ("" if kind == "scaling" else f"-{result['settings']['threads']}t")
+        threads = [] if kind == "scaling" else [f"{result['settings']['threads']}t"]
+        # the instruction set is part of the name, so that results of different machines stand side by side
+        stem = "-".join([kind, Path(model).stem, *threads, result["machine"]["isa_used"]])
         say(f"wrote {save(result, args.output / f'{stem}.json').name}")
         make_table(result).print()
     if args.json:

@@ -1,7 +1,7 @@
 """Tables of results in Markdown, between marker comments, so that no number in a document is typed.
 
-<!-- benchmark latency-bert-base-2t -->
-(made from benchmarks/results/latency-bert-base-2t.json)
+<!-- benchmark latency-bert-base-2t-amx -->
+(made from benchmarks/results/latency-bert-base-2t-amx.json)
 <!-- /benchmark -->
 """
 

@@ -73,7 +73,8 @@ struct Tile {
   template <class From>
   static inline void all_rows(const int16_t (*pairs)[2][32], const int8_t *b, int rows, int32_t *c, int64_t ldc, bool first) {
     int r = 0;
-    for (; r + 6 <= rows; r += 6) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 6>());
+    for (; r + 6 <= rows && r + 8 != rows; r += 6) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 6>());
+    for (; r + 4 <= rows; r += 4) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 4>());
     for (; r + 2 <= rows; r += 2) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 2>());
     for (; r < rows; r++) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 1>());
   }
