@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Check the folder, then publish it; its `README.md` becomes the card, and one is written when it has none."""
+    """Check the folder, then publish it; its `README.md` becomes the card; without one it is made of its evaluation."""
     from ..hub import push_folder
 
     pushed = push_folder(
@@ -38,5 +38,10 @@ def run(args: argparse.Namespace) -> Result:
         commit_message=args.commit_message,
     )
     values = {"folder": args.folder, **dataclasses.asdict(pushed)}
-    shown = f"The pull request is {pushed.pull_request}" if pushed.pull_request else f"The commit is {pushed.url}"
+    if pushed.pull_request:
+        shown = f"The pull request is {pushed.pull_request}"
+    elif pushed.changed:
+        shown = f"The commit is {pushed.url}"
+    else:
+        shown = f"Nothing to change: {pushed.repo_id} holds this checkpoint already ({pushed.url})"
     return Result(values, [shown])

@@ -12,8 +12,8 @@ from ..errors import ConfigError
 
 LIBRARY = "optimum_int8"
 
-MACHINE_KEYS = ("cpu", "isa_used", "threads", "torch", "transformers", "optimum_int8")
-"""What a card says of the machine that the numbers were measured on."""
+VERSIONS = ("torch", "transformers", "optimum_int8")
+"""Packages whose versions a card names beside the machine that the numbers were measured on."""
 
 PIPELINE_TAGS = {
     "ForSequenceClassification": "text-classification",
@@ -32,6 +32,13 @@ PIPELINE_TAGS = {
 """End of a class name to the Hub's task; the first that fits."""
 
 
+PIPELINES = (
+    *("text-classification", "token-classification", "fill-mask", "text-generation", "feature-extraction"),
+    *("image-classification", "object-detection"),
+)
+"""Tasks of ours for which Transformers 5 has a pipeline."""
+
+
 @dataclass(frozen=True)
 class CardInfo:
     """What a card says that neither `config.json` nor the evaluation knows; everything may be left out.
@@ -39,6 +46,7 @@ class CardInfo:
     Args:
         base_model: repository of the FP32 model.
         license: identifier of the base model's licence, such as `"apache-2.0"`.
+        license_name, license_link: what the Hub wants besides when that is `"other"`.
         language: code of the language, such as `"en"`.
         dataset: repository or name of the evaluation data.
         dataset_config, dataset_split: which part of it.
@@ -49,6 +57,8 @@ class CardInfo:
 
     base_model: str | None = None
     license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
     language: str | None = None
     dataset: str | None = None
     dataset_config: str | None = None
@@ -79,7 +89,7 @@ def render_card(
         sections = [
             _introduction(repo_id, quantization, info),
             _evaluation(report, info) if report else "",
-            _usage(repo_id, config),
+            _usage(repo_id, config, tag),
             _details(quantization, info),
         ]
         data = _metadata(repo_id, quantization, report, info, tag)
@@ -116,6 +126,8 @@ def _metadata(
     return ModelCardData(
         library_name=LIBRARY,
         license=info.license,
+        license_name=info.license_name,
+        license_link=info.license_link,
         language=info.language,
         pipeline_tag=tag,
         tags=["int8", "quantized", "x86", "cpu", quantization["config"]["approach"]],
@@ -138,31 +150,52 @@ def _introduction(repo_id: str, quantization: Mapping[str, Any], info: CardInfo)
 
 def _evaluation(report: Mapping[str, Any], info: CardInfo) -> str:
     fp32, int8, machine = report["fp32"], report["int8"], report["machine"]
-    loss = "undefined" if report["relative_loss"] is None else f"{report['relative_loss']:+.2%}"
+    loss, speedup = report["relative_loss"], report["speedup"]
+    change = (
+        "undefined" if loss is None else f"{abs(loss):.2%} {'worse' if loss > 0 else 'better'}" if loss else "equal"
+    )
+    faster = f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
     on = " ".join(part for part in (info.dataset, info.dataset_config, info.dataset_split) if part)
     rows = [
-        "| | INT8 | FP32 | |",
-        "|---|---|---|---|",
-        f"| {report['metric']} | {int8['value']:.4f} | {fp32['value']:.4f} | relative loss {loss} |",
+        "| | INT8 | FP32 | INT8 is |",
+        "|---|---:|---:|---|",
+        f"| {report['metric']} | {int8['value']:.4f} | {fp32['value']:.4f} | {change} |",
         f"| size | {int8['size_mb']:.1f} MB | {fp32['size_mb']:.1f} MB | {report['compression_ratio']:.2f}x smaller |",
-        f"| latency | {int8['latency_ms']:.2f} ms | {fp32['latency_ms']:.2f} ms | {report['speedup']:.2f}x |",
+        f"| latency | {int8['latency_ms']:.2f} ms | {fp32['latency_ms']:.2f} ms | {faster} |",
     ]
-    made = [f"{key}: {machine[key]}" for key in MACHINE_KEYS if key in machine]
+    versions = [f"{name} {machine[name]}" for name in VERSIONS if name in machine]
     if machine.get("commit"):
-        made.append(f"commit: {machine['commit']}")
-    notes = f"Both models were measured in one run; latencies are medians. Machine: {', '.join(made)}."
+        versions.append(f"commit {machine['commit']}")
+    notes = (
+        f"Measured in one run on {machine['cpu']} (instruction set {machine['isa_used']}, {machine['threads']} threads), "
+        f"with {', '.join(versions)}. Latency is the median for single examples; on another machine the ratio differs."
+    )
     return f"## INT8 beside FP32{' on ' + on if on else ''}\n\n" + "\n".join(rows) + f"\n\n{notes}"
 
 
-def _usage(repo_id: str, config: Mapping[str, Any]) -> str:
-    return (
-        "## How to load it\n\n```python\n"
-        "from optimum_int8 import OptimizedModel\n\n"
-        f'model = OptimizedModel.from_pretrained("{repo_id}")\n'
-        "```\n\n"
-        f"`model` is a `{(config.get('architectures') or ['PreTrainedModel'])[0]}`. After `import optimum_int8`, "
-        "Transformers' own `from_pretrained` and `pipeline` load it too; without that import they refuse."
-    )
+def _usage(repo_id: str, config: Mapping[str, Any], tag: str | None) -> str:
+    lines = [
+        "## How to load it",
+        "",
+        f"With the package `{LIBRARY}`; the model is a `{(config.get('architectures') or ['PreTrainedModel'])[0]}`:",
+        "",
+        "```python",
+        f"from {LIBRARY} import OptimizedModel",
+        "",
+        f'model = OptimizedModel.from_pretrained("{repo_id}")',
+        "```",
+        "",
+        f"After `import {LIBRARY}`, Transformers' own `from_pretrained` and `pipeline` load it too; without that import they "
+        "refuse:",
+        "",
+        "```python",
+        f"import {LIBRARY}",
+        "from transformers import pipeline",
+        "",
+        f'pipe = pipeline("{tag}", "{repo_id}")',
+        "```",
+    ]
+    return "\n".join(lines if tag in PIPELINES else lines[:11])
 
 
 def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
@@ -175,6 +208,8 @@ def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
         lines.append(
             f"- calibration: {count}{info.calibration_dataset or 'data not recorded'}, observer {settings['observer']}"
         )
-    lines += ["", "What stayed FP32:" if fp32 else "Nothing that can be INT8 stayed FP32."]
+    else:
+        lines.append("- calibration: none; each token's range is measured at run time")
+    lines += ["", "What stayed FP32:" if fp32 else "Nothing that can be INT8 stayed FP32.", *([""] if fp32 else [])]
     lines += [f"- `{name}`: {reason}" for name, reason in fp32.items()]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from .._version import __version__
 from ..errors import CheckpointError, ConfigError
-from . import checkpoint
+from . import card_data, checkpoint
 from .card import CardInfo, render_card
 from .download import check_repo_id, check_revision
 from .failures import CLIENT_ERRORS, explain, retry
@@ -74,7 +74,7 @@ def push_to_hub(
     with tempfile.TemporaryDirectory(prefix="optimum-int8-push-") as scratch:
         folder = save_pretrained(model, Path(scratch) / "model", tokenizer=tokenizer, max_shard_size=max_shard_size)
         config = checkpoint.read_json(folder / checkpoint.CONFIG_NAME)
-        info = complete_info(card_info or CardInfo(), model.name_or_path, options.get("token"))
+        info = card_data.complete(card_info or CardInfo(), model.name_or_path, options.get("token"))
         values = report.to_dict() if hasattr(report, "to_dict") else report
         (folder / "README.md").write_text(render_card(repo_id, config, values, info), encoding="utf-8")
         return push_folder(folder, repo_id, **options)
@@ -96,7 +96,7 @@ def push_folder(
     open pull request with the same title and content is found instead of opening a second one.
 
     Args:
-        folder: an INT8 checkpoint; without a `README.md` a card is written for it, without claims.
+        folder: an INT8 checkpoint; without a `README.md` a card is rendered from its evaluation, if it has one.
         repo_id: `"user/name"`; made when it does not exist.
         private: whether a repository that has to be made is private.
         revision: the branch; made from the main one when it does not exist.
@@ -119,7 +119,9 @@ def push_folder(
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in _pushed_files(folder)}
     _refuse_tokens(files, token if isinstance(token, str) else huggingface_hub.get_token())
     if "README.md" not in files:
-        files["README.md"] = render_card(repo_id, config).encode()
+        report, info = card_data.read(folder)
+        info = card_data.complete(replace(info, base_model=None), info.base_model, token)
+        files["README.md"] = render_card(repo_id, config, report, info).encode()
     message = (
         commit_message
         or f"Add INT8 model ({config['quantization_config']['config']['approach']}, optimum_int8 {__version__})"
@@ -135,20 +137,6 @@ def push_folder(
         if isinstance(error, CheckpointError):
             raise
         raise explain(error, "push to", name) from error
-
-
-def complete_info(info: CardInfo, source: str, token: str | bool | None) -> CardInfo:
-    """Fill in the base model, if `source` names a repository, and its licence, if the Hub tells."""
-    base = info.base_model
-    if base is None and re.fullmatch(r"[\w.-]+/[\w.-]+", source or "") and not Path(source).exists():
-        base = source
-    if base is None or info.license is not None:
-        return replace(info, base_model=base)
-    try:
-        data = HfApi(token=token).model_info(base, timeout=10).card_data
-    except CLIENT_ERRORS:
-        return replace(info, base_model=base)
-    return replace(info, base_model=base, license=getattr(data, "license", None))
 
 
 def _commit(

@@ -21,11 +21,10 @@ from ..evaluation.machine import describe_machine
 from ..evaluation.metrics import compute_metric, load_metric
 from ..evaluation.report import EvaluationReport
 from ..evaluation.size import checkpoint_size, fp32_size, stored_size
-from ..hub import CardInfo, Pushed, push_to_hub
-from ..hub.push import complete_info
+from ..hub import CardInfo, Pushed, card_data, push_to_hub
 from . import loading
 from .batching import Features, feature_length, length_batches
-from .provenance import DataSource, complete_data
+from .provenance import DataSource, card_facts
 from .task import Task
 from .training import train_int8
 
@@ -205,6 +204,7 @@ class Quantizer(Task):
         model = self._require_int8()
         OptimizedModel.save_pretrained(model, save_directory, tokenizer=self.tokenizer)
         self.checkpoint = Path(save_directory)
+        card_data.write(self.checkpoint, None, card_facts(self))
 
     def push_to_hub(
         self,
@@ -229,14 +229,13 @@ class Quantizer(Task):
             CheckpointError: the Hub refuses; nothing is left half-published.
         """
         model = self._require_int8()
-        info = complete_data(card_info or CardInfo(), self._calibrated_on, self._evaluated_on)
         return push_to_hub(
             model,
             repo_id,
             tokenizer=self.tokenizer,
             report=self.report,
             # Not left to the INT8 model, which has the name of its own repository when `load_int8` loaded it.
-            card_info=complete_info(info, self.model.name_or_path, token),
+            card_info=card_data.complete(card_facts(self, card_info or CardInfo()), self.model.name_or_path, token),
             private=private,
             revision=revision,
             token=token,
@@ -305,6 +304,7 @@ class Quantizer(Task):
             greater_is_better=self.greater_is_better,
         )
         self.report, self._evaluated_on = report, DataSource.of(data)
+        card_data.add(self.checkpoint, report.to_dict(), card_facts(self))
         return report
 
     def latency(self, features: Sequence[Features], *, rounds: int) -> dict[str, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import datasets
 
-from ..hub import CardInfo
+from ..hub import CardInfo, card_data
 
 _HUB_FILE = re.compile(r"hf://datasets/([\w.-]+(?:/[\w.-]+)?)@")
 
@@ -51,3 +52,9 @@ def complete_data(info: CardInfo, calibration: DataSource | None, evaluation: Da
     if evaluation is not None and info.dataset is None:
         info = replace(info, dataset=evaluation.name, dataset_config=evaluation.config, dataset_split=evaluation.split)
     return info
+
+
+def card_facts(quantizer: Any, told: CardInfo | None = None) -> CardInfo:
+    """What the card of a `Quantizer`'s INT8 model says of its origin and data; `told` goes before what is known."""
+    info = told or CardInfo(base_model=card_data.base_of(quantizer.model.name_or_path))
+    return complete_data(info, quantizer._calibrated_on, quantizer._evaluated_on)

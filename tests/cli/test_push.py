@@ -50,8 +50,11 @@ def test_push(hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         "commit": commit,
         "url": f"{hub.url}/alice/int8/commit/{commit}",
         "pull_request": None,
+        "changed": True,
     }
     assert f"The commit is {hub.url}/alice/int8/commit/" in capsys.readouterr().out.replace("\n", "")
+    assert main(["push", str(saved), "alice/int8"]) == 0
+    assert "Nothing to change: alice/int8 holds this checkpoint already" in capsys.readouterr().out.replace("\n", " ")
     assert main(["push", str(saved), "alice/int8", "--revision", "v1"]) == 0
     assert "refs/heads/v1" in repository.refs
 

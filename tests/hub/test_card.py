@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 
 from optimum_int8.config import Int8Config
 from optimum_int8.errors import ConfigError
-from optimum_int8.hub.card import CardInfo, pipeline_tag, render_card
+from optimum_int8.hub.card import PIPELINE_TAGS, PIPELINES, CardInfo, pipeline_tag, render_card
 from tests.hub.server import Hub
 
 CONFIG = {
@@ -54,12 +54,11 @@ def test_metadata(hub: Hub) -> None:
 def test_text() -> None:
     text = render_card("me/bert-int8", CONFIG, REPORT, INFO)
     for piece in (
-        "| accuracy | 0.8910 | 0.9000 | relative loss +1.00% |",
+        "| accuracy | 0.8910 | 0.9000 | 1.00% worse |",
         "| size | 100.0 MB | 400.0 MB | 4.00x smaller |",
-        "| latency | 8.00 ms | 50.00 ms | 6.25x |",
-        "Test CPU",
-        "isa_used: amx",
-        "commit: abc",
+        "| latency | 8.00 ms | 50.00 ms | 6.25x faster |",
+        "on Test CPU (instruction set amx, 2 threads), with torch 2, commit abc",
+        'pipeline("text-classification", "me/bert-int8")',
         "`bert.pooler.dense`: excluded by name",
         "calibration: 128 examples of glue sst2 train",
         "1 embedding, 2 linear",
@@ -72,6 +71,33 @@ def test_without_a_report_nothing_is_claimed(hub: Hub) -> None:
     text = render_card("me/bert-int8", CONFIG)
     ModelCard(text).validate()
     assert "accuracy" not in text and "latency" not in text and "model-index" not in text and "base_model" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        ({"relative_loss": 0.0}, "| equal |"),
+        ({"relative_loss": -0.02}, "| 2.00% better |"),
+        ({"relative_loss": None}, "| undefined |"),
+        ({"speedup": 0.5}, "| 2.00x slower |"),
+    ],
+)
+def test_changes_in_words(change: dict, piece: str) -> None:
+    assert piece in render_card("me/x", CONFIG, {**REPORT, **change}, INFO)
+
+
+def test_a_licence_of_another_name(hub: Hub) -> None:
+    info = CardInfo(license="other", license_name="mine", license_link="https://example.com")
+    data = ModelCard(render_card("me/x", CONFIG, None, info)).data.to_dict()
+    assert (data["license"], data["license_name"]) == ("other", "mine") and data["license_link"].endswith(".com")
+
+
+def test_every_task_with_a_pipeline_is_one_of_transformers() -> None:
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    assert set(PIPELINES) <= set(SUPPORTED_TASKS)
+    missing = set(PIPELINE_TAGS.values()) - set(PIPELINES)
+    assert not missing & set(SUPPORTED_TASKS)
 
 
 def test_same_input_same_card() -> None:

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from optimum_int8 import Int8Config, OptimizedModel
 from optimum_int8.errors import CheckpointError, ConfigError
-from optimum_int8.hub import CardInfo
+from optimum_int8.hub import CardInfo, push_folder
 from optimum_int8.quantizers import TextClassificationQuantizer
 from optimum_int8.quantizers.provenance import DataSource, complete_data
 from tests.hub.server import Hub
@@ -89,15 +89,55 @@ def test_a_new_int8_model_makes_no_claim_of_the_old_one(
     assert "calibration: data not recorded" in card(hub, "alice/loaded")[1]
 
 
+def named(quantizer: TextClassificationQuantizer, name: str) -> None:
+    """As if the FP32 model had been loaded from this repository."""
+    quantizer.model.name_or_path = quantizer.model.config.name_or_path = name
+
+
 def test_base_model_is_the_fp32_one(hub: Hub, quantizer: TextClassificationQuantizer) -> None:
     quantizer.quantize(STATIC, make_dataset(quantizer.model, 4))
+    named(quantizer, "runs/gone")  # a folder that was there once, no repository
     quantizer.push_to_hub("alice/int8")
     assert "base_model" not in card(hub)[0]
+    HfApi().create_repo("alice/base")
     quantizer.load_int8("alice/int8")
-    quantizer.model.name_or_path = quantizer.model.config.name_or_path = "alice/base"
+    named(quantizer, "alice/base")
     quantizer.push_to_hub("alice/again")
-    metadata = card(hub, "alice/again")[0]
-    assert metadata["base_model"] == "alice/base" and metadata["base_model_relation"] == "quantized"
+    OptimizedModel.push_to_hub(OptimizedModel.from_pretrained("alice/again"), "alice/third")
+    for name in ("alice/again", "alice/third"):
+        metadata = card(hub, name)[0]
+        assert metadata["base_model"] == "alice/base" and metadata["base_model_relation"] == "quantized"
+
+
+def test_a_saved_checkpoint_is_pushed_with_its_evaluation(
+    hub: Hub, quantizer: TextClassificationQuantizer, tmp_path: Any
+) -> None:
+    api = HfApi()
+    api.create_repo("alice/base")
+    api.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo="README.md", repo_id="alice/base")
+    named(quantizer, "alice/base")
+    data = from_hub(make_dataset(quantizer.model, 8), "train")
+    quantizer.quantize(STATIC, data.select(range(5)), tmp_path / "int8")
+    push_folder(tmp_path / "int8", "alice/int8")
+    assert "INT8 beside FP32" not in card(hub)[1] and card(hub)[0]["license"] == "mit"
+    report = quantizer.evaluate(from_hub(make_dataset(quantizer.model, 6, seed=1), "validation"), latency_rounds=2)
+    push_folder(tmp_path / "int8", "alice/int8")
+    metadata, body = card(hub)
+    assert metadata["base_model"] == "alice/base" and metadata["license"] == "mit"
+    assert "calibration: 5 examples of nyu-mll/glue sst2 train" in body
+    assert "## INT8 beside FP32 on nyu-mll/glue sst2 validation" in body and 'from_pretrained("alice/int8")' in body
+    values = [metric["value"] for metric in metadata["model-index"][0]["results"][0]["metrics"]]
+    assert values == [report.int8.value, report.fp32.value]
+    quantizer.load_int8(tmp_path / "int8")
+    quantizer.evaluate(from_hub(make_dataset(quantizer.model, 4), "test"), latency_rounds=2)
+    push_folder(tmp_path / "int8", "alice/int8")
+    assert "on nyu-mll/glue sst2 test" in card(hub)[1] and "calibration: 5 examples" in card(hub)[1]
+    quantizer.quantize(STATIC, data.select(range(4)), tmp_path / "int8")
+    push_folder(tmp_path / "int8", "alice/int8")
+    assert "calibration: 4 examples" in card(hub)[1] and "INT8 beside FP32" not in card(hub)[1]
+    (tmp_path / "int8" / "int8_card.json").write_text('{"info": {"run": 1}, "evaluation": null}')
+    with pytest.raises(CheckpointError, match="int8_card.json is damaged"):
+        push_folder(tmp_path / "int8", "alice/int8")
 
 
 def test_pull_request_and_branch(hub: Hub, quantizer: TextClassificationQuantizer) -> None:
