@@ -49,6 +49,21 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--samples", metavar="N", type=positive, help="evaluate on the first N examples (default: all)")
 
 
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """What tuning may cost and how long it may take."""
+    group = parser.add_argument_group("accuracy")
+    group.add_argument(
+        "--accuracy-budget",
+        metavar="LOSS",
+        type=float,
+        help="tune until the relative loss is at most this (0.01: 1 %%)",
+    )
+    group.add_argument("--max-trials", metavar="N", type=positive, help="models that tuning may measure (default: 50)")
+    group.add_argument(
+        "--timeout", metavar="SECONDS", type=float, help="start no other trial after this (default: never)"
+    )
+
+
 def load_quantizer(model: str, args: argparse.Namespace) -> Any:
     """The quantizer of the model's task, with the options of `add_data`."""
     from ..quantizers import quantizer_for

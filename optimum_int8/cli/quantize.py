@@ -14,7 +14,15 @@ from typing import Any
 
 from ..config import Int8Config
 from ..errors import ConfigError
-from .options import add_data, add_evaluation, check_output_folder, load_evaluation_data, load_quantizer, positive
+from .options import (
+    add_budget,
+    add_data,
+    add_evaluation,
+    check_output_folder,
+    load_evaluation_data,
+    load_quantizer,
+    positive,
+)
 from .recipe import complete, take_over
 from .result import Result
 
@@ -46,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration-split", metavar="NAME", default="train", help="default: train")
     group.add_argument("--seed", metavar="N", type=int, default=42, help="of the choice of examples (default: 42)")
     add_evaluation(parser)
+    add_budget(parser)
     take_over(parser)
 
 
@@ -57,32 +66,36 @@ def run(args: argparse.Namespace) -> Result:
     config = _config(args)
     check_output_folder(args.output)
     evaluation_source = args.evaluation_dataset or args.dataset
-    if config.approach != "dynamic" and not args.dataset:
+    if config.needs_data and not args.dataset:
         raise ConfigError(f"--approach {config.approach} needs --dataset to calibrate on; or use --approach dynamic")
-    if args.evaluate and not evaluation_source:
-        raise ConfigError("--evaluate needs --evaluation-dataset (or --dataset)")
+    tuned = config.accuracy_budget is not None
+    if (args.evaluate or tuned) and not evaluation_source:
+        what = "--accuracy-budget" if tuned else "--evaluate"
+        raise ConfigError(f"{what} needs --evaluation-dataset (or --dataset)")
     quantizer = load_quantizer(args.model, args)
-    validation = load_evaluation_data(evaluation_source, args) if args.evaluate else None
+    validation = load_evaluation_data(evaluation_source, args) if args.evaluate or tuned else None
     if validation is not None:  # what is wrong with it should not wait for the end
         load_metric(args.metric or quantizer.metric)
         quantizer.references(validation)
     calibration = None
-    if config.approach != "dynamic":
+    if config.needs_data or (tuned and args.dataset):
         calibration = quantizer.get_calibration_dataset(
             args.dataset, args.calibration_samples, args.dataset_config, args.calibration_split, seed=args.seed
         )
     start = time.perf_counter()
-    quantizer.quantize(config, calibration, args.output, args.batch_size)
+    budget = {"evaluation_dataset": validation, "metric": args.metric} if tuned else {}
+    quantizer.quantize(config, calibration, args.output, args.batch_size, **budget)
     seconds = time.perf_counter() - start
     report = None
-    if validation is not None:
+    if args.evaluate:
         report = quantizer.evaluate(validation, metric=args.metric, batch_size=args.batch_size)
     return _result(args, quantizer, config, seconds, report)
 
 
 def _config(args: argparse.Namespace) -> Int8Config:
     config = Int8Config.load(args.config) if args.config else args.recipe_config or Int8Config()
-    config = dataclasses.replace(config, approach=args.approach) if args.approach else config
+    given = {name: getattr(args, name) for name in ("approach", "accuracy_budget", "max_trials", "timeout")}
+    config = dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
     if config.approach == "qat":
         raise ConfigError('the approach "qat" needs training; use --approach static, or train with a script')
     return config
@@ -107,6 +120,7 @@ def _result(args: argparse.Namespace, quantizer: Any, config: Int8Config, second
         "modules": dict(kinds),
         "fp32": metadata["fp32"],
         "evaluation": report.to_dict() if report else None,
+        "tuning": quantizer.tuning.report.to_dict() if quantizer.tuning else None,
         "within_budget": _within_budget(args.max_relative_loss, report),
         "machine": describe_machine(),
     }
@@ -118,6 +132,8 @@ def _result(args: argparse.Namespace, quantizer: Any, config: Int8Config, second
         "checkpoint", f"{sizes['fp32']:.2f} MB to {sizes['int8']:.2f} MB, {values['compression_ratio']:.2f}x smaller"
     )
     table.add_row("time", f"{seconds:.1f} s")
+    if quantizer.tuning:
+        table.add_row("tuning", quantizer.tuning.report.verdict())
     if values["within_budget"] is not None:
         verdict = "kept" if values["within_budget"] else "NOT kept"
         table.add_row("budget", f"a relative loss of at most {args.max_relative_loss:.1%}: {verdict}")

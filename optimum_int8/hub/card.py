@@ -53,6 +53,7 @@ class CardInfo:
         calibration_dataset: what static ranges were measured on.
         calibration_samples: how many examples of it.
         pipeline_tag: the Hub's task, if the class of the model does not tell.
+        sensitivity: file name of a sensitivity report beside the card, to link.
     """
 
     base_model: str | None = None
@@ -66,6 +67,7 @@ class CardInfo:
     calibration_dataset: str | None = None
     calibration_samples: int | None = None
     pipeline_tag: str | None = None
+    sensitivity: str | None = None
 
 
 def render_card(
@@ -91,6 +93,7 @@ def render_card(
             _evaluation(report, info) if report else "",
             _usage(repo_id, config, tag),
             _details(quantization, info),
+            _tuning(quantization.get("tuning"), info),
         ]
         data = _metadata(repo_id, quantization, report, info, tag)
     except (KeyError, TypeError) as error:
@@ -213,3 +216,29 @@ def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
     lines += ["", "What stayed FP32:" if fp32 else "Nothing that can be INT8 stayed FP32.", *([""] if fp32 else [])]
     lines += [f"- `{name}`: {reason}" for name, reason in fp32.items()]
     return "\n".join(lines)
+
+
+def _tuning(tuning: Mapping[str, Any] | None, info: CardInfo) -> str:
+    """What the accuracy budget left in FP32, and the link to the sensitivity report."""
+    lines = []
+    if tuning:
+        loss = "undefined" if tuning["loss"] is None else f"{tuning['loss']:+.2%}"
+        kept = "is kept" if tuning["met"] else f"is **not** kept ({tuning['stopped']})"
+        lines.append(
+            f"The budget of {tuning['budget']:.2%} relative loss {kept}: {loss} after {len(tuning['steps'])} trials. "
+            f"It left {tuning['fp32_macs']:.1%} of the multiply-adds in FP32."
+        )
+    if tuning and tuning["fp32"]:
+        lines += [
+            "",
+            "| left in FP32 | error alone in INT8 | multiply-adds | size | time per call |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{site['name']}` ({site['kind']}) | {site['error']:.2%} | {site['macs']:.2%} | {site['size_mb']:+.2f} MB "
+            f"| {site['milliseconds']:+.3f} ms |"
+            for site in tuning["fp32"]
+        ]
+    if info.sensitivity:
+        lines += ["", f"[What INT8 costs each part of the model]({info.sensitivity})"]
+    return "\n".join(["## Accuracy", "", *lines]).replace("\n\n\n", "\n\n") if lines else ""

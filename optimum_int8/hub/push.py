@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,8 +27,10 @@ from .save import WEIGHTS_PATTERN, save_pretrained
 
 logger = logging.getLogger(__name__)
 
-PUSHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
+PUSHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*", "sensitivity.*")
 """What a checkpoint consists of. Nothing pickled: `training_args.bin` may hold a token, and loading it runs code."""
+
+SENSITIVITY_PAGE = "sensitivity.html"
 
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
@@ -55,6 +57,7 @@ def push_to_hub(
     report: Any = None,
     card_info: CardInfo | None = None,
     max_shard_size: int | str = "5GB",
+    files: Mapping[str, bytes] | None = None,
     **options: Any,
 ) -> Pushed:
     """Save an INT8 model with its tokenizer and a model card, and publish it.
@@ -66,6 +69,7 @@ def push_to_hub(
         report: an `EvaluationReport` or its `to_dict()`; the card shows it.
         card_info: what else the card says; the base model and its licence are found out when not given.
         max_shard_size: larger checkpoints are split.
+        files: what else to publish, by name: the sensitivity report, which the card links.
         options: `private`, `revision`, `create_pr`, `token`, `commit_message`, as `push_folder` takes them.
 
     Raises:
@@ -76,6 +80,9 @@ def push_to_hub(
         config = checkpoint.read_json(folder / checkpoint.CONFIG_NAME)
         info = card_data.complete(card_info or CardInfo(), model.name_or_path, options.get("token"))
         values = report.to_dict() if hasattr(report, "to_dict") else report
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
+        info = replace(info, sensitivity=info.sensitivity or _sensitivity_page(folder))
         (folder / "README.md").write_text(render_card(repo_id, config, values, info), encoding="utf-8")
         return push_folder(folder, repo_id, **options)
 
@@ -121,6 +128,7 @@ def push_folder(
     if "README.md" not in files:
         report, info = card_data.read(folder)
         info = card_data.complete(replace(info, base_model=None), info.base_model, token)
+        info = replace(info, sensitivity=_sensitivity_page(folder))
         files["README.md"] = render_card(repo_id, config, report, info).encode()
     message = (
         commit_message
@@ -194,6 +202,10 @@ def _find_pull_request(api: HfApi, name: str, files: dict[str, Path | bytes], ti
             url = f"{api.endpoint}/{name}/commit/{commit}"
             return Pushed(name, str(commit), url, discussion.url, changed=False)
     return None
+
+
+def _sensitivity_page(folder: Path) -> str | None:
+    return SENSITIVITY_PAGE if (folder / SENSITIVITY_PAGE).is_file() else None
 
 
 def _pushed_files(folder: Path) -> Iterator[Path]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import datasets
 import evaluate
@@ -14,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Int8Config
-from ..errors import CalibrationError, ConfigError
+from ..errors import ConfigError
 from ..evaluation.data import load_dataset, take
 from ..evaluation.latency import paired_latency
 from ..evaluation.machine import describe_machine
@@ -24,11 +23,14 @@ from ..evaluation.size import checkpoint_size, fp32_size, stored_size
 from ..hub import CardInfo, Pushed, card_data, push_to_hub
 from . import loading
 from .batching import Features, feature_length, length_batches
+from .making import make_int8
 from .provenance import DataSource, card_facts
 from .task import Task
-from .training import train_int8
+from .tuning import save_sensitivity, sensitivity_files
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..tune import TuneResult
+
 
 Q = TypeVar("Q", bound="Quantizer")
 Data: TypeAlias = "datasets.Dataset | Mapping[str, datasets.Dataset] | str | Path"
@@ -46,6 +48,7 @@ class Quantizer(Task):
     Attributes:
         int8_model: the INT8 model, once `quantize` or `load_int8` was called.
         report: what `evaluate` found last about this `int8_model`.
+        tuning: how `int8_model` was found, when an accuracy budget was set.
 
     Example:
         >>> quantizer = Quantizer.from_pretrained("my-model")  # doctest: +SKIP
@@ -68,6 +71,7 @@ class Quantizer(Task):
         self.int8_model: PreTrainedModel | None = None
         self.checkpoint: Path | None = None  # the folder that holds `int8_model`
         self.report: EvaluationReport | None = None
+        self.tuning: TuneResult | None = None
         self._batches_from: DataSource | None = None  # the data of the latest calibration batches
         self._calibrated_on: DataSource | None = None
         self._evaluated_on: DataSource | None = None
@@ -139,8 +143,10 @@ class Quantizer(Task):
         train_dataset: Data | None = None,
         training_args: Any = None,
         qat_settings: Any = None,
+        evaluation_dataset: Data | None = None,
+        metric: str | evaluate.EvaluationModule | None = None,
     ) -> PreTrainedModel:
-        """Make `int8_model` from `model`, which stays as it is.
+        """Make `int8_model` from `model`, which stays as it is. With `config.accuracy_budget`, tune until it is kept.
 
         Args:
             config: None means `Int8Config()`, which is dynamic.
@@ -151,39 +157,33 @@ class Quantizer(Task):
             train_dataset: for "qat": labelled examples, as `evaluate` takes them; ranges start from them if there are no others.
             training_args: `TrainingArguments`, or a mapping of some; None takes `quantizers.training.DEFAULTS`.
             qat_settings: `training.QatSettings`: ranges, freezing, distillation.
+            evaluation_dataset, metric: with an accuracy budget only: what `evaluate` takes, to keep the budget by. Trials are
+                logged to `<save_directory>.trials.json`, from which an interrupted search goes on.
 
         Raises:
             ConfigError: "qat" without `train_dataset`, or without accelerate.
+            ConfigError: an accuracy budget without `evaluation_dataset`.
             CalibrationError: no calibration data for a static model, or none of it usable.
             DataError: the dataset is empty or lacks a column.
             QuantizationError: the model has nothing to quantize.
             CheckpointError: it cannot be saved.
         """
-        from ..quantize import quantize  # brings the compiler; `import optimum_int8.quantizers` stays quick
-
         config = config or Int8Config()
-        batches: Iterable[Any] | None = None
         self._batches_from = None
-        trained = config.approach == "qat"
-        if trained and train_dataset is None:
-            raise ConfigError('the approach "qat" trains; pass train_dataset=... with labels, or use approach="static"')
-        if config.approach != "dynamic" and not (trained and calibration_dataset is None):
-            if calibration_dataset is None:
-                raise CalibrationError(
-                    f"the approach {config.approach!r} needs data to measure ranges on; pass calibration_dataset=... "
-                    f'(100 to 300 examples are enough), or use approach="dynamic"'
-                )
-            batches = self.calibration_batches(calibration_dataset, batch_size)
-        elif calibration_dataset is not None:
-            logger.info("the dynamic approach measures ranges at run time; the calibration dataset is not used")
-        if trained:
-            self.int8_model = train_int8(self, config, train_dataset, batches, training_args, qat_settings)
-        else:
-            self.int8_model = quantize(self.model, config, batches)
+        self.int8_model, self.tuning = make_int8(
+            self,
+            config,
+            calibration_dataset,
+            batch_size,
+            training=(train_dataset, training_args, qat_settings),
+            tuning=(evaluation_dataset, metric, save_directory),
+        )
         self.checkpoint = self.report = None
         self._calibrated_on, self._evaluated_on = self._batches_from, None
         if save_directory is not None:
             self.save_pretrained(save_directory)
+            if self.tuning is not None:
+                save_sensitivity(self.tuning, save_directory)
         return self.int8_model
 
     def calibration_batches(self, dataset: Data | Iterable[Any], batch_size: int) -> Iterable[Any]:
@@ -234,6 +234,7 @@ class Quantizer(Task):
             repo_id,
             tokenizer=self.tokenizer,
             report=self.report,
+            files=sensitivity_files(self.tuning),
             # Not left to the INT8 model, which has the name of its own repository when `load_int8` loaded it.
             card_info=card_data.complete(card_facts(self, card_info or CardInfo()), self.model.name_or_path, token),
             private=private,
@@ -250,18 +251,9 @@ class Quantizer(Task):
             ConfigError: it is not an INT8 model, or not of the class of `model`.
             CheckpointError: it cannot be read.
         """
-        from ..hub import OptimizedModel
-
-        model = OptimizedModel.from_pretrained(name_or_path, **kwargs)
-        if not loading.is_int8(model.config):
-            raise ConfigError(f"{str(name_or_path)!r} is not an INT8 model; make one with quantize(...)")
-        if type(model).__name__ != type(self.model).__name__:
-            ours, theirs = type(self.model).__name__, type(model).__name__
-            raise ConfigError(
-                f"{str(name_or_path)!r} is a {theirs} and the FP32 model a {ours}; expected the same class"
-            )
+        model = loading.load_int8_model(name_or_path, type(self.model).__name__, **kwargs)
         self.int8_model = model
-        self.report = self._calibrated_on = self._evaluated_on = None
+        self.report = self.tuning = self._calibrated_on = self._evaluated_on = None
         self.checkpoint = Path(name_or_path) if Path(name_or_path).is_dir() else None
         return model
 

@@ -114,3 +114,23 @@ def _require_folder(name: str | Path) -> None:
 def _brief(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def load_int8_model(name_or_path: str | Path, class_name: str, **kwargs: Any) -> PreTrainedModel:
+    """Load an INT8 model of the class `class_name`.
+
+    Raises:
+        ConfigError: it is not an INT8 model, or of another class.
+        CheckpointError: it cannot be read.
+    """
+    from ..hub import OptimizedModel
+
+    model = OptimizedModel.from_pretrained(name_or_path, **kwargs)
+    if not is_int8(model.config):
+        raise ConfigError(f"{str(name_or_path)!r} is not an INT8 model; make one with quantize(...)")
+    theirs = type(model).__name__
+    if theirs != class_name:
+        raise ConfigError(
+            f"{str(name_or_path)!r} is a {theirs} and the FP32 model a {class_name}; expected the same class"
+        )
+    return model

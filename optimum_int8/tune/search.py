@@ -177,7 +177,9 @@ class _Search:
             deadline = float("inf")
             if self.config.timeout is not None:
                 deadline = time.monotonic() + SENSITIVITY_SHARE * max(self.time_left(), 0.0)
-            self.rows = measure_sensitivity(prepared, self.data, deadline=deadline, progress=self.progress)
+            self.rows = measure_sensitivity(
+                prepared, self.data, distributions=True, deadline=deadline, progress=self.progress
+            )
             self.log.sensitivity = [row.to_dict() for row in self.rows]
             self.log.write()
         last = [row for row in self.rows if row.kind != ATTENTION][-1]
