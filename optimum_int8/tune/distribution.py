@@ -58,3 +58,9 @@ class Distribution:
         below, inside = density.moments(np.clip(ends, density.edges[0], density.edges[-1]))[0]
         below = below if self.range[0] > self.histogram.minimum else 0.0
         return float((below + self.histogram.total - inside) / self.histogram.total)
+
+    def spread(self) -> float:
+        """Largest magnitude over the root mean square: 1.7 for even values, above 30 with outliers."""
+        density = self.histogram.density()
+        square = density.moments(density.edges[-1])[2] / max(self.histogram.total, 1)
+        return max(-self.histogram.minimum, self.histogram.maximum) / max(float(square) ** 0.5, 1e-30)

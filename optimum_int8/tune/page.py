@@ -23,7 +23,7 @@ PAGE, PICTURE = "sensitivity.html", "sensitivity.png"
 BARS = 24
 """Sites in the picture; the page lists all of them."""
 
-HISTOGRAMS = 9
+HISTOGRAMS = 12
 COLUMNS = 3
 INSIDE, CLIPPED, END, DOT = "#4878a8", "#d1495b", "#333333", "#e09f3e"
 
@@ -117,20 +117,34 @@ def _picture(rows: Sequence[Sensitivity], title: str) -> bytes:
     except ImportError as error:
         raise ConfigError("the sensitivity report needs matplotlib: pip install 'optimum-int8[report]'") from error
     shown = [row for row in rows if row.error > 0][:BARS] or list(rows[:1])
-    panels = [(row.name, key, d) for row in rows for key, d in (row.distributions or {}).items() if d.histogram.total]
-    panels = panels[:HISTOGRAMS]
+    panels = [panel for row in rows if (panel := _most_spread(row)) is not None][:HISTOGRAMS]
     lines = -(-len(panels) // COLUMNS)
-    bars, panel = 1.2 + 0.26 * len(shown), 2.5
-    figure = Figure(figsize=(14, bars + panel * lines), layout="constrained", dpi=110)
+    heights = [1.3 + 0.26 * len(shown), 0.5 + 2.4 * lines] if lines else [1.3 + 0.26 * len(shown)]
+    figure = Figure(figsize=(14, sum(heights)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1 + lines, COLUMNS, height_ratios=[bars] + [panel] * lines)
     figure.suptitle(title, fontsize=13)
-    _draw_errors(figure.add_subplot(grid[0, :]), shown, len(rows))
-    for number, (name, key, distribution) in enumerate(panels):
-        _draw_histogram(figure.add_subplot(grid[1 + number // COLUMNS, number % COLUMNS]), name, key, distribution)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_errors(parts[0].subplots(), shown, len(rows))
+    if lines:
+        parts[1].suptitle(
+            "What the worst sites quantize: of each, the input that spreads most. Dashed: ends of the range; red: clipped",
+            fontsize=11,
+        )
+        places = parts[1].subplots(lines, COLUMNS, squeeze=False).flatten()
+        for place, panel in zip(places, panels, strict=False):
+            _draw_histogram(place, *panel)
+        for place in places[len(panels) :]:
+            place.set_axis_off()
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
+
+
+def _most_spread(row: Sensitivity) -> tuple[str, str, Distribution] | None:
+    """The input of a site whose largest value is furthest beyond the usual ones."""
+    found = [(d.spread(), key, d) for key, d in (row.distributions or {}).items() if d.histogram.total]
+    _, key, distribution = max(found, default=(0.0, "", None), key=lambda item: item[0])
+    return None if distribution is None else (row.name, key, distribution)
 
 
 def _draw_errors(axes: Axes, rows: Sequence[Sensitivity], total: int) -> None:

@@ -88,6 +88,7 @@ def test_the_clipped_share() -> None:
     edges, shares = distribution.pieces()
     assert len(edges) == len(shares) + 1 and shares.sum() == pytest.approx(1.0)
     assert (edges[0], edges[-1]) == (-1.0, 3.0)
+    assert distribution.spread() == pytest.approx(3.0 / float(values.square().mean().sqrt()), rel=0.01)
     whole = Distribution((-1.0, 3.0))
     whole.add(values)
     assert whole.clipped() == 0.0
