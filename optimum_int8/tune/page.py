@@ -123,7 +123,7 @@ def _picture(rows: Sequence[Sensitivity], title: str) -> bytes:
     figure = Figure(figsize=(14, sum(heights)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=13)
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_errors(parts[0].subplots(), shown, len(rows))
     if lines:
         parts[1].suptitle(
