@@ -90,11 +90,14 @@ class OptimizedModel:
         if converter is not None:
             with tempfile.TemporaryDirectory(prefix="optimum-int8-") as scratch:
                 return cls._load(converter(folder, Path(scratch) / "model"), name, kwargs)
-        if check_quantization(raw):
+        quantized = check_quantization(raw)
+        if quantized:
             # Dropped, since Transformers demands accelerate for any device_map; there is one device only.
             check_device_map(kwargs.pop("device_map", None))
         files = checkpoint.weight_files(folder)
         headers = checkpoint.read_headers(files)
+        if not quantized and any(name.endswith(".weight_scale") for name in headers):
+            raise CheckpointError(f"{name!r} holds INT8 weights and its config.json has no quantization_config")
         try:
             config = kwargs.pop("config", None) or AutoConfig.from_pretrained(folder, trust_remote_code=False)
             model_class = _model_class(config, cls.auto_class)
@@ -110,7 +113,10 @@ class OptimizedModel:
         except OptimumInt8Error:
             raise
         except Exception as error:  # Transformers raises whatever a strange config.json leads to
-            raise CheckpointError(f"{name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {error}"
+            if raw.get("auto_map"):
+                reason = f"it wants code of its own, which never runs here ({type(error).__name__})"
+            raise CheckpointError(f"{name!r} cannot be loaded: {reason}") from error
         loaded = model[0] if isinstance(model, tuple) else model  # output_loading_info=True
         loaded.name_or_path = loaded.config.name_or_path = name
         return model

@@ -8,12 +8,13 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, pipeline
 
 from optimum_int8.errors import CheckpointError
 from optimum_int8.hub import OptimizedModel, failures, push_folder
 from optimum_int8.hub.download import fetch
-from tests.hub.helpers import edit_tensors, logits_of
+from tests.hub.corpus import split
+from tests.hub.helpers import edit_tensors, logits_of, tiny_tokenizer
 from tests.hub.server import Fault, Hub
 
 APPROACHES = ("static",)
@@ -62,6 +63,27 @@ def test_offline_from_the_cache(published: Hub, input_ids: torch.Tensor, logits:
     assert published.log == []
     published.faults.append(Fault("", cut="before", times=1000))  # the network fails
     assert torch.equal(logits_of(OptimizedModel.from_pretrained(NAME), input_ids), logits)
+
+
+@pytest.mark.parametrize("subfolder", ["", "static/int8"])
+def test_sharded_and_offline(hub: Hub, copy: Path, subfolder: str, input_ids, logits, tmp_path: Path) -> None:
+    split(copy)
+    HfApi().create_repo(NAME)
+    HfApi().upload_folder(folder_path=copy, path_in_repo=subfolder or ".", repo_id=NAME, revision="main")
+    options = {"subfolder": subfolder, "cache_dir": tmp_path / "cache"}
+    OptimizedModel.from_pretrained(NAME, **options)
+    hub.log.clear()
+    model = OptimizedModel.from_pretrained(NAME, local_files_only=True, **options)
+    assert torch.equal(logits_of(model, input_ids), logits) and hub.log == []
+
+
+def test_transformers_offline(hub: Hub, int8_model, input_ids, logits) -> None:
+    OptimizedModel.push_to_hub(int8_model, NAME, tokenizer=tiny_tokenizer())
+    answer = pipeline("text-classification", NAME)("good film")
+    hub.faults.append(Fault("", cut="before", times=1000))
+    model = AutoModelForSequenceClassification.from_pretrained(NAME, local_files_only=True)
+    assert torch.equal(logits_of(model, input_ids), logits)
+    assert pipeline("text-classification", model=model, tokenizer=tiny_tokenizer())("good film") == answer
 
 
 def test_no_network_and_nothing_cached(published: Hub) -> None:

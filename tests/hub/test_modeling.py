@@ -195,6 +195,19 @@ def test_absurd_layers_are_refused_by_the_plug_in(copy: Path) -> None:
         AutoModelForSequenceClassification.from_pretrained(copy)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantization_config": None}, "no quantization_config"),
+        ({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}, "never runs here"),
+    ],
+)
+def test_the_reason_is_named(change: dict, message: str, copy: Path) -> None:
+    edit_json(copy / "config.json", lambda config: config.update(change))
+    with pytest.raises(CheckpointError, match=message):
+        OptimizedModel.from_pretrained(copy)
+
+
 def test_adapter_is_refused(copy: Path) -> None:
     (copy / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/model"}')
     with pytest.raises(CheckpointError, match="adapter"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.constants import HF_HOME
 from huggingface_hub.errors import GatedRepoError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, pipeline
 
@@ -285,14 +287,31 @@ def test_token_in_a_file_is_refused(text: str, hub: Hub, copy: Path) -> None:
 
 
 def test_token_is_in_no_file_no_log_and_not_at_the_storage(
-    hub: Hub, int8_model: PreTrainedModel, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    hub: Hub, int8_model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:
-    caplog.set_level(logging.DEBUG)
-    OptimizedModel.push_to_hub(int8_model, "alice/int8", token="hf_alice", tokenizer=tiny_tokenizer())
+    """Pushed and loaded with every logger at DEBUG; then all that was written is searched."""
+    secret, lines = "hf_alice", io.StringIO()
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    handler = logging.StreamHandler(lines)
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        OptimizedModel.push_to_hub(int8_model, "alice/int8", token=secret, tokenizer=tiny_tokenizer())
+        OptimizedModel.from_pretrained("alice/int8", token=secret, cache_dir=tmp_path / "cache")
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
     assert all(request.token is None for request in hub.log if request.storage)
-    assert any(request.token == "hf_alice" for request in hub.log)
-    assert b"hf_alice" not in b"".join(request.body for request in hub.log)
-    assert "hf_alice" not in caplog.text + "".join(capfd.readouterr())
+    assert any(request.token == secret for request in hub.log)
+    assert secret.encode() not in b"".join(request.body for request in hub.log)
+    assert lines.getvalue() and secret not in lines.getvalue() + "".join(capfd.readouterr())
+    written = [path for folder in (tmp_path, Path(HF_HOME)) for path in folder.rglob("*") if path.is_file()]
+    assert written and not [path for path in written if secret.encode() in path.read_bytes()]
 
 
 def test_only_int8_checkpoints_are_pushed(hub: Hub, copy: Path, fp32_model: PreTrainedModel, tmp_path: Path) -> None:
