@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..config import Int8Config
+from ..config import APPROACHES, Int8Config
 from ..errors import ConfigError
 from .options import (
     add_budget,
@@ -25,6 +25,7 @@ from .options import (
 )
 from .recipe import complete, take_over
 from .result import Result
+from .training import add_training, training_options
 
 NAME = "quantize"
 HELP = "turn an FP32 model into an INT8 checkpoint"
@@ -40,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="MODEL", help="with a recipe: the FP32 model to take instead of the recipe's"
     )
     parser.add_argument(
-        "--approach", choices=("dynamic", "static"), help="dynamic needs no data; static is faster (default: dynamic)"
+        "--approach",
+        choices=APPROACHES,
+        help="dynamic needs no data; static is faster; qat trains, on labelled data (default: dynamic)",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings as Int8Config.save writes them")
     parser.add_argument(
@@ -53,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration-samples", metavar="N", type=positive, default=128, help="default: 128")
     group.add_argument("--calibration-split", metavar="NAME", default="train", help="default: train")
     group.add_argument("--seed", metavar="N", type=int, default=42, help="of the choice of examples (default: 42)")
+    add_training(parser)
     add_evaluation(parser)
     add_budget(parser)
     take_over(parser)
@@ -67,7 +71,8 @@ def run(args: argparse.Namespace) -> Result:
     check_output_folder(args.output)
     evaluation_source = args.evaluation_dataset or args.dataset
     if config.needs_data and not args.dataset:
-        raise ConfigError(f"--approach {config.approach} needs --dataset to calibrate on; or use --approach dynamic")
+        purpose = "train" if config.approach == "qat" else "calibrate"
+        raise ConfigError(f"--approach {config.approach} needs --dataset to {purpose} on; or use --approach dynamic")
     tuned = config.accuracy_budget is not None
     if (args.evaluate or tuned) and not evaluation_source:
         what = "--accuracy-budget" if tuned else "--evaluate"
@@ -82,9 +87,10 @@ def run(args: argparse.Namespace) -> Result:
         calibration = quantizer.get_calibration_dataset(
             args.dataset, args.calibration_samples, args.dataset_config, args.calibration_split, seed=args.seed
         )
+    training = training_options(args) if config.approach == "qat" else {}
     start = time.perf_counter()
     budget = {"evaluation_dataset": validation, "metric": args.metric} if tuned else {}
-    quantizer.quantize(config, calibration, args.output, args.batch_size, **budget)
+    quantizer.quantize(config, calibration, args.output, args.batch_size, **budget, **training)
     seconds = time.perf_counter() - start
     report = None
     if args.evaluate:
@@ -94,11 +100,15 @@ def run(args: argparse.Namespace) -> Result:
 
 def _config(args: argparse.Namespace) -> Int8Config:
     config = Int8Config.load(args.config) if args.config else args.recipe_config or Int8Config()
+<<<<<<< HEAD
     given = {name: getattr(args, name) for name in ("approach", "accuracy_budget", "max_trials", "timeout")}
     config = dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
     if config.approach == "qat":
         raise ConfigError('the approach "qat" needs training; use --approach static, or train with a script')
     return config
+=======
+    return dataclasses.replace(config, approach=args.approach) if args.approach else config
+>>>>>>> 178281d (Quantize --approach qat trains on the command line and by recipe; the push says whether it changed anything)
 
 
 def _result(args: argparse.Namespace, quantizer: Any, config: Int8Config, seconds: float, report: Any) -> Result:

@@ -27,9 +27,16 @@ DATASET_KEYS = {
     "batch_size": "batch_size",
 }
 EVALUATION_KEYS = {"metric": "metric", "samples": "samples", "max_relative_loss": "max_relative_loss"}
-"""Keys of the tables `[dataset]` and `[evaluation]`, and the argument of `quantize` that each stands for."""
+TRAINING_KEYS = {
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "samples": "train_samples",
+    "batch_size": "train_batch_size",
+    "distillation_weight": "distillation_weight",
+}
+"""Keys of the tables `[dataset]`, `[evaluation]` and `[training]`, and the argument of `quantize` that each stands for."""
 
-SETTINGS = ("model", "task", "seed", *DATASET_KEYS.values(), "metric", "samples")
+SETTINGS = ("model", "task", "seed", *DATASET_KEYS.values(), "metric", "samples", *TRAINING_KEYS.values())
 """Arguments that a recipe may give; on the command line they win."""
 
 
@@ -49,13 +56,13 @@ def load_recipe(path: Path) -> dict[str, Any]:
                 f"the recipe {str(path)!r} has no {name!r}; expected task, model, [dataset], [quantization]"
             )
     arguments: dict[str, Any] = {"task": values["task"], "model": values["model"]}
-    tables = (("dataset", DATASET_KEYS), ("evaluation", EVALUATION_KEYS))
+    tables = (("dataset", DATASET_KEYS), ("evaluation", EVALUATION_KEYS), ("training", TRAINING_KEYS))
     for table, keys in tables:
         for key, value in values.get(table, {}).items():
             if key not in keys:
                 raise ConfigError(f"the recipe {str(path)!r} has {key!r} in [{table}]; known are {', '.join(keys)}")
             arguments[keys[key]] = value
-    unknown = set(values) - {"task", "model", "quantization", "dataset", "evaluation"}
+    unknown = set(values) - {"task", "model", "quantization", *(table for table, _ in tables)}
     if unknown:
         raise ConfigError(f"the recipe {str(path)!r} has {sorted(unknown)[0]!r}, which is no part of a recipe")
     arguments["recipe_config"] = Int8Config.from_dict(values["quantization"])

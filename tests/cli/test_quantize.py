@@ -73,6 +73,8 @@ def test_config_file_and_fewer_samples(inputs: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--approach", "static"], "--approach static needs --dataset"),
+        (["--approach", "qat"], "--approach qat needs --dataset to train on"),
+        (["--approach", "qat", "--dataset", "DATA", "--distillation-weight", "2"], "distillation_weight is 2"),
         (["--evaluate"], "--evaluate needs --evaluation-dataset"),
         (["--approach", "static", "--dataset", "DATA", "--calibration-split", "test"], "no split 'test'"),
         (["--approach", "static", "--dataset", "DATA", "--text-column", "text"], "no text column 'text'"),
