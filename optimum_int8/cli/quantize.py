@@ -100,15 +100,8 @@ def run(args: argparse.Namespace) -> Result:
 
 def _config(args: argparse.Namespace) -> Int8Config:
     config = Int8Config.load(args.config) if args.config else args.recipe_config or Int8Config()
-<<<<<<< HEAD
     given = {name: getattr(args, name) for name in ("approach", "accuracy_budget", "max_trials", "timeout")}
-    config = dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
-    if config.approach == "qat":
-        raise ConfigError('the approach "qat" needs training; use --approach static, or train with a script')
-    return config
-=======
-    return dataclasses.replace(config, approach=args.approach) if args.approach else config
->>>>>>> 178281d (Quantize --approach qat trains on the command line and by recipe; the push says whether it changed anything)
+    return dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 def _result(args: argparse.Namespace, quantizer: Any, config: Int8Config, seconds: float, report: Any) -> Result:
