@@ -23,6 +23,7 @@ from .errors import (
 
 # Not lazy: the submodules have the functions' names, and importing them later would put the modules over the functions.
 from .quantize import inspect, quantize
+from .recipe import QuantConf, calibrate, convert
 from .tune import tune
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ __all__ = [
     "OptimizedModelForTokenClassification",
     "OptimumInt8Error",
     "QatSettings",
+    "QuantConf",
     "QuantizationError",
     "Quantizer",
     "QuestionAnsweringQuantizer",
@@ -84,6 +86,8 @@ __all__ = [
     "TokenClassificationQuantizer",
     "TranslationQuantizer",
     "__version__",
+    "calibrate",
+    "convert",
     "convert_qat",
     "inspect",
     "prepare_qat",

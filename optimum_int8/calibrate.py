@@ -73,7 +73,7 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
     masks: list[Tensor] = []
     if isinstance(batch, Mapping):
         _require_decoding_steps(model, batch)
-        batch, masks = _with_masks(model, batch)
+        batch, masks = with_masks(model, batch)
     with counting(masks):
         if isinstance(batch, Mapping):
             return model(**batch)
@@ -128,7 +128,7 @@ def _require_decoding_steps(model: nn.Module, batch: Mapping[str, Any]) -> None:
         )
 
 
-def _with_masks(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Tensor]]:
+def with_masks(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Tensor]]:
     """The batch, and the masks of its tokens. A mask means the rows of its shape, so two masks must differ in shape."""
     masks, decoded = token_masks(model, batch)
     if len(masks) < 2 or masks[0].shape != masks[1].shape:

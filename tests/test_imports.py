@@ -17,7 +17,7 @@ RANKS = {
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
     **dict.fromkeys(["quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
-    **dict.fromkeys(["evaluation", "hub", "training"], 5),
+    **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
 }

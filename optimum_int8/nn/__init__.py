@@ -17,7 +17,7 @@ from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unf
 from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .linear import Int8Linear, float_weight
-from .sites import ATTENTION, CONV, EMBEDDING, LINEAR, Sites, find_sites, require_sites
+from .sites import ATTENTION, CONV, EMBEDDING, LINEAR, Sites, collect_sites, find_sites, require_sites
 
 __all__ = [
     "ATTENTION",
@@ -43,6 +43,7 @@ __all__ = [
     "Int8Linear",
     "Int8Module",
     "Sites",
+    "collect_sites",
     "fake_quantize_conv",
     "fake_quantize_embedding",
     "fake_quantize_linear",

@@ -49,6 +49,13 @@ def find_sites(model: nn.Module, config: Int8Config) -> Sites:
     missing = [name for name in config.exclude + config.exclude_attention if name not in known]
     if missing:
         raise QuantizationError(f"exclude names a module that the model does not have: {missing[0]!r}; names are exact")
+    sites = collect_sites(model, config)
+    require_sites(model, sites)
+    return sites
+
+
+def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
+    """As `find_sites`, for names that exist; there may be nothing to quantize."""
     sites = Sites()
     floats = _float_tables(model)
     for name, module, excluded in _walk(model, config):
@@ -60,7 +67,6 @@ def find_sites(model: nn.Module, config: Int8Config) -> Sites:
             sites.fp32[name] = reason
         else:
             sites.int8[name] = kind
-    require_sites(model, sites)
     return sites
 
 

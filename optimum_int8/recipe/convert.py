@@ -1,0 +1,141 @@
+"""`convert`: a float model and its recipe to an INT8 model."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import numerics
+from ..config import Int8Config
+from ..errors import CalibrationError, QuantizationError
+from ..nn import ATTENTION, EMBEDDING, Int8Module, collect_sites
+from ..prepare import Prepared
+from ..quantize import check_weights
+from ..quantize import convert as convert_prepared
+from .conf import QuantConf, listening
+from .match import match
+from .op import Op
+from .record import Recording
+from .watch import stored_zero_point
+
+QKV = ("query", "key", "value")
+NOT_IN_RECIPE = "not in the recipe"
+SWITCHED_OFF = "inputs_quantized is false in the recipe"
+
+
+def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: bool = False) -> nn.Module:
+    """Turn a float model into an INT8 one of the same class, as its recipe says op by op.
+
+    Args:
+        model: the float model that was calibrated, or one with the same module names.
+        conf: calibrated, or read from a file.
+        example_input: arguments of one call: a mapping of keyword arguments, a tuple of positional ones, or one tensor. The model is run
+            on it once, to see its ops in order; `save` exports it on them.
+        inplace: convert `model` itself instead of a copy.
+
+    Raises:
+        CalibrationError: the recipe is empty.
+        ConfigError: an op that the model does not have, or an edit that cannot be done: with the line.
+        QuantizationError: the model is INT8 already, or nothing is left to quantize.
+    """
+    if any(isinstance(module, Int8Module) for module in model.modules()):
+        raise QuantizationError(f"this {type(model).__name__} is INT8 already; convert the FP32 model it was made from")
+    if not conf.ops:
+        raise CalibrationError("the recipe is empty; call the model inside `with calibrate(conf):` first")
+    recipe = match(conf.ops, hear(model, example_input))
+    target = model if inplace else copy.deepcopy(model)
+    sites = collect_sites(target, Int8Config(approach="static"))
+    for name in list(sites.int8):
+        op = recipe.get(name)
+        if op is None or not op.is_quantized:
+            sites.demote(name, NOT_IN_RECIPE if op is None else SWITCHED_OFF)
+    if not sites.int8:
+        raise QuantizationError("the recipe quantizes no op of this model; expected one with inputs_quantized true")
+    check_weights(target, sites)
+    config = Int8Config(approach="static")
+    prepared = PreparedByRecipe(target, config, sites, recipe=recipe)
+    return prepared.twin("") if "" in sites.int8 else convert_prepared(prepared)
+
+
+@dataclass
+class PreparedByRecipe(Prepared):
+    """A float model whose INT8 modules a recipe describes."""
+
+    recipe: dict[str, Op] = field(default_factory=dict)
+
+    def twin(self, name: str) -> Int8Module:
+        """The INT8 module for the site `name`, with the recipe's grids to the bit: a range does not give them back exactly."""
+        op, kind = self.recipe[name], self.sites.int8[name]
+        config = dataclasses.replace(self.config, weight_granularity=op.weight_granularity)
+        new: Any = Prepared(self.model, config, self.sites, {name: _ranges(op, kind)}).twin(name)
+        if kind == ATTENTION:
+            for key, scale in zip(QKV, op.input_scales, strict=True):
+                setattr(new, f"{key}_scale", torch.tensor(scale))
+        elif kind != EMBEDDING:
+            _set_grid(new, op, self.model.get_submodule(name))
+        return new
+
+
+def call(model: nn.Module, example_input: Any) -> Any:
+    """Run a model on arguments given as `convert` takes them."""
+    if isinstance(example_input, Mapping):
+        return model(**example_input)
+    return model(*example_input) if isinstance(example_input, (tuple, list)) else model(example_input)
+
+
+def hear(model: nn.Module, example_input: Any) -> Recording:
+    """The ops that `model` runs on an example, in order; nothing is observed."""
+    recording = Recording(lambda op, name: False, observes=False)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), listening(recording):
+            call(model, example_input)
+    finally:
+        recording.leave()
+        for module, mode in modes.items():
+            module.training = mode
+    return recording
+
+
+def _ranges(op: Op, kind: str) -> dict[str, tuple[float, float]]:
+    """Ranges about those of the recipe's grids."""
+    names = QKV if kind == ATTENTION else ("input",)
+    ranges = {}
+    for name, scale, zero_point, dtype in zip(
+        names, op.input_scales, op.input_zero_points, op.input_quantized_dtypes, strict=False
+    ):
+        zero = stored_zero_point(zero_point, dtype)
+        ranges[name] = (-zero * scale, (255 - zero) * scale)
+    return ranges
+
+
+def _set_grid(module: Any, op: Op, original: nn.Module) -> None:
+    """The recipe's own scales, to the bit: a range does not give them back exactly."""
+    module.input_scale = torch.tensor(op.input_scales[0])
+    zero_point = stored_zero_point(op.input_zero_points[0], op.input_quantized_dtypes[0])
+    module.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
+    given = torch.tensor(op.weight_scales[0]) if op.weight_scales else None
+    rows = module.weight_scale.shape[0]
+    if given is None or len(given) != (rows if op.weight_granularity == "per_channel" else 1):
+        return
+    given = given.expand(rows)
+    if torch.equal(given, module.weight_scale):
+        return
+    weight = _rows(original)
+    q = torch.round(weight * numerics.reciprocal(given).unsqueeze(1)).clamp(-numerics.SIGNED_MAX, numerics.SIGNED_MAX)
+    state = module.state_dict()
+    state["weight"] = q.to(torch.int8).reshape(state["weight"].shape)
+    state["weight_scale"] = given.contiguous()
+    module.load_state_dict(state)
+
+
+def _rows(original: nn.Module) -> Tensor:
+    weight: Tensor = original.weight.detach().to(torch.float32)  # type: ignore[operator]
+    return weight.T if type(original).__name__ == "Conv1D" else weight.flatten(1)

@@ -1,0 +1,84 @@
+"""Which op of a recipe is which op of a model."""
+
+from __future__ import annotations
+
+from .op import Op
+from .record import Recording, Seen
+from .sites import RESIDUAL
+
+BESIDE = (
+    "relu", "relu_", "gelu", "sigmoid", "tanh", "hardswish", "leaky_relu", "dropout", "flatten", "interpolate", "upsample_nearest2d",
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm", "layernorm", "layer_norm", "softmax", "permute", "view",
+)  # fmt: skip
+"""Ops without a multiplication that Intel Extension for PyTorch lists too. They follow the ops around them."""
+
+_OTHER_NAMES = {"bmm": "matmul", "add_": "add", "embedding_bag": "embedding"}
+
+
+def match(ops: list[Op], found: Recording) -> dict[str, Op]:
+    """Recipe by site name, for the ops that the model ran.
+
+    An op with a `module` is matched by it; the ops of a file of Intel Extension for PyTorch by name and order.
+
+    Raises:
+        ConfigError: an op that the model does not have, and an edit that cannot be done: with the line.
+    """
+    if any(op.module is None for op in ops):
+        matched = _by_order(ops, found)
+    else:
+        matched = {}
+        for op in ops:
+            seen = found.seen.get(op.module or "")
+            if seen is None and op.is_quantized and op.module not in _names(found):
+                raise op.refuse("module", op.module, "the qualified name of a module of this model")
+            if seen is not None:
+                matched[seen.site.name] = op
+    for name, op in matched.items():
+        _check(op, found.seen[name])
+    return matched
+
+
+def _names(found: Recording) -> set[str]:
+    return set() if found.sites is None else set(found.sites.names.values())
+
+
+def _by_order(ops: list[Op], found: Recording) -> dict[str, Op]:
+    rest = list(found.seen.values())
+    matched = {}
+    for op in ops:
+        name = _OTHER_NAMES.get(op.name, op.name)
+        if name in BESIDE:
+            continue
+        place = next((i for i, seen in enumerate(rest) if seen.site.op == name), None)
+        if place is None and op.is_quantized and name not in RESIDUAL:
+            raise op.refuse("name", op.name, f"an op that comes here in this model; none called {name!r} is left")
+        if place is not None:
+            matched[rest.pop(place).site.name] = op
+    return matched
+
+
+def _check(op: Op, seen: Seen) -> None:
+    if op.module is not None and op.name != seen.site.op:
+        raise op.refuse("name", op.name, f"{seen.site.op!r}, which {seen.site.name!r} is")
+    if not op.is_quantized:
+        return
+    if seen.site.why_not:
+        raise op.refuse("inputs_quantized", op.inputs_quantized, f"false: {seen.site.why_not}")
+    count = max(len(seen.inputs), 1)
+    if len(op.inputs_quantized) != count:
+        raise op.refuse("inputs_quantized", op.inputs_quantized, f"{count} values, one for each input")
+    if seen.site.op not in RESIDUAL and not all(op.inputs_quantized):
+        raise op.refuse("inputs_quantized", op.inputs_quantized, "all true or all false: INT8 multiplies INT8")
+    if seen.site.op == "attention" and set(op.input_quantized_dtypes) != {"int8"}:
+        raise op.refuse("input_quantized_dtypes", op.input_quantized_dtypes, "int8 for the inputs of attention")
+    if seen.inputs and len(op.input_scales) != count:
+        raise op.refuse("input_scales", op.input_scales, f"{count} values; calibrate with this file")
+    if op.module is not None and any(op.outputs_quantized):
+        expected = "false: a result is rounded by the op that reads it; set its inputs_quantized"
+        raise op.refuse("outputs_quantized", op.outputs_quantized, expected)
+    if len(op.weight_scales) == 1 and seen.site.weight is not None and op.name != "embedding":
+        rows = seen.site.weight.shape[0]
+        if len(op.weight_scales[0]) not in (1, rows):
+            raise op.refuse(
+                "weight_scales", [f"{len(op.weight_scales[0])} scales"], f"1 or {rows}, one for each output channel"
+            )

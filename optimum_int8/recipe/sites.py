@@ -1,0 +1,94 @@
+"""Whose op it is: the site that a torch function called in a model belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Int8Config
+from ..nn import ATTENTION, collect_sites
+from ..nn.calls import Place, Running
+
+WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
+RESIDUAL = ("add", "cat")
+"""Stay float32 unless the recipe says otherwise: an INT8 step here is felt by all that follows, and saves no multiplication."""
+
+
+@dataclass
+class Site:
+    """One op: a module of the model, or a call in a module's own code, which becomes one."""
+
+    name: str
+    op: str
+    weight: Tensor | None = None
+    why_not: str = ""
+    owner: str | None = None  # of a call: the module whose code it is in, and where
+    place: Place = ()
+
+    @property
+    def quantized(self) -> bool:
+        """Whether a fresh recipe quantizes it."""
+        return not self.why_not and self.op not in RESIDUAL
+
+
+Found = list[tuple[Site, list[Tensor]]]
+"""Sites with the tensors that flow into each."""
+
+
+@dataclass
+class ModelSites:
+    """The sites of one model, found as its ops are heard."""
+
+    model: nn.Module
+    names: dict[nn.Module, str] = field(init=False)
+    kinds: dict[str, str] = field(init=False)
+    reasons: dict[str, str] = field(init=False)
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = collect_sites(self.model, Int8Config(approach="static"))
+        self.names = {module: name for name, module in self.model.named_modules()}
+        self.kinds, self.reasons = found.int8, found.fp32
+
+    def find(self, op: str, func: Any, args: Any, kwargs: Any, now: Running) -> Found:
+        """The sites that a call belongs to; empty where it is none."""
+        module = now.modules[-1]
+        name = self.names.get(module)
+        if name is None:
+            return []
+        operands = _operands(op, func, args, kwargs)
+        if op in WEIGHTED:
+            weight = operands[1]
+            own = getattr(module, "weight", None)
+            if own is not None and weight is own and (name in self.kinds or name in self.reasons):
+                return [(Site(name, op, _rows_first(module), self.reasons.get(name, "")), operands[:1])]
+            return []
+        if op == "attention" and self.kinds.get(name) == ATTENTION:
+            return [(Site(name, op), operands)]
+        return []
+
+
+def _rows_first(module: nn.Module) -> Tensor:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight.T if type(module).__name__ == "Conv1D" else weight
+
+
+def _operands(op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The tensors that an op reads, weights included, biases not."""
+    if op == "cat":
+        tensors = args[0] if args else kwargs["tensors"]
+        return list(tensors) if isinstance(tensors, Iterable) else []
+    first = 1 if func is torch.addmm else 0
+    names = {
+        "attention": ("query", "key", "value"),
+        "matmul": ("input", "other"),
+        "add": ("input", "other"),
+    }.get(op, ("input", "weight"))
+    if func is torch.bmm:
+        names = ("input", "mat2")
+    values = [*args[first : first + len(names)]]
+    return values + [kwargs.get(name) for name in names[len(values) :]]
