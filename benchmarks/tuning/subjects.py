@@ -45,6 +45,9 @@ class Subject:
     examples: int
     greater_is_better: bool = True
     hostile: bool = False
+    quantizer: Quantizer | None = None  # with its data, where the model has a task of ours
+    calibration: datasets.Dataset | None = None
+    evaluation: datasets.Dataset | None = None
 
 
 def of_task(
@@ -54,7 +57,17 @@ def of_task(
     batches = list(quantizer.calibration_batches(calibration, batch_size))
     metric = metric_function(quantizer, evaluation, None, batch_size)
     better = quantizer.greater_is_better
-    return Subject(quantizer.model, batches, metric, quantizer.metric, len(evaluation), better)
+    return Subject(
+        quantizer.model,
+        batches,
+        metric,
+        quantizer.metric,
+        len(evaluation),
+        better,
+        quantizer=quantizer,
+        calibration=calibration,
+        evaluation=evaluation,
+    )
 
 
 def sst2(shared: Path) -> Subject:
