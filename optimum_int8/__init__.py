@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from .quantizers import (
         FeatureExtractionQuantizer,
+        ImageClassificationQuantizer,
         LanguageModelingQuantizer,
         MultipleChoiceQuantizer,
         Quantizer,
@@ -59,6 +60,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FeatureExtractionQuantizer",
+    "ImageClassificationQuantizer",
     "Int8Config",
     "Int8Trainer",
     "KernelError",
@@ -98,6 +100,7 @@ __all__ = [
 # Imported at first use: they bring datasets and scikit-learn.
 _LAZY = {
     "FeatureExtractionQuantizer": "quantizers",
+    "ImageClassificationQuantizer": "quantizers",
     "Int8Trainer": "training",
     "LanguageModelingQuantizer": "quantizers",
     "MultipleChoiceQuantizer": "quantizers",

@@ -32,7 +32,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """How a dataset is read and turned into model inputs."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset-config", metavar="NAME", help='configuration of a Hub dataset ("sst2" of "glue")')
-    group.add_argument("--text-column", metavar="NAME[,NAME]", help="column of texts; two for sentence pairs")
+    group.add_argument("--text-column", metavar="NAME[,NAME]", help="column of texts or images; two for sentence pairs")
     group.add_argument("--label-column", metavar="NAME", help="column of labels")
     group.add_argument(
         "--max-length", metavar="N", type=positive, help="cut texts to N tokens (default: the model's limit)"

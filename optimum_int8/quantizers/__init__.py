@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 from ..errors import ConfigError
 from .base import Quantizer
 from .feature_extraction import FeatureExtractionQuantizer
+from .image_classification import ImageClassificationQuantizer
 from .language_modeling import LanguageModelingQuantizer
 from .loading import has_head
 from .multiple_choice import MultipleChoiceQuantizer
@@ -25,6 +26,7 @@ QUANTIZERS: tuple[type[Quantizer], ...] = (
     MultipleChoiceQuantizer,
     LanguageModelingQuantizer,
     FeatureExtractionQuantizer,
+    ImageClassificationQuantizer,
 )
 """The tasks that are known, each with its `task` name and the `head` that its model classes end in."""
 
@@ -52,6 +54,7 @@ def quantizer_for(config: PreTrainedConfig, task: str | None = None) -> type[Qua
 __all__ = [
     "QUANTIZERS",
     "FeatureExtractionQuantizer",
+    "ImageClassificationQuantizer",
     "LanguageModelingQuantizer",
     "MultipleChoiceQuantizer",
     "QuestionAnsweringQuantizer",

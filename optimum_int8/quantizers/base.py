@@ -63,6 +63,8 @@ class Quantizer(Task):
     auto_class: ClassVar[str | None] = None
     """The Transformers auto class to load with; None takes the class that `config.json` names."""
     greater_is_better: ClassVar[bool] = True
+    load_processor: ClassVar[Callable[..., tuple[Any, str | None]]] = staticmethod(loading.load_tokenizer)
+    """Loads what makes model inputs from examples, as `loading.load_tokenizer` does: it, and why there is none."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
@@ -100,7 +102,7 @@ class Quantizer(Task):
         model = loading.load_fp32_model(name_or_path, auto_class=cls.auto_class, head=cls.head, **kwargs)
         problem = None
         if tokenizer is None:
-            tokenizer, problem = loading.load_tokenizer(name_or_path, **kwargs)
+            tokenizer, problem = cls.load_processor(name_or_path, **kwargs)
         made = cls(model, tokenizer, max_length=max_length, text_column=text_column, label_column=label_column, **own)
         made.tokenizer_problem = problem or made.tokenizer_problem
         return made

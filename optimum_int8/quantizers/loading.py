@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..config import QUANT_METHOD
 from ..errors import CheckpointError, ConfigError, OptimumInt8Error
@@ -87,6 +94,17 @@ def load_tokenizer(name: str | Path, **kwargs: Any) -> tuple[PreTrainedTokenizer
         # Transformers makes an empty tokenizer of the model's usual class when the files are missing.
         return None, f"{str(name)!r} has no tokenizer files"
     return tokenizer, None
+
+
+def load_image_processor(name: str | Path, **kwargs: Any) -> tuple[Any, str | None]:
+    """The image processor beside the model and None, or None and why there is none.
+
+    The one that runs on Pillow and NumPy, so that results do not depend on whether torchvision is installed.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(name, backend="pil", **_hub_arguments(kwargs)), None
+    except Exception as error:  # as above
+        return None, _brief(error)
 
 
 def is_int8(config: PreTrainedConfig) -> bool:

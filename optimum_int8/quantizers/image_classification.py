@@ -1,0 +1,145 @@
+"""Image classification: an image to a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedModel
+
+from ..errors import ConfigError, DataError
+from ..evaluation.columns import class_labels, label_column
+from ..evaluation.images import ImageRow, image_column, image_rows, open_image
+from .base import Quantizer
+from .batching import Batch, Features, run_batches
+from .inputs import model_input_columns
+from .loading import load_image_processor
+
+
+class ImageClassificationQuantizer(Quantizer):
+    """Quantizes `...ForImageClassification` models (ResNet, ViT, ConvNeXt); the metric is accuracy.
+
+    Datasets have an image column and a label column: numbers, or the model's class names. Images are opened and
+    prepared batch by batch. The image processor takes the tokenizer's place: it is loaded and saved beside the model.
+
+    Args:
+        image_processor: another name for `tokenizer`, which holds the image processor here.
+        image_column: name of the image column; None finds it by its type. `text_column` says the same, for recipes.
+
+    Example:
+        >>> quantizer = ImageClassificationQuantizer.from_pretrained("my-resnet")  # doctest: +SKIP
+        >>> quantizer.quantize(Int8Config(approach="static"), train.select(range(128)), "my-int8")  # doctest: +SKIP
+        >>> quantizer.predict(["cat.png"])[0][0]["label"]  # doctest: +SKIP
+        'cat'
+    """
+
+    task = "image-classification"
+    head = "ForImageClassification"
+    auto_class = "AutoModelForImageClassification"
+    own_options = ("image_processor", "image_column")
+    load_processor = staticmethod(load_image_processor)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any = None,
+        *,
+        image_processor: Any = None,
+        image_column: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, tokenizer if image_processor is None else image_processor, **options)
+        if model.config.problem_type == "multi_label_classification" or model.config.num_labels < 2:
+            raise ConfigError("the model gives several labels per image, or a number; expected one of several classes")
+        wanted = image_column or self.text_column
+        if wanted is not None and not isinstance(wanted, str):
+            raise ConfigError(f"the image column is {wanted!r}; expected one name")
+        self.image_column = wanted
+
+    @property
+    def metric(self) -> str:
+        """`"accuracy"`."""
+        return "accuracy"
+
+    def require_image_processor(self) -> Any:
+        """What makes `pixel_values` from images. Raises `ConfigError` when there is none."""
+        if self.tokenizer is None:
+            raise ConfigError(f"the model has no image processor ({self.tokenizer_problem}); pass image_processor=...")
+        return self.tokenizer
+
+    def preprocess(self, dataset: datasets.Dataset) -> list[Features]:
+        """The rows' images, opened by `collate`; or the model's inputs that the dataset has."""
+        column = None if self.image_column else model_input_columns(self.model, dataset)
+        if column and not isinstance(dataset.features[column[0]], datasets.Image):
+            return super().preprocess(dataset)
+        self.require_image_processor()
+        return [{"image": row} for row in image_rows(dataset, image_column(dataset, self.image_column))]
+
+    def collate(self, features: Sequence[Features]) -> Batch:
+        """`pixel_values` `[batch, channels, height, width]` in float32.
+
+        Raises:
+            DataError: an example is not an image.
+            ConfigError: no image processor, or one that leaves images at different sizes.
+        """
+        if "image" not in features[0]:
+            return super().collate(features)
+        processor = self.require_image_processor()
+        images = [f["image"].open() if isinstance(f["image"], ImageRow) else f["image"] for f in features]
+        # One by one: processors that take several stack them and fail with many unrelated types at different sizes.
+        name = self.model.main_input_name
+        tensors = [torch.as_tensor(processor(images=image, return_tensors="pt")[name])[0] for image in images]
+        sizes = sorted({tuple(tensor.shape) for tensor in tensors})
+        if len(sizes) > 1:
+            raise ConfigError(f"the image processor leaves images at {sizes[0]} and {sizes[1]}; expected one size")
+        return {name: torch.stack(tensors)}
+
+    def references(self, dataset: datasets.Dataset) -> list[Any]:
+        """Class numbers of the model. Raises `DataError` for labels that the model does not have."""
+        return class_labels(dataset, label_column(dataset, self.label_column), self.model.config.id2label)
+
+    def training_features(self, dataset: datasets.Dataset) -> list[Features]:
+        """Images with `labels`, the class numbers."""
+        pairs = zip(self.preprocess(dataset), self.references(dataset), strict=True)
+        return [{**features, "labels": label} for features, label in pairs]
+
+    def postprocess(self, outputs: Any) -> Sequence[Any]:
+        """Class numbers of one batch, from logits `[batch, labels]`."""
+        return list(outputs.logits.float().argmax(dim=-1).tolist())
+
+    def predict(
+        self, inputs: Any, *, batch_size: int = 8, int8: bool = True, top_k: int = 5
+    ) -> list[list[dict[str, Any]]]:
+        """Labels and scores of images, best first, as `pipeline("image-classification")` gives them; a list per image.
+
+        Args:
+            inputs: an image of Pillow or the path of one, or several of them.
+            int8: use the INT8 model; False uses the FP32 one.
+            top_k: how many classes per image; all of them when there are fewer.
+
+        Raises:
+            ConfigError: `int8` before anything was quantized, no image processor, or `top_k` below 1.
+            DataError: no images, or something that is not one.
+        """
+        items = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if not items:
+            raise DataError("0 inputs given; expected at least one image")
+        if top_k < 1:
+            raise ConfigError(f"top_k is {top_k}; expected at least 1")
+        model = self._require_int8() if int8 else self.model
+        images = [open_image(item, f"input {number}") for number, item in enumerate(items, 1)]
+
+        def forward(batch: Batch) -> Sequence[torch.Tensor]:
+            return list(self.forward(model, batch).logits.float())
+
+        features: list[Features] = [{"image": image} for image in images]
+        logits = run_batches(features, self.collate, forward, batch_size=batch_size, description="predicting")
+        return [self._labels(row, top_k) for row in logits]
+
+    def _labels(self, logits: torch.Tensor, top_k: int) -> list[dict[str, Any]]:
+        scores, numbers = logits.softmax(dim=-1).topk(min(top_k, len(logits)))
+        names = self.model.config.id2label
+        pairs = zip(scores.tolist(), numbers.tolist(), strict=True)
+        return [{"label": names[number], "score": score} for score, number in pairs]
