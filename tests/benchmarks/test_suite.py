@@ -14,6 +14,7 @@ from benchmarks.models import CHECK, find_model, reference
 from benchmarks.results import load
 from benchmarks.roofline import floor, measure_ceilings
 from benchmarks.shapes import Shape
+from optimum_int8 import kernels
 from optimum_int8.evaluation.architectures import random_model
 
 
@@ -90,8 +91,6 @@ def pool_work():  # type: ignore[no-untyped-def]
 
 @pytest.mark.slow
 def test_ceilings_are_measured(tmp_path: Path) -> None:
-    from optimum_int8 import kernels
-
     isa = str(kernels.info()["isa_used"])
     found = measure_ceilings(isa, 1, 1 << 20, tmp_path)
     if "reason" in found:
