@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from benchmarks import engines, pool, suites
 from benchmarks.engines import BASELINE, NAMES, find_engine, missing
 from benchmarks.models import CHECK, Job, Work, find_model, make_inputs, reference, relative_error
 from benchmarks.shapes import Shape
-from benchmarks.worker import wait_until_quiet
 from optimum_int8.evaluation.architectures import random_model
 
 FOLDER = Path(engines.__file__).parent
@@ -91,21 +88,6 @@ def test_work_counts_what_a_bert_layer_computes() -> None:
     assert work.weight_bytes == per_token + 64 * 64  # and the pooler
     shape = Shape(2, 8, 4)
     assert work.operations(shape) == 2 * (per_token * 12 + 2 * 2 * 64 * (16 + 64))
-
-
-def test_a_busy_thread_is_waited_for() -> None:
-    seconds = 0.15
-
-    def spin() -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            pass
-
-    thread = threading.Thread(target=spin)
-    start = time.monotonic()
-    thread.start()
-    assert not wait_until_quiet(patience=0.02) or time.monotonic() - start >= seconds
-    thread.join()
 
 
 def test_cliffs_are_found() -> None:
