@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .config import Int8Config
+from .deploy import load, save
 from .errors import (
     CalibrationError,
     CheckpointError,
@@ -92,8 +93,10 @@ __all__ = [
     "convert",
     "convert_qat",
     "inspect",
+    "load",
     "prepare_qat",
     "quantize",
+    "save",
     "tune",
 ]
 

@@ -16,7 +16,7 @@ RANKS = {
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
-    **dict.fromkeys(["quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
+    **dict.fromkeys(["deploy", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
     **dict.fromkeys(["cli", "__main__"], 7),

@@ -1,11 +1,12 @@
 """Fine-grained FX, the mechanism: finding, capturing, guarding and lowering blocks. What to rewrite is decided in `passes`."""
 
-from .arguments import NotCapturable
-from .block import Block, Compiler, agree
-from .capture import Captured, capture
+from .arguments import NotCapturable, flatten, rebuild, rebuild_output
+from .block import Block, Compiler, agree, stand_ins
+from .capture import Captured, capture, other_shapes
 from .lower import lower
 from .lower_images import lower_images
 from .program_call import ProgramCall, runs_natively
+from .shapes import shaped
 from .structure import candidates, holds_int8, structure_key
 
 __all__ = [
@@ -17,9 +18,15 @@ __all__ = [
     "agree",
     "candidates",
     "capture",
+    "flatten",
     "holds_int8",
     "lower",
     "lower_images",
+    "other_shapes",
+    "rebuild",
+    "rebuild_output",
     "runs_natively",
+    "shaped",
+    "stand_ins",
     "structure_key",
 ]

@@ -62,13 +62,13 @@ def _broadcasts(x: Tensor, first: Tensor) -> tuple[bool, ...]:
     An axis of size 1 broadcasts only where the batch (or the length) is not 1 too. A graph that was captured on a single token, or on
     a batch of one, therefore never serves a call in which such an axis turns out to stand still.
     """
-    shape, ones = x.shape, first.shape[:2]
-    if len(shape) < 2:
+    if x.dim() < 2:
         return ()
-    batch, length = ones[0] == 1, len(ones) > 1 and ones[1] == 1
-    if len(shape) == 4:
-        return ((shape[0] == 1) != batch, shape[1] == 1, (shape[2] == 1) != length, (shape[3] == 1) != length)
-    return ((shape[0] == 1) != batch, (shape[1] == 1) != length)
+    one = [bool(size == 1) for size in x.shape]  # not what `==` gives: sizes are symbols while a model is exported
+    batch, length = bool(first.shape[0] == 1), first.dim() > 1 and bool(first.shape[1] == 1)
+    if len(one) == 4:
+        return (one[0] != batch, one[1], one[2] != length, one[3] != length)
+    return (one[0] != batch, one[1] != length)
 
 
 def rebuild(key: Key, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,10 @@ Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
 _VARIANTS = 8
 _UNKNOWN = object()
 _CAPTURING = "transformers.utils.output_capturing"
+
+
+stand_ins: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("stand_ins")
+"""Set while a model is exported: by name of a block, what takes the place of the module's own code."""
 
 
 @dataclass
@@ -117,7 +122,7 @@ class Block:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run a call."""
         if self.module.training or self._is_traced() or self._hooks_act():
-            return self.original(*args, **kwargs)
+            return stand_ins.get({}).get(self.name, self.original)(*args, **kwargs)
         try:
             key, tensors = flatten(args, kwargs)
         except NotCapturable as reason:
@@ -188,6 +193,13 @@ class Block:
                 raise NotCapturable("the captured graph disagrees with the module at a second shape")
             self.compiler.captured[shared] = captured
             return self._finish(graph, tensors, results, structure, True, captured.image)
+
+    def bound(self, key: Key) -> tuple[fx.GraphModule, Key] | None:
+        """The captured graph of a variant, before any pass, on this module's tensors; and the structure of its result."""
+        captured = self.compiler.captured.get((self._structure, key))
+        if self.variants.get(key) is None or captured is None:
+            return None
+        return captured.bind(self.module), captured.output
 
     def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
         self.compiler.capturing = threading.get_ident()

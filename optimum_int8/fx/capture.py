@@ -55,11 +55,11 @@ def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: l
     """
     image = tuple(tensors[0].shape[2:]) if tensors and _is_image(tensors[0]) else None
     if image is None:
-        return _export(module, forward, key, *_other_shapes(tensors))
+        return _export(module, forward, key, *other_shapes(tensors))
     try:
-        return _export(module, forward, key, *_other_shapes(tensors, image))
+        return _export(module, forward, key, *other_shapes(tensors, image))
     except NotCapturable:  # it may be made for one size of image
-        captured = _export(module, forward, key, *_other_shapes(tensors))
+        captured = _export(module, forward, key, *other_shapes(tensors))
         captured.image = image
         return captured
 
@@ -102,7 +102,7 @@ class _Call(nn.Module):
         return tuple(results)
 
 
-def _other_shapes(tensors: list[Tensor], image: tuple[int, ...] = ()) -> tuple[list[Tensor], list[dict[int, Any]]]:
+def other_shapes(tensors: list[Tensor], image: tuple[int, ...] = ()) -> tuple[list[Tensor], list[dict[int, Any]]]:
     """Examples at a larger batch and length, and the dynamic axes of each.
 
     Axis 0 is the batch; the length is axis 1 of the first tensor, and where its size turns up in axis 1 of integers and of 3-D

@@ -1,10 +1,12 @@
 """What fine-grained FX rewrites: one pass per file, the order in `pipeline`."""
 
 from .install import BlockRow, InspectReport, find_blocks, inspect, install, remove
-from .pipeline import PASSES, Pass, compile_graph
+from .pipeline import LOWERING, PASSES, REWRITES, Pass, compile_graph, run_passes
 
 __all__ = [
+    "LOWERING",
     "PASSES",
+    "REWRITES",
     "BlockRow",
     "InspectReport",
     "Pass",
@@ -13,4 +15,5 @@ __all__ = [
     "inspect",
     "install",
     "remove",
+    "run_passes",
 ]

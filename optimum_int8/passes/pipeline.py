@@ -33,7 +33,7 @@ class Pass(NamedTuple):
     tolerance: float = 0.0
 
 
-PASSES = (
+REWRITES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
     Pass(fold_batch_norm, 0.02),  # before layouts: it stands between a convolution and its transpose
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
@@ -46,9 +46,12 @@ PASSES = (
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
     Pass(quantize_in_producer),  # last rewrite: the producers have their final form
     Pass(quantize_in_conv),
+)
+LOWERING = (
     Pass(lower_images),  # before `lower`, which would take the quantizations at its ends
     Pass(lower),  # operators to programs
 )
+PASSES = (*REWRITES, *LOWERING)
 
 _SHOW = "OPTIMUM_INT8_SHOW_GRAPHS"
 
@@ -83,6 +86,20 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bo
                     f"pass {step.run.__name__} changed what a block computes; set fuse=False and report this model"
                 )
             before = after
+    graph_module.delete_all_unused_submodules()
+    graph_module.recompile()
+    return graph_module
+
+
+def run_passes(graph_module: fx.GraphModule, passes: tuple[Pass, ...]) -> fx.GraphModule:
+    """Some of the passes over a graph that is known to compute what it should, in place."""
+    if library() is None:
+        return graph_module
+    with torch.no_grad():
+        for step in passes:
+            if step.run(graph_module):
+                graph_module.graph.eliminate_dead_code()
+                graph_module.graph.lint()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     return graph_module

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import numerics
 from ..config import Int8Config
+from ..deploy import Save
 from ..errors import CalibrationError, QuantizationError
 from ..nn import ATTENTION, EMBEDDING, Int8Module, collect_sites
 from ..prepare import Prepared
@@ -39,6 +40,9 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
             on it once, to see its ops in order; `save` exports it on them.
         inplace: convert `model` itself instead of a copy.
 
+    Returns:
+        The INT8 model, with a method `save(path)` that writes it as a `.pt2`; see `deploy.save`.
+
     Raises:
         CalibrationError: the recipe is empty.
         ConfigError: an op that the model does not have, or an edit that cannot be done: with the line.
@@ -60,7 +64,10 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
     check_weights(target, sites)
     config = Int8Config(approach="static")
     prepared = PreparedByRecipe(target, config, sites, recipe=recipe)
-    return prepared.twin("") if "" in sites.int8 else convert_prepared(prepared)
+    int8 = prepared.twin("") if "" in sites.int8 else convert_prepared(prepared)
+    if not hasattr(int8, "save"):
+        vars(int8)["save"] = Save(int8, example_input)
+    return int8
 
 
 @dataclass
