@@ -102,7 +102,10 @@ def _export_at(model: nn.Module, key: Any, tensors: list[Tensor], shapes: list[d
         for _ in range(_ROUNDS):
             operators = {name: Operators(block) for name, block in find_blocks(model).items()}
             exported = _trace(model, tuple(args), kwargs, dynamic, operators)
-            if not [o.capture_unknown() for o in operators.values() if o.unknown]:
+            unknown = [o for o in operators.values() if o.unknown]
+            for o in unknown:
+                o.capture_unknown()
+            if not unknown:
                 break
     _drop_unused(exported)
     _drop_traces(exported)

@@ -122,7 +122,9 @@ class Block:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run a call."""
         if self.module.training or self._is_traced() or self._hooks_act():
-            return stand_ins.get({}).get(self.name, self.original)(*args, **kwargs)
+            exports = not torch.compiler.is_dynamo_compiling()  # dynamo cannot trace a ContextVar
+            own = stand_ins.get({}).get(self.name, self.original) if exports else self.original
+            return own(*args, **kwargs)
         try:
             key, tensors = flatten(args, kwargs)
         except NotCapturable as reason:

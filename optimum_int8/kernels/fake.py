@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .emit import row_bytes
+from .library import library
 from .ops import SCHEMAS
 
 FAKES: dict[str, Callable[..., Any]] = {}
@@ -28,20 +30,30 @@ def _like(x: Tensor, *shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
     return x.new_empty(shape, dtype=dtype)
 
 
+def _bytes(x: Tensor, *shape: Any) -> Tensor:
+    """uint8 rows as the kernels lay them out, which code generators rely on; passes ask for the shape alone."""
+    if not isinstance(x, Tensor) or library() is None or not shape:
+        return _like(x, *shape, dtype=torch.uint8)
+    steps = [row_bytes(shape[-1], torch.uint8)]
+    for size in reversed(shape[1:-1]):
+        steps.insert(0, steps[0] * size)
+    return x.new_empty_strided(shape, (*steps, 1) if len(shape) > 1 else (1,), dtype=torch.uint8)
+
+
 @_fake("quantize")
 def _(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    return _like(x, *x.shape, dtype=torch.uint8)
+    return _bytes(x, *x.shape)
 
 
 @_fake("quantize_rows")
 def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = x.shape[:-1]
-    return _like(x, *x.shape, dtype=torch.uint8), _like(x, *rows), _like(x, *rows, dtype=torch.int32)
+    return _bytes(x, *x.shape), _like(x, *rows), _like(x, *rows, dtype=torch.int32)
 
 
 @_fake("quantize_groups")
 def _(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    return _like(x, *x.shape, dtype=torch.uint8), _like(x, *x.shape[:-1], groups)
+    return _bytes(x, *x.shape), _like(x, *x.shape[:-1], groups)
 
 
 @_fake("linear")
@@ -70,7 +82,7 @@ def _(
     activation: str,
     *grid: Any,
 ) -> Tensor:
-    return _like(x, *x.shape[:-1], weight_scale.shape[0], dtype=torch.uint8)
+    return _bytes(x, *x.shape[:-1], weight_scale.shape[0])
 
 
 @_fake("norm")
@@ -80,7 +92,7 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 
 @_fake("norm_quantized")
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _like(x, *x.shape), _like(x, *x.shape, dtype=torch.uint8)
+    return _like(x, *x.shape), _bytes(x, *x.shape)
 
 
 @_fake("norm_quantized_rows")
@@ -88,7 +100,7 @@ def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows = x.shape[:-1]
     return (
         _like(x, *x.shape),
-        _like(x, *x.shape, dtype=torch.uint8),
+        _bytes(x, *x.shape),
         _like(x, *rows),
         _like(x, *rows, dtype=torch.int32),
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..numerics_conv import Window
 from . import ops_conv
-from .fake import _fake, _like
+from .fake import _bytes, _fake, _like
 
 assert ops_conv.SCHEMAS  # defines the operators
 
@@ -30,7 +30,7 @@ def _size(window: Window, height: Any, width: Any) -> tuple[Any, Any]:
 @_fake("quantize_samples")
 def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch = x.shape[0]
-    return _like(x, *x.shape, dtype=torch.uint8), _like(x, batch), _like(x, batch, dtype=torch.int32)
+    return _bytes(x, *x.shape), _like(x, batch), _like(x, batch, dtype=torch.int32)
 
 
 @_fake("conv")
@@ -57,7 +57,8 @@ def _(
 
 @_fake("max_pool")
 def _(x: Tensor, window: Any) -> Tensor:
-    return _like(x, *_image(x, window, x.shape[-1]), dtype=x.dtype)
+    shape = _image(x, window, x.shape[-1])
+    return _bytes(x, *shape) if x.dtype == torch.uint8 else _like(x, *shape, dtype=x.dtype)
 
 
 @_fake("avg_pool")

@@ -124,7 +124,6 @@ def test_impossible_edits_name_the_line(
         ("{}", 1),
         ("[\n{}]", 2),
         ('[\n\n{"id": 0, "name": }]', 3),
-        ("[]\n[]", 1),
         ("[1]", 1),
         ('[{"id": 0,\n"name": NaN}]', 1),
     ],
