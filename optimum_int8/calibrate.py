@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from .config import Int8Config
 from .errors import CalibrationError
-from .nn import ATTENTION, CONV, LINEAR, Sites
+from .nn import ATTENTION, CONV, LINEAR, Sites, set_attention
 from .nn.tokens import counting, mask_for
 from .observers import Observer, make_observer
 
@@ -170,10 +170,10 @@ def _observing(
     """Hooks on the linears, an observing attention, evaluation mode; all undone at the end, also after an error."""
     handles = [module.register_forward_pre_hook(_hook(observers[module]["input"], seen)) for module in linears]
     training = {module: module.training for module in model.modules()}
-    implementation = None
-    if isinstance(model, PreTrainedModel) and len(observers) > len(linears):
-        implementation = model.config._attn_implementation
-        model.set_attn_implementation(_OBSERVING)
+    has_cores = len(observers) > len(linears)
+    implementation = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
+    if has_cores:
+        set_attention(model, _OBSERVING)
     token = _attention_observers.set(_Tracked(observers, seen))
     model.eval()
     try:
@@ -185,8 +185,10 @@ def _observing(
             handle.remove()
         for module, mode in training.items():
             module.training = mode
-        if implementation is not None:
-            model.set_attn_implementation(implementation)
+        if has_cores:
+            set_attention(model, None)
+            if isinstance(model, PreTrainedModel):
+                model.set_attn_implementation(implementation)
 
 
 class _Tracked(dict):

@@ -22,6 +22,7 @@ from .nn import (
     Sites,
     find_sites,
     require_sites,
+    unpack_attention,
 )
 from .passes import InspectReport, inspect
 from .prepare import Prepared, prepare
@@ -50,7 +51,8 @@ def quantize(
     """Turn a float model into an INT8 one of the same class.
 
     Args:
-        model: any module; its Linears, Conv1Ds, convolutions, Embeddings and (in Transformers models) attention cores are quantized.
+        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, and the attention cores of Transformers and of
+            `nn.MultiheadAttention` are quantized.
         config: what and how; the default is dynamic.
         calibration_data: static only: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor.
         inplace: convert `model` itself instead of a copy.
@@ -92,9 +94,9 @@ def prepare_copy(
         setting = f"smooth_quant {config.smooth_quant!r}" if dynamic else f"approach {config.approach!r}"
         instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
-    sites = find_sites(model, config)
-    check_weights(model, sites)
-    target = model if inplace else copy.deepcopy(model)
+    target = unpack_attention(model if inplace else copy.deepcopy(model))
+    sites = find_sites(target, config)
+    check_weights(target, sites)
     prepared = prepare(target, sites, config, calibration_data, progress)
     require_sites(model, sites)
     return prepared

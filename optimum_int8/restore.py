@@ -24,6 +24,8 @@ from .nn import (
     Int8Linear,
     Int8Module,
     Sites,
+    set_attention,
+    unpack_attention,
     uses_attention_interface,
 )
 from .nn.linear import float_weight
@@ -52,6 +54,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
     """
     config = Int8Config.from_dict(metadata["config"])
     static = config.approach != "dynamic"
+    unpack_attention(model)
     known = dict(model.named_modules())
     with torch.device("meta"):
         for name, kind in metadata["modules"].items():
@@ -117,8 +120,8 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     """Make a model whose INT8 modules are complete run as one: attention plugged in, blocks fused when the config says so."""
     if isinstance(model, PreTrainedModel):
         model.config.quantization_config = metadata
-        if ATTENTION in metadata["modules"].values():
-            model.set_attn_implementation(IMPLEMENTATION)
+    if ATTENTION in metadata["modules"].values():
+        set_attention(model, IMPLEMENTATION)
     if metadata["config"].get("fuse", True):
         install(model)
     if isinstance(model, PreTrainedModel):

@@ -17,6 +17,7 @@ from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unf
 from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .linear import Int8Linear, float_weight
+from .multihead import PROJECTIONS, UnpackedMultiheadAttention, set_attention, unpack_attention, unpacking_obstacle
 from .sites import ATTENTION, CONV, EMBEDDING, LINEAR, Sites, collect_sites, find_sites, require_sites
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "FAKE_IMPLEMENTATION",
     "IMPLEMENTATION",
     "LINEAR",
+    "PROJECTIONS",
     "FakeQuantize",
     "FakeQuantizedAttention",
     "FakeQuantizedConv1D",
@@ -43,6 +45,7 @@ __all__ = [
     "Int8Linear",
     "Int8Module",
     "Sites",
+    "UnpackedMultiheadAttention",
     "collect_sites",
     "fake_quantize_conv",
     "fake_quantize_embedding",
@@ -53,8 +56,11 @@ __all__ = [
     "int8_attention_forward",
     "is_causal_call",
     "require_sites",
+    "set_attention",
     "unfake_conv",
     "unfake_embedding",
     "unfake_linear",
+    "unpack_attention",
+    "unpacking_obstacle",
     "uses_attention_interface",
 ]

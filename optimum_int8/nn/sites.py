@@ -75,7 +75,7 @@ def require_sites(model: nn.Module, sites: Sites) -> None:
     if not sites.of_kind(LINEAR, CONV, EMBEDDING):
         why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D, Conv1d, Conv2d or Embedding")
         raise QuantizationError(f"{type(model).__name__} has nothing to quantize: {why}")
-    if "" in sites.int8:
+    if sites.int8.get("", ATTENTION) != ATTENTION:
         kind = type(model).__name__
         raise QuantizationError(
             f"the model is a single {kind}, which cannot be replaced; pass torch.nn.Sequential({kind}) instead"

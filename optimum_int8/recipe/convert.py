@@ -15,7 +15,7 @@ from .. import numerics
 from ..config import Int8Config
 from ..deploy import Save
 from ..errors import CalibrationError, QuantizationError
-from ..nn import ATTENTION, EMBEDDING, Int8Module, collect_sites
+from ..nn import ATTENTION, EMBEDDING, Int8Module, collect_sites, unpack_attention
 from ..prepare import Prepared
 from ..quantize import check_weights
 from ..quantize import convert as convert_prepared
@@ -53,7 +53,7 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
     if not conf.ops:
         raise CalibrationError("the recipe is empty; call the model inside `with calibrate(conf):` first")
     recipe = match(conf.ops, hear(model, example_input))
-    target = model if inplace else copy.deepcopy(model)
+    target = unpack_attention(model if inplace else copy.deepcopy(model))
     sites = collect_sites(target, Int8Config(approach="static"))
     for name in list(sites.int8):
         op = recipe.get(name)
@@ -64,7 +64,7 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
     check_weights(target, sites)
     config = Int8Config(approach="static")
     prepared = PreparedByRecipe(target, config, sites, recipe=recipe)
-    int8 = prepared.twin("") if "" in sites.int8 else convert_prepared(prepared)
+    int8 = prepared.twin("") if sites.int8.get("", ATTENTION) != ATTENTION else convert_prepared(prepared)
     if not hasattr(int8, "save"):
         vars(int8)["save"] = Save(int8, example_input)
     return int8

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Int8Config
-from ..nn import ATTENTION, collect_sites
+from ..nn import ATTENTION, PROJECTIONS, collect_sites, unpacking_obstacle
 from ..nn.calls import Place, Running
 
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
@@ -61,6 +61,8 @@ class ModelSites:
         if name is None:
             return []
         operands = _operands(op, func, args, kwargs)
+        if type(module) is nn.MultiheadAttention:
+            return _packed(name, module, op, operands)
         if op in WEIGHTED:
             weight = operands[1]
             own = getattr(module, "weight", None)
@@ -70,6 +72,26 @@ class ModelSites:
         if op == "attention" and self.kinds.get(name) == ATTENTION:
             return [(Site(name, op), operands)]
         return []
+
+
+def _packed(name: str, module: nn.MultiheadAttention, op: str, operands: list[Tensor]) -> Found:
+    """Sites in torch's own attention, named as when it is unpacked. One call may be several projections at once."""
+    why_not = unpacking_obstacle(module)
+    if op == "attention":
+        return [(Site(name, op, why_not=why_not), operands)]
+    if op != "linear":
+        return []
+    x, weight = operands
+    prefix = f"{name}." if name else ""
+    if weight is module.out_proj.weight:
+        return [(Site(f"{prefix}out_proj", op, weight, why_not), [x])]
+    for projection in PROJECTIONS:
+        if weight is getattr(module, f"{projection}_weight"):
+            return [(Site(prefix + projection, op, weight, why_not), [x])]
+    first = (weight.storage_offset() - module.in_proj_weight.storage_offset()) // weight.stride(0) // module.embed_dim
+    parts = weight.split(module.embed_dim)
+    names = PROJECTIONS[first : first + len(parts)]
+    return [(Site(prefix + n, op, part, why_not), [x]) for n, part in zip(names, parts, strict=True)]
 
 
 def _rows_first(module: nn.Module) -> Tensor:

@@ -26,6 +26,7 @@ from ..nn import (
     fake_quantize_conv,
     fake_quantize_embedding,
     fake_quantize_linear,
+    set_attention,
     unfake_conv,
     unfake_embedding,
     unfake_linear,
@@ -107,9 +108,9 @@ def prepare_qat(
     target, sites = prepared.model, prepared.sites
     _insert(prepared, learnable)
     implementation = None
-    if isinstance(target, PreTrainedModel) and sites.of_kind(ATTENTION):
-        implementation = target.config._attn_implementation
-        target.set_attn_implementation(FAKE_IMPLEMENTATION)
+    if sites.of_kind(ATTENTION):
+        implementation = target.config._attn_implementation if isinstance(target, PreTrainedModel) else None
+        set_attention(target, FAKE_IMPLEMENTATION)
     setattr(target, STATE, QatState(config, sites, prepared.notes, implementation))
     return target
 
@@ -154,6 +155,7 @@ def remove_fake_quantize(model: nn.Module) -> nn.Module:
         unfake_conv(model.get_submodule(name))  # type: ignore[arg-type]
     for name in state.sites.of_kind(ATTENTION):
         del model.get_submodule(name)._modules[FAKE_CHILD]
+    set_attention(model, None)
     if state.attention is not None:
         model.set_attn_implementation(state.attention)  # type: ignore[operator]
     delattr(model, STATE)

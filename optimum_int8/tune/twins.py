@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
-from ..nn import ATTENTION, CHILD, Int8Module, int8_attention_forward
+from ..nn import ATTENTION, CHILD, Int8Module, int8_attention_forward, set_attention
 from ..prepare import Prepared
 from ..remedies import evaluating
 
@@ -47,9 +47,11 @@ class Twins:
                     stack.callback(module.register_forward_hook(_hook(name, self.twins[name], visit)).remove)
             token = _visits.set(cores)
             stack.callback(_visits.reset, token)
-            if cores and isinstance(self.model, PreTrainedModel):
-                stack.callback(self.model.set_attn_implementation, self.model.config._attn_implementation)
-                self.model.set_attn_implementation(_BESIDE)
+            if cores:
+                if isinstance(self.model, PreTrainedModel):
+                    stack.callback(self.model.set_attn_implementation, self.model.config._attn_implementation)
+                stack.callback(set_attention, self.model, None)
+                set_attention(self.model, _BESIDE)
             yield
 
 
