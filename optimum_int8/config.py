@@ -19,7 +19,9 @@ QUANT_METHOD = "optimum_int8"
 APPROACHES = ("dynamic", "static", "qat")
 OBSERVERS = ("minmax", "moving_average", "percentile", "mse", "entropy")
 GRANULARITIES = ("per_channel", "per_tensor")
-ATTENTIONS = ("int8", "float32")
+ATTENTIONS = ("int8", "bfloat16", "float32")
+"""From the coarsest to the finest."""
+
 WEIGHT_RANGES = ("absmax", "search")
 SMOOTHINGS = ("off", "fixed", "search")
 
@@ -45,7 +47,8 @@ class Int8Config:
         bias_correction: take the mean error that quantization makes on the calibration data out of the biases; static only.
         activation_bits: levels of a static grid for activations, as a power of two: 8 (256 levels) or fewer, to study models
             under stress. The kernels stay those of 8 bits, so fewer save nothing; attention probabilities keep 8.
-        attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"float32"` leaves it to torch.
+        attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"bfloat16"` rounds them to bfloat16, which keeps
+            outliers and is fast where the processor multiplies it; `"float32"` leaves the core as it was.
         quantize_embeddings: store `nn.Embedding` tables as INT8 rows.
         exclude: qualified names of modules that stay FP32, with all that is below them. Exact names, never patterns.
         exclude_attention: qualified names of attention modules whose core stays float32, while their linears do not.

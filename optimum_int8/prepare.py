@@ -12,9 +12,11 @@ from .calibrate import Range, collect_ranges
 from .config import Int8Config
 from .nn import (
     ATTENTION,
+    BFLOAT16_ATTENTION,
     CONV,
     EMBEDDING,
     LINEAR,
+    Bfloat16Attention,
     Int8Attention,
     Int8Conv,
     Int8Embedding,
@@ -56,6 +58,8 @@ class Prepared:
         module, kind = self.model.get_submodule(name), self.sites.int8[name]
         if kind == ATTENTION:
             return Int8Attention.from_ranges(self.ranges.get(name), self.config.activation_bits)
+        if kind == BFLOAT16_ATTENTION:
+            return Bfloat16Attention()
         if kind == EMBEDDING:
             return Int8Embedding.from_float(module, self.per_channel)  # type: ignore[arg-type]
         found, bits = self.ranges.get(name, {}).get("input"), self.config.activation_bits
@@ -86,7 +90,8 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
         prepared.notes["smooth_quant"] = smooth_quant(model, config, data or (), progress=progress).to_dict()  # type: ignore[arg-type]
     if static:
         prepared.ranges = collect_ranges(model, sites, config, data or (), progress)
-        for name in [n for n in sites.int8 if n not in prepared.ranges and sites.int8[n] != EMBEDDING]:
+        without = (EMBEDDING, BFLOAT16_ATTENTION)
+        for name in [n for n, kind in sites.int8.items() if n not in prepared.ranges and kind not in without]:
             sites.demote(name, "never reached by the calibration data")
     if config.weight_range == "search":
         _search_weights(prepared, data, progress)

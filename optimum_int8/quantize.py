@@ -12,8 +12,8 @@ from torch import nn
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
 from .nn import (
-    ATTENTION,
     CONV,
+    CORES,
     EMBEDDING,
     LINEAR,
     Int8Embedding,
@@ -120,7 +120,7 @@ def convert(prepared: Prepared) -> nn.Module:
         if id(module.weight) in owners and isinstance(new, Int8Linear):
             new.tie(owners[id(module.weight)])
         put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV, ATTENTION):
+    for name in sites.of_kind(CONV, *CORES):
         put(model, name, sites.int8[name], prepared.twin(name))
     metadata = describe(config, sites)
     if prepared.notes:

@@ -13,11 +13,14 @@ from .config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from .errors import CheckpointError
 from .nn import (
     ATTENTION,
+    BFLOAT16_ATTENTION,
     CHILD,
     CONV,
+    CORES,
     EMBEDDING,
     IMPLEMENTATION,
     LINEAR,
+    Bfloat16Attention,
     Int8Attention,
     Int8Conv,
     Int8Embedding,
@@ -76,6 +79,8 @@ def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bit
         return Int8Embedding.like(module)
     if kind == ATTENTION and uses_attention_interface(module):
         return Int8Attention(static, activation_bits)
+    if kind == BFLOAT16_ATTENTION and uses_attention_interface(module):
+        return Bfloat16Attention()
     raise CheckpointError(
         f"the checkpoint says that {name!r} is an INT8 {kind}, but the model has a {type(module).__name__} there"
     )
@@ -84,7 +89,7 @@ def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bit
 def put(model: nn.Module, name: str, kind: str, new: Int8Module) -> None:
     """Install an INT8 module at `name`, everywhere the module there is used; an attention core becomes a child."""
     old = model.get_submodule(name)
-    if kind == ATTENTION:
+    if kind in CORES:
         old.add_module(CHILD, new)
         return
     for parent in list(model.modules()):
@@ -120,7 +125,7 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     """Make a model whose INT8 modules are complete run as one: attention plugged in, blocks fused when the config says so."""
     if isinstance(model, PreTrainedModel):
         model.config.quantization_config = metadata
-    if ATTENTION in metadata["modules"].values():
+    if any(kind in CORES for kind in metadata["modules"].values()):
         set_attention(model, IMPLEMENTATION)
     if metadata["config"].get("fuse", True):
         install(model)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import ConfigError
+from ..nn import BFLOAT16_ATTENTION
 
 LIBRARY = "optimum_int8"
 
@@ -203,7 +204,8 @@ def _usage(repo_id: str, config: Mapping[str, Any], tag: str | None) -> str:
 
 def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
     settings, modules, fp32 = quantization["config"], quantization["modules"], quantization["fp32"]
-    kinds = [f"{list(modules.values()).count(kind)} {kind}" for kind in sorted(set(modules.values()))]
+    found = [kind for kind in modules.values() if kind != BFLOAT16_ATTENTION]
+    kinds = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
     lines = ["## How it was quantized", "", f"- INT8 modules: {', '.join(kinds)}"]
     lines += [f"- {key.replace('_', ' ')}: {settings[key]}" for key in ("approach", "weight_granularity", "attention")]
     if settings["approach"] != "dynamic":
@@ -218,6 +220,22 @@ def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
     return "\n".join(lines)
 
 
+def _fallbacks(what: str, sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of sites that the budget took out of INT8."""
+    if not sites:
+        return []
+    return [
+        "",
+        f"| {what} | error alone in INT8 | multiply-adds | size | time per call |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{site['name']}` ({site['kind']}) | {site['error']:.2%} | {site['macs']:.2%} | {site['size_mb']:+.2f} MB "
+            f"| {site['milliseconds']:+.3f} ms |"
+            for site in sites
+        ),
+    ]
+
+
 def _tuning(tuning: Mapping[str, Any] | None, info: CardInfo) -> str:
     """What the accuracy budget left in FP32, and the link to the sensitivity report."""
     lines = []
@@ -228,17 +246,8 @@ def _tuning(tuning: Mapping[str, Any] | None, info: CardInfo) -> str:
             f"The budget of {tuning['budget']:.2%} relative loss {kept}: {loss} after {len(tuning['steps'])} trials. "
             f"It left {tuning['fp32_macs']:.1%} of the multiply-adds in FP32."
         )
-    if tuning and tuning["fp32"]:
-        lines += [
-            "",
-            "| left in FP32 | error alone in INT8 | multiply-adds | size | time per call |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| `{site['name']}` ({site['kind']}) | {site['error']:.2%} | {site['macs']:.2%} | {site['size_mb']:+.2f} MB "
-            f"| {site['milliseconds']:+.3f} ms |"
-            for site in tuning["fp32"]
-        ]
+    for key, what in (("fp32", "left in FP32"), ("bfloat16", "attention in bfloat16")):
+        lines += _fallbacks(what, (tuning or {}).get(key, ()))
     if info.sensitivity:
         lines += ["", f"[What INT8 costs each part of the model]({info.sensitivity})"]
     return "\n".join(["## Accuracy", "", *lines]).replace("\n\n\n", "\n\n") if lines else ""

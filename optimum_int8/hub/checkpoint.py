@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
+from ..nn import CONV, CORES, EMBEDDING, LINEAR
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_KEY = "optimum_int8_crc32"
 """Key in the header of a weight file; its value is a JSON object: tensor name to eight hexadecimal digits."""
 
-MODULE_KINDS = ("linear", "conv", "embedding", "attention")
+MODULE_KINDS = (LINEAR, CONV, EMBEDDING, *CORES)
 MAX_JSON_BYTES = 64 << 20
 
 DTYPES = {

@@ -9,6 +9,7 @@ from .attention import (
     uses_attention_interface,
 )
 from .base import Int8Module
+from .bfloat16_attention import Bfloat16Attention
 from .conv import Int8Conv, Int8Conv1d, Int8Conv2d
 from .embedding import Int8Embedding
 from .fake_attention import FAKE_CHILD, FAKE_IMPLEMENTATION, FakeQuantizedAttention
@@ -18,18 +19,32 @@ from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .linear import Int8Linear, float_weight
 from .multihead import PROJECTIONS, UnpackedMultiheadAttention, set_attention, unpack_attention, unpacking_obstacle
-from .sites import ATTENTION, CONV, EMBEDDING, LINEAR, Sites, collect_sites, find_sites, require_sites
+from .sites import (
+    ATTENTION,
+    BFLOAT16_ATTENTION,
+    CONV,
+    CORES,
+    EMBEDDING,
+    LINEAR,
+    Sites,
+    collect_sites,
+    find_sites,
+    require_sites,
+)
 
 __all__ = [
     "ATTENTION",
+    "BFLOAT16_ATTENTION",
     "CHILD",
     "CONV",
+    "CORES",
     "EMBEDDING",
     "FAKE_CHILD",
     "FAKE_IMPLEMENTATION",
     "IMPLEMENTATION",
     "LINEAR",
     "PROJECTIONS",
+    "Bfloat16Attention",
     "FakeQuantize",
     "FakeQuantizedAttention",
     "FakeQuantizedConv1D",

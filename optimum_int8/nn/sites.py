@@ -17,13 +17,18 @@ from .embedding import embedding_obstacle, tables_read_directly
 from .linear import float_weight
 
 LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
+BFLOAT16_ATTENTION = "attention_bfloat16"
+"""A core that `config.attention` sets to bfloat16: it holds no grids and needs no ranges."""
+
+CORES = (ATTENTION, BFLOAT16_ATTENTION)
 
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`), and qualified name to reason for what stays FP32.
+    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`, `"attention_bfloat16"`), and qualified name to reason
+    for what stays FP32.
 
-    An attention site is named like the attention module; its grids live in that module's child `int8_attention`.
+    An attention site is named like the attention module; its core is that module's child `int8_attention`.
     """
 
     int8: dict[str, str] = field(default_factory=dict)
@@ -66,7 +71,7 @@ def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
         if reason:
             sites.fp32[name] = reason
         else:
-            sites.int8[name] = kind
+            sites.int8[name] = BFLOAT16_ATTENTION if kind == ATTENTION and config.attention == "bfloat16" else kind
     return sites
 
 
@@ -75,7 +80,7 @@ def require_sites(model: nn.Module, sites: Sites) -> None:
     if not sites.of_kind(LINEAR, CONV, EMBEDDING):
         why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D, Conv1d, Conv2d or Embedding")
         raise QuantizationError(f"{type(model).__name__} has nothing to quantize: {why}")
-    if sites.int8.get("", ATTENTION) != ATTENTION:
+    if sites.int8.get("", ATTENTION) not in CORES:
         kind = type(model).__name__
         raise QuantizationError(
             f"the model is a single {kind}, which cannot be replaced; pass torch.nn.Sequential({kind}) instead"
@@ -135,7 +140,7 @@ def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> st
         if name.endswith("attention_bias"):
             return "a small table that is added to attention scores, where an INT8 step is felt"
         return embedding_obstacle(module)  # type: ignore[arg-type]
-    if kind == ATTENTION and config.attention != "int8":
+    if kind == ATTENTION and config.attention == "float32":
         return f"attention is set to {config.attention}"
     if kind == ATTENTION and name in config.exclude_attention:
         return "its core is excluded by name"

@@ -14,11 +14,14 @@ from ..config import Int8Config
 from ..errors import ConfigError, QuantizationError
 from ..nn import (
     ATTENTION,
+    BFLOAT16_ATTENTION,
     CONV,
+    CORES,
     EMBEDDING,
     FAKE_CHILD,
     FAKE_IMPLEMENTATION,
     LINEAR,
+    Bfloat16Attention,
     FakeQuantize,
     FakeQuantizedAttention,
     Int8Module,
@@ -108,7 +111,7 @@ def prepare_qat(
     target, sites = prepared.model, prepared.sites
     _insert(prepared, learnable)
     implementation = None
-    if sites.of_kind(ATTENTION):
+    if sites.of_kind(*CORES):
         implementation = target.config._attn_implementation if isinstance(target, PreTrainedModel) else None
         set_attention(target, FAKE_IMPLEMENTATION)
     setattr(target, STATE, QatState(config, sites, prepared.notes, implementation))
@@ -130,6 +133,9 @@ def _insert(prepared: Prepared, learnable: bool) -> None:
         grids = {key: FakeQuantize(range, True, bits, learnable) for key, range in ranges[name].items()}
         core = FakeQuantizedAttention(**grids).train(attention.training)
         attention.add_module(FAKE_CHILD, core.to(next(model.parameters()).device))
+    for name in sites.of_kind(BFLOAT16_ATTENTION):
+        attention = model.get_submodule(name)
+        attention.add_module(FAKE_CHILD, Bfloat16Attention().train(attention.training))
 
 
 def is_prepared(model: nn.Module) -> bool:
@@ -153,7 +159,7 @@ def remove_fake_quantize(model: nn.Module) -> nn.Module:
         unfake_linear(model.get_submodule(name))  # type: ignore[arg-type]
     for name in state.sites.of_kind(CONV):
         unfake_conv(model.get_submodule(name))  # type: ignore[arg-type]
-    for name in state.sites.of_kind(ATTENTION):
+    for name in state.sites.of_kind(*CORES):
         del model.get_submodule(name)._modules[FAKE_CHILD]
     set_attention(model, None)
     if state.attention is not None:
@@ -175,7 +181,8 @@ def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     state = qat_state(model)
     check_weights(model, state.sites)
     target = model if inplace else _copy(model)
-    grids = {name: _grids(target, name, kind) for name, kind in state.sites.int8.items() if kind != EMBEDDING}
+    without = (EMBEDDING, BFLOAT16_ATTENTION)
+    grids = {name: _grids(target, name, kind) for name, kind in state.sites.int8.items() if kind not in without}
     ranges = {name: dict.fromkeys(grid, (-1.0, 1.0)) for name, grid in grids.items()}  # static; `Trained` has the grids
     remove_fake_quantize(target)
     trained = Trained(target.eval(), state.config, state.sites, ranges, notes=state.notes, grids=grids)

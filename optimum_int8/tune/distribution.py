@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..calibrate import Range
+from ..nn import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING
 from ..observers.histogram import Floats, Histogram
 from ..prepare import Prepared
 
@@ -29,7 +30,7 @@ class Distribution:
         if ranges:
             return {key: cls(found) for key, found in ranges.items()}
         kind = prepared.sites.int8[name]
-        keys = {"attention": ("query", "key", "value"), "embedding": ()}.get(kind, ("input",))
+        keys = {ATTENTION: ("query", "key", "value"), EMBEDDING: (), BFLOAT16_ATTENTION: ()}.get(kind, ("input",))
         return {key: cls(None) for key in keys}
 
     def add(self, values: Tensor) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from .distribution import Distribution
-from .report import TuningReport
+from .report import Fallback, TuningReport
 from .sensitivity import Sensitivity
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ def render_page(rows: Sequence[Sensitivity], title: str, tuning: TuningReport | 
 
 
 def _tuning(report: TuningReport) -> str:
+    tables = [_fallbacks("left in FP32", report.fp32), _fallbacks("attention in bfloat16", report.bfloat16)]
+    return f"<h2>Accuracy budget</h2><p>{escape(report.verdict())}</p>" + "".join(tables)
+
+
+def _fallbacks(what: str, sites: Sequence[Fallback]) -> str:
     cells = [
         [
             site.name,
@@ -82,10 +87,10 @@ def _tuning(report: TuningReport) -> str:
             f"{site.size_mb:+.2f} MB",
             f"{site.milliseconds:+.3f} ms",
         ]
-        for site in report.fp32
+        for site in sites
     ]
-    heads = ["left in FP32", "kind", "error alone in INT8", "multiply-adds", "size", "time per call"]
-    return f"<h2>Accuracy budget</h2><p>{escape(report.verdict())}</p>" + (_html_table(heads, cells) if cells else "")
+    heads = [what, "kind", "error alone in INT8", "multiply-adds", "size", "time per call"]
+    return _html_table(heads, cells) if cells else ""
 
 
 def _table(rows: Sequence[Sensitivity]) -> str:

@@ -1,17 +1,17 @@
-"""What tuning found: whether the budget is kept, each site left in FP32, why, and what it cost."""
+"""What tuning found: whether the budget is kept, each site that is not INT8, why, and what it cost."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..calibrate import run_batch
-from ..nn import ATTENTION
+from ..nn import CORES
 from .sensitivity import Sensitivity
 from .trials import Trial
 from .twins import Compute, Twins
@@ -21,7 +21,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Fallback:
-    """A site that the budget left in FP32.
+    """A site that the budget left in FP32, or a core that it set to bfloat16.
 
     Attributes:
         name, kind: as in `Sites`.
@@ -29,7 +29,7 @@ class Fallback:
         error: of the model's outputs, when this site alone is quantized; relative.
         macs: share of the model's multiply-adds.
         size_mb: how many 10^6 bytes more than in INT8.
-        milliseconds: how much longer than in INT8, per call on a calibration batch; negative when FP32 is faster.
+        milliseconds: how much longer than in INT8, per call on a calibration batch; negative when INT8 is slower.
     """
 
     name: str
@@ -54,6 +54,7 @@ class TuningReport:
         trials: how many models were measured, and in `steps` what each was and gave.
         seconds: the whole search; of a resumed one, since it was resumed.
         fp32: the sites left in FP32.
+        bfloat16: the attention cores in bfloat16.
     """
 
     budget: float
@@ -65,6 +66,7 @@ class TuningReport:
     seconds: float
     steps: list[Trial] = field(default_factory=list)
     fp32: list[Fallback] = field(default_factory=list)
+    bfloat16: list[Fallback] = field(default_factory=list)
 
     @property
     def fp32_macs(self) -> float:
@@ -84,9 +86,11 @@ class TuningReport:
         return {**own, "fp32_macs": self.fp32_macs, "steps": steps}
 
 
-def costs(twins: Twins, batch: Any, sites: Iterable[str], rows: Mapping[str, Sensitivity]) -> list[Fallback]:
-    """What leaving `sites` in FP32 costs, timed on one batch in turns with their INT8 twins."""
+def costs(twins: Twins, batch: Any, sites: Sequence[str], rows: Mapping[str, Sensitivity]) -> list[Fallback]:
+    """What it costs that `sites` are not INT8, timed on one batch in turns with their INT8 twins."""
     wanted = set(sites)
+    if not wanted:
+        return []
     times: dict[str, float] = {}
 
     def measure(name: str, inputs: tuple[Any, ...], output: Tensor, int8: Compute, exact: Compute) -> None:
@@ -98,8 +102,9 @@ def costs(twins: Twins, batch: Any, sites: Iterable[str], rows: Mapping[str, Sen
     found = []
     for name in sites:
         row = rows[name]
-        size = 0 if row.kind == ATTENTION else _saved_bytes(twins.model.get_submodule(name), twins.twins[name])
-        reason = f"accuracy budget: alone in INT8 it changes the outputs by {row.error:.2%}"
+        size = 0 if row.kind in CORES else _saved_bytes(twins.model.get_submodule(name), twins.twins[name])
+        felt = "its own output" if row.model_error is None else "the outputs"
+        reason = f"accuracy budget: alone in INT8 it changes {felt} by {row.error:.2%}"
         found.append(Fallback(name, row.kind, reason, row.error, row.macs, size / 1e6, times.get(name, 0.0)))
     return found
 

@@ -13,16 +13,17 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..config import Int8Config
+from ..config import ATTENTIONS, Int8Config
 from ..errors import ConfigError
 from ..loss import relative_loss
-from ..nn import ATTENTION
+from ..nn import CORES
 from ..prepare import Prepared
 from ..quantize import convert, prepare_copy
-from .report import Fallback, TuningReport, costs
+from .fallbacks import explain, without
+from .limit import OutOfTime, stopping
+from .report import TuningReport
 from .sensitivity import Sensitivity, measure_sensitivity
 from .trials import Trial, TrialLog, fingerprint
-from .twins import Twins
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ REMEDIES: dict[str, tuple[dict[str, Any], ...]] = {
     "bias_correction": ({"bias_correction": True},),
     "weight_range": ({"weight_range": "search"},),
     "smooth_quant": ({"smooth_quant": "search"},),
-    "attention": ({"attention": "float32"},),
+    "attention": ({"attention": "bfloat16"}, {"attention": "float32"}),
 }
-"""Settings that are tried before sites are left in FP32, the cheapest first: all but the last cost no speed. What helps stays."""
+"""Settings that are tried before sites are left in FP32, the cheapest first: all but attention cost no speed. What helps stays."""
 
 SENSITIVITY_SHARE = 0.3
 """Largest share of the time left that ranking the sites may take."""
@@ -74,7 +75,8 @@ def tune(
 
     Args:
         model: float; it is left as it was.
-        config: where to start; `accuracy_budget`, `max_trials` and `timeout` (seconds, looked at between trials) are its limits.
+        config: where to start; `accuracy_budget`, `max_trials` and `timeout` (seconds) are its limits. A trial that is not
+            done in time is stopped and does not count; the first one is always done, so that there is a model.
         calibration_data: batches; also a dynamic model needs some, to rank its sites.
         metric_function: model to metric, called with the float model once and with each INT8 model.
         greater_is_better: False for a perplexity.
@@ -146,6 +148,8 @@ class _Search:
 
     def _applies(self, name: str, change: dict[str, Any]) -> bool:
         best = self._best().config
+        if name == "attention":
+            return ATTENTIONS.index(change[name]) > ATTENTIONS.index(best[name])
         fresh = any(best[key] != value for key, value in change.items())
         return fresh and (self.config.approach != "dynamic" or name not in ("observer", "bias_correction"))
 
@@ -174,29 +178,32 @@ class _Search:
         if self.log.sensitivity is not None:
             self.rows = [Sensitivity(**row) for row in self.log.sensitivity]
         else:
-            deadline = float("inf")
-            if self.config.timeout is not None:
-                deadline = time.monotonic() + SENSITIVITY_SHARE * max(self.time_left(), 0.0)
+            now = time.monotonic()
+            deadline = now + SENSITIVITY_SHARE * max(self.deadline() - now, 0.0)
             self.rows = measure_sensitivity(
                 prepared, self.data, distributions=True, deadline=deadline, progress=self.progress
             )
             self.log.sensitivity = [row.to_dict() for row in self.rows]
             self.log.write()
-        last = [row for row in self.rows if row.kind != ATTENTION][-1]
+        last = [row for row in self.rows if row.kind not in CORES][-1]
         return [row for row in self.rows if row is not last]
 
     def try_config(self, what: str, config: Int8Config) -> Trial:
         """Make and measure a model, unless the log knows it. Raises `_Stop` when a limit is reached, but for the first."""
-        if self.steps:
-            if len(self.steps) >= self.config.max_trials:
-                raise _Stop("max_trials")
-            if self.time_left() <= 0:
-                raise _Stop("timeout")
+        if self.steps and len(self.steps) >= self.config.max_trials:
+            raise _Stop("max_trials")
         trial, model = self.log.find(config), None
         if trial is None:
             before = time.monotonic()
-            model = self.make(config)
-            value = float(self.metric(model))
+            deadline = self.deadline() if self.steps else float("inf")
+            if before > deadline:
+                raise _Stop("timeout")
+            try:
+                model = self.make(config, deadline)
+                with stopping(model, deadline):
+                    value = float(self.metric(model))
+            except OutOfTime as late:
+                raise _Stop("timeout") from late
             loss = relative_loss(self.baseline, value, self.greater_is_better)
             trial = Trial(what, config.to_dict(), value, loss, time.monotonic() - before)
             self.log.trials.append(trial)
@@ -219,24 +226,25 @@ class _Search:
         left = [*trial.config["exclude"], *trial.config["exclude_attention"]]
         return not self.kept(trial), sum(macs.get(n, 0) for n in left) if self.kept(trial) else 0.0, trial.badness
 
-    def time_left(self) -> float:
-        """Seconds."""
-        limit = float("inf") if self.config.timeout is None else self.config.timeout
-        return limit - (time.monotonic() - self.start)
+    def deadline(self) -> float:
+        """In `time.monotonic()`."""
+        return self.start + (float("inf") if self.config.timeout is None else self.config.timeout)
 
-    def prepared(self, config: Int8Config) -> Prepared:
+    def prepared(self, config: Int8Config, deadline: float = float("inf")) -> Prepared:
         """The calibrated float model for a configuration; what is left in FP32 does not change it, so it is reused."""
         own = replace(
             config, exclude=self.config.exclude, exclude_attention=self.config.exclude_attention, accuracy_budget=None
         )
         if self._prepared is None or self._prepared[0] != own:
             self._prepared = None  # not two float copies at once
-            self._prepared = own, prepare_copy(self.model, own, self.data, progress=self.progress)
+            target = copy.deepcopy(self.model)
+            with stopping(target, deadline):
+                self._prepared = own, prepare_copy(target, own, self.data, inplace=True, progress=self.progress)
         return self._prepared[1]
 
-    def make(self, config: Int8Config) -> nn.Module:
-        """The INT8 model of a configuration."""
-        prepared = self.prepared(config)
+    def make(self, config: Int8Config, deadline: float = float("inf")) -> nn.Module:
+        """The INT8 model of a configuration. Raises `OutOfTime`."""
+        prepared = self.prepared(config, deadline)
         sites = copy.deepcopy(prepared.sites)
         for name in set(config.exclude) - set(self.config.exclude):
             sites.demote(name, "accuracy budget")
@@ -258,7 +266,7 @@ class _Search:
             loss=best.loss,
             seconds=time.monotonic() - self.start,
             steps=list(self.steps),
-            fp32=self._fallbacks(config),
+            **explain(self.config, config, self.prepared, self.data, self.rows),
         )
         (logger.info if report.met else logger.warning)(report.verdict())
         metadata = getattr(getattr(model, "config", None), "quantization_config", None)
@@ -267,29 +275,6 @@ class _Search:
             metadata["tuning"] = report.to_dict()
         return TuneResult(model, report, self.rows)
 
-    def _fallbacks(self, config: Int8Config) -> list[Fallback]:
-        names = [n for n in config.exclude if n not in self.config.exclude]
-        names += [n for n in config.exclude_attention if n not in self.config.exclude_attention]
-        if config.attention != self.config.attention:  # as a remedy: all cores at once
-            config = replace(config, attention=self.config.attention)
-            names += [n for n, kind in self.prepared(config).sites.int8.items() if kind == ATTENTION and n not in names]
-        if not names:
-            return []
-        prepared = self.prepared(config)
-        known = {row.name: row for row in self.rows}
-        if any(name not in known for name in names):
-            rows = measure_sensitivity(prepared, self.data[:1], alone=False, progress=False)
-            known = {**{row.name: row for row in rows}, **known}
-        return costs(Twins(prepared), self.data[0], names, known)
-
     def _best(self) -> Trial:
         assert self.best is not None
         return self.best
-
-
-def without(config: Int8Config, sites: Iterable[Sensitivity]) -> Int8Config:
-    """The configuration with `sites` left in FP32."""
-    names = [(site.name, site.kind == ATTENTION) for site in sites]
-    modules = tuple(name for name, core in names if not core)
-    cores = tuple(name for name, core in names if core)
-    return replace(config, exclude=config.exclude + modules, exclude_attention=config.exclude_attention + cores)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..calibrate import channels_last, counted_rows, run_batch
-from ..nn import ATTENTION, CONV, EMBEDDING
+from ..nn import CONV, CORES, EMBEDDING
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
 from .distribution import Distribution
@@ -162,7 +162,7 @@ class _Counts:
                 distribution.add(self._rows(module, x, heads_first=True))
 
     def _rows(self, module: nn.Module, x: Tensor, heads_first: bool = False) -> Tensor:
-        if self.kind == ATTENTION:  # inputs are [batch, heads, length, head], outputs [batch, length, heads, head]
+        if self.kind in CORES:  # inputs are [batch, heads, length, head], outputs [batch, length, heads, head]
             x = (x.transpose(1, 2) if heads_first else x).flatten(2)
         return counted_rows(channels_last(module, x)).float()
 
@@ -179,7 +179,7 @@ class _Counts:
 def _multiply_adds(kind: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
     if kind == EMBEDDING:
         return 0
-    if kind == ATTENTION:
+    if kind in CORES:
         query, key, _ = inputs
         return 2 * query.numel() * key.shape[2]
     weight: Tensor = module.weight  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
-from ..nn import ATTENTION, CHILD, Int8Module, int8_attention_forward, set_attention
+from ..nn import CHILD, CORES, Int8Module, int8_attention_forward, set_attention
 from ..prepare import Prepared
 from ..remedies import evaluating
 
@@ -27,9 +27,14 @@ _visits: ContextVar[Mapping[nn.Module, Callable[..., Tensor]]] = ContextVar("vis
 
 
 class Twins:
-    """INT8 twins of all sites of a prepared model; the model stays float."""
+    """INT8 twins of all sites of a prepared model; the model stays float.
 
-    def __init__(self, prepared: Prepared) -> None:
+    Args:
+        instead: computes the attention cores in place of float32.
+    """
+
+    def __init__(self, prepared: Prepared, instead: Int8Module | None = None) -> None:
+        self.instead = instead
         self.model = prepared.model
         self.kinds = dict(prepared.sites.int8)
         self.twins: dict[str, Int8Module] = {name: prepared.twin(name) for name in self.kinds}
@@ -41,8 +46,8 @@ class Twins:
         with evaluating(self.model), contextlib.ExitStack() as stack:
             for name, kind in self.kinds.items():
                 module = self.model.get_submodule(name)
-                if kind == ATTENTION:
-                    cores[module] = _core_visit(name, self.twins[name], visit)
+                if kind in CORES:
+                    cores[module] = _core_visit(name, self.twins[name], self.instead, visit)
                 else:
                     stack.callback(module.register_forward_hook(_hook(name, self.twins[name], visit)).remove)
             token = _visits.set(cores)
@@ -62,18 +67,23 @@ def _hook(name: str, twin: Int8Module, visit: Visit) -> Callable[[nn.Module, tup
     return beside
 
 
-def _core_visit(name: str, core: Int8Module, visit: Visit) -> Callable[..., Tensor]:
+def _core_visit(name: str, core: Int8Module, instead: Int8Module | None, visit: Visit) -> Callable[..., Tensor]:
     def beside(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
     ) -> Tensor:
-        def int8() -> Tensor:
+        def on(core: Int8Module) -> Tensor:
             module._modules[CHILD] = core
             try:
                 return int8_attention_forward(module, query, key, value, mask, **kwargs)[0]
             finally:
                 del module._modules[CHILD]
 
+        def int8() -> Tensor:
+            return on(core)
+
         def exact() -> Tensor:
+            if instead is not None:
+                return on(instead)
             return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
 
         output = exact()

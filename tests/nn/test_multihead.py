@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import optimum_int8
 from optimum_int8 import Int8Config, QuantConf, calibrate, convert, quantize
-from optimum_int8.nn import Int8Attention, Int8Linear, UnpackedMultiheadAttention, unpack_attention
+from optimum_int8.nn import Bfloat16Attention, Int8Attention, Int8Linear, UnpackedMultiheadAttention, unpack_attention
 from optimum_int8.restore import build_skeleton, finish_loading
 
 HIDDEN = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
@@ -110,18 +110,20 @@ SITES = [f"{n}_proj" for n in "qkv"] + ["out_proj"]
 @torch.no_grad()
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 @pytest.mark.parametrize("with_mask", [True, False])
-def test_torchs_encoder(approach: str, with_mask: bool) -> None:
+@pytest.mark.parametrize("core", [Int8Attention, Bfloat16Attention])
+def test_torchs_encoder(core: type[nn.Module], approach: str, with_mask: bool) -> None:
+    settings: dict[str, Any] = {"approach": approach, "attention": "int8" if core is Int8Attention else "bfloat16"}
     model, args = Encoder(), (X, HIDDEN) if with_mask else (X,)
     data = [args] if approach == "static" else None
-    int8: Any = quantize(model, Int8Config(approach=approach), data, progress=False)
+    int8: Any = quantize(model, Int8Config(**settings), data, progress=False)
     layer = int8.encoder.layers[0]
     assert all(isinstance(layer.self_attn.get_submodule(name), Int8Linear) for name in SITES)
-    assert isinstance(layer.self_attn.int8_attention, Int8Attention)
+    assert isinstance(layer.self_attn.int8_attention, core)
     assert isinstance(layer.self_attn, nn.MultiheadAttention)
     seen = ~HIDDEN if with_mask else torch.ones_like(HIDDEN)
     found, expected = int8(*args)[seen], model(*args)[seen]
     assert 0 < (found - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
-    plain: Any = quantize(model, Int8Config(approach=approach, fuse=False), data, progress=False)
+    plain: Any = quantize(model, Int8Config(**settings, fuse=False), data, progress=False)
     torch.testing.assert_close(plain(*args)[seen], found, atol=0.02, rtol=0.02)
 
 

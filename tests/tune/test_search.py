@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from torch import nn
 from optimum_int8 import ConfigError, Int8Config, quantize
 from optimum_int8.hub import OptimizedModel
 from optimum_int8.tune import tune
+from optimum_int8.tune.limit import OutOfTime, stopping
 from tests import zoo
-from tests.tune.helpers import DATA, OUTPUT, TEST, fidelity, hostile
+from tests.tune.helpers import DATA, OUTPUT, TEST, VALUE, fidelity, hostile
 
 BUDGET = 0.04
 """Between what the sites without outliers cost (about 2 %) and what those with them do (over 5 %)."""
@@ -57,17 +60,37 @@ def test_nothing_to_do_is_one_trial_and_equals_quantize() -> None:
     assert torch.equal(zoo.logits(result.model, TEST), zoo.logits(plain, TEST))
 
 
-def test_attention_in_float32_is_told_core_by_core() -> None:
+@pytest.mark.parametrize(("trials", "left"), [(2, "bfloat16"), (3, "fp32")])
+def test_attention_beyond_int8_is_told_core_by_core(trials: int, left: str, tmp_path: Path) -> None:
+    """First bfloat16, then float32; nothing else is tried."""
     model = hostile()
-    result = tune(
-        model,
-        config(accuracy_budget=1e-9, max_trials=2),
-        DATA,
-        fidelity(model),
-        remedies=("attention",),
-        progress=False,
+    limits = config(accuracy_budget=1e-9, max_trials=trials)
+    result = tune(model, limits, DATA, fidelity(model), remedies=("attention",), progress=False)
+    lists = {"fp32": result.report.fp32, "bfloat16": result.report.bfloat16}
+    assert [site.kind for site in lists.pop(left)] == ["attention", "attention"] and lists.popitem()[1] == []
+    assert [step.what for step in result.report.steps][1:] == ["attention=bfloat16", "attention=float32"][: trials - 1]
+    metadata = result.model.config.quantization_config
+    assert (VALUE in metadata["fp32"]) == (left == "fp32")
+    assert metadata["tuning"][left][0]["reason"].startswith(
+        "accuracy budget: alone in INT8 it changes its own output by"
     )
-    assert [site.kind for site in result.report.fp32] == ["attention", "attention"]
+    OptimizedModel.save_pretrained(result.model, tmp_path / "int8")
+    loaded = OptimizedModel.from_pretrained(tmp_path / "int8")
+    assert torch.equal(zoo.logits(loaded, TEST), zoo.logits(result.model, TEST))
+
+
+def test_a_remedy_never_makes_attention_coarser() -> None:
+    model = hostile()
+    limits = config(accuracy_budget=1e-9, max_trials=2, attention="float32")
+    result = tune(model, limits, DATA, fidelity(model), remedies=("attention",), progress=False)
+    assert [step.what for step in result.report.steps] == ["as configured", "1 sites in FP32"]
+
+
+def test_cores_in_bfloat16_can_end_in_float32() -> None:
+    model = hostile()
+    limits = config(accuracy_budget=1e-9, attention="bfloat16", max_trials=60)
+    result = tune(model, limits, DATA, fidelity(model), remedies=(), progress=False)
+    assert [site.name for site in result.report.fp32 if site.kind == "attention_bfloat16"]
 
 
 def test_an_impossible_budget_ends_with_the_best_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -94,6 +117,33 @@ def test_the_time_is_a_limit_and_leaves_a_usable_model() -> None:
     result = tune(model, config(accuracy_budget=1e-9, timeout=0.0), DATA, fidelity(model), progress=False)
     assert result.report.stopped == "timeout" and len(result.report.steps) == 1
     assert torch.isfinite(zoo.logits(result.model, TEST)).all()
+
+
+def test_a_trial_that_overruns_is_stopped_and_does_not_count(tmp_path: Path) -> None:
+    model, log = hostile(), tmp_path / "trials.json"
+    inner, started = fidelity(model), []
+
+    def endless(other: nn.Module) -> float:
+        started.append(other)
+        if len(started) == 3:  # FP32, as configured, and then one that the limit must end
+            while True:
+                inner(other)
+        return inner(other)
+
+    start = time.monotonic()
+    result = tune(model, config(accuracy_budget=1e-9, timeout=6.0), DATA, endless, log=log, progress=False)
+    assert time.monotonic() - start >= 6.0
+    assert result.report.stopped == "timeout" and [step.what for step in result.report.steps] == ["as configured"]
+    assert len(json.loads(log.read_text())["trials"]) == 1
+    assert result.report.value == pytest.approx(fidelity(model)(result.model))
+    assert not any(m._forward_pre_hooks for other in (result.model, model, *started) for m in other.modules())
+
+
+def test_a_metric_that_swallows_the_stop_does_not_count() -> None:
+    model = zoo.make("bert")
+    with pytest.raises(OutOfTime), stopping(model, 0.0), contextlib.suppress(Exception):
+        zoo.logits(model, TEST)
+    assert not model._forward_pre_hooks
 
 
 class Interrupted(Exception):
