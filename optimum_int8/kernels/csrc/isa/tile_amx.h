@@ -2,16 +2,19 @@
 // Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
 //
 // Contract of `Tile::block` on every ISA: rows <= 32; A readable for a multiple of 16 rows and of 64 columns; `between(step)` is called
-// once per 64 columns, so that other work (the epilogue of the previous block, prefetches) overlaps the matrix unit.
+// once per 64 columns, so that other work (the epilogue of the previous block, prefetches) overlaps the matrix unit. A goes through
+// `prepare`, once for all panels; the sums are those of A - `offset` (rows.h).
 // Permission for AMX is per process (cpu.cpp), the tile configuration per thread (`enter`, `leave`).
 #pragma once
 #include <immintrin.h>
 
 #include <cstdint>
 
+#include "rows.h"
+
 namespace OI8_NAMESPACE {
 
-struct Tile {
+struct Tile : RowsAsTheyLie {
   static constexpr int rows = 32;
 
   static void enter() {
@@ -31,8 +34,10 @@ struct Tile {
   static void leave() { _tile_release(); }
 
   template <class Between>
-  static inline __attribute__((always_inline)) void block(const uint8_t *a, int64_t lda, int rows, const int8_t *panel, int steps, int32_t *c,
-                                                          int64_t ldc, Between &&between) {
+  static inline __attribute__((always_inline)) void block(const Rows &x, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc,
+                                                          Between &&between) {
+    const uint8_t *a = x.a;
+    const int64_t lda = x.lda;
     _tile_zero(0);
     _tile_zero(1);
     if (rows > 16) {

@@ -1,8 +1,9 @@
-// The integer tile on AVX2: widened to int16 and multiplied with vpmaddwd, which cannot overflow here (vpmaddubsw saturates and is
-// not used). Contract in tile_amx.h.
+// The integer tile on AVX2: vpmaddubsw, made exact. Contract in tile_amx.h.
 //
-// Of every four bytes along K, bytes 0 and 2 make one pair of int16 and bytes 1 and 3 another: two shifts split a register so, and no
-// channel changes its place. A step of A is split once for all channels, a step of the panel once for all rows when there are many.
+// vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2 saturates. Therefore A is shifted by 128 to
+// signed, and enters as its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just fits, since only -32768 is reached.
+// The sign is applied by inverting bits, -w - 1, which costs one operation on any port; the magnitudes of the negative values of a row,
+// added to its sums, make up for the ones. Sums are those of A - 128 (`offset`). Rows are rewritten once for all panels (`prepare`).
 #pragma once
 #include <immintrin.h>
 
@@ -15,93 +16,98 @@ namespace OI8_NAMESPACE {
 
 struct Tile {
   static constexpr int rows = 32;
+  static constexpr int32_t offset = 128;
+
+  // Of 32 rows: what their sums begin with, then for each step and row 64 magnitudes and 64 signs (0 or -1).
+  struct Rows {
+    const int32_t *start;
+    const uint8_t *steps;
+  };
+  static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;  // not a multiple of 4 KiB, at which stores would meet in one set of the cache
+
   static void enter() {}
   static void leave() {}
+  static int64_t prepared_bytes(int steps) { return rows * 4 + steps * step_bytes; }
+
+  static inline Rows prepare(const uint8_t *a, int64_t lda, int count, int steps, char *to) {
+    int32_t *start = reinterpret_cast<int32_t *>(to);
+    uint8_t *out = reinterpret_cast<uint8_t *>(to + rows * 4);
+    const __m256i flip = _mm256_set1_epi8(char(0x80)), zero = _mm256_setzero_si256();
+    for (int r = 0; r < count; r++) {
+      __m256i negative = zero;
+      for (int i = 0; i < 2 * steps; i++) {
+        const __m256i x = load(a + r * lda + i * 32), y = _mm256_xor_si256(x, flip);
+        uint8_t *at = out + (i / 2) * step_bytes + r * row_bytes + i % 2 * 32;
+        store(at, _mm256_abs_epi8(y));
+        store(at + 64, _mm256_cmpgt_epi8(zero, y));
+        negative = _mm256_add_epi64(negative, _mm256_sad_epu8(_mm256_subs_epu8(flip, x), zero));
+      }
+      const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(negative), _mm256_extracti128_si256(negative, 1));
+      start[r] = _mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
+    }
+    return {start, out};
+  }
+
+  static inline void column_sums(const int8_t *panel, int steps, int32_t *sums) {
+    const __m256i ones = _mm256_set1_epi8(1), wide = _mm256_set1_epi16(1);
+    __m256i acc[4] = {};
+    for (int s = 0; s < steps; s++, panel += 2048)
+      for (int i = 0; i < 64; i++) acc[i / 32 * 2 + i % 2] = _mm256_add_epi32(acc[i / 32 * 2 + i % 2], _mm256_madd_epi16(_mm256_maddubs_epi16(ones, load(panel + i * 32)), wide));
+    for (int i = 0; i < 4; i++) store(sums + i * 8, acc[i]);
+  }
 
   template <class Between>
-  static inline void block(const uint8_t *a, int64_t lda, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
-    alignas(32) int16_t pairs[rows_of_pairs][2][32];
-    alignas(32) int8_t split[32][2][32];
+  static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
     for (int s = 0; s < steps; s++, panel += 2048) {
-      for (int r = 0; r < rows; r++) split_row(a + r * lda + s * 64, pairs[r]);
-      for (int h = 0; h < 2; h++) {
-        const int8_t *half = panel + h * 1024;
-        int32_t *out = c + h * 16;
-        if (rows <= together) {
-          all_rows<Packed>(pairs, half, rows, out, ldc, s == 0);
-        } else {
-          for (int i = 0; i < 32; i++) split_32(half + i * 32, split[i]);
-          all_rows<Split>(pairs, split[0][0], rows, out, ldc, s == 0);
-        }
-      }
+      for (int h = 0; h < 2; h++) all_rows(x.steps + s * step_bytes, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
       between(s);
     }
   }
 
  private:
-  static constexpr int rows_of_pairs = 32, together = 6;  // six rows by sixteen channels, one value of A, two of the panel: 16 registers
-
   static inline __m256i load(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
   static inline void store(void *p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
-
-  static inline void split_row(const uint8_t *row, int16_t (*out)[32]) {
-    for (int i = 0; i < 2; i++) {
-      const __m256i x = load(row + i * 32);
-      store(out[0] + i * 16, _mm256_and_si256(x, _mm256_set1_epi16(0xff)));
-      store(out[1] + i * 16, _mm256_srli_epi16(x, 8));
-    }
-  }
-  static inline __m256i even(__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
-  static inline __m256i odd(__m256i x) { return _mm256_srai_epi16(x, 8); }
-  static inline void split_32(const int8_t *from, int8_t (*out)[32]) {
-    const __m256i x = load(from);
-    store(out[0], even(x));
-    store(out[1], odd(x));
+  static inline __m256i four(const uint8_t *p) {
+    int32_t x;
+    std::memcpy(&x, p, 4);
+    return _mm256_set1_epi32(x);
   }
 
-  // Where eight channels of group g come from.
-  struct Packed {
-    static inline __m256i get(const int8_t *b, int g, int j, int parity) {
-      const __m256i x = load(b + (g * 2 + j) * 32);
-      return parity ? odd(x) : even(x);
-    }
-  };
-  struct Split {
-    static inline __m256i get(const int8_t *b, int g, int j, int parity) { return load(b + (g * 2 + j) * 64 + parity * 32); }
-  };
-
-  template <class From>
-  static inline void all_rows(const int16_t (*pairs)[2][32], const int8_t *b, int rows, int32_t *c, int64_t ldc, bool first) {
+  static inline void all_rows(const uint8_t *a, const int32_t *start, int count, const int8_t *b, int32_t *c, int64_t ldc) {
     int r = 0;
-    for (; r + 6 <= rows && r + 8 != rows; r += 6) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 6>());
-    for (; r + 4 <= rows; r += 4) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 4>());
-    for (; r + 2 <= rows; r += 2) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 2>());
-    for (; r < rows; r++) some_rows<From>(pairs + r, b, c + r * ldc, ldc, first, std::make_integer_sequence<int, 1>());
+    const auto some = [&](auto sequence, int n) {
+      some_rows(a + r * row_bytes, start ? start + r : nullptr, b, c + r * ldc, ldc, sequence);
+      r += n;
+    };
+    while (r + 4 <= count && r + 5 != count) some(std::make_integer_sequence<int, 4>(), 4);
+    if (r + 3 <= count) some(std::make_integer_sequence<int, 3>(), 3);
+    if (r + 2 <= count) some(std::make_integer_sequence<int, 2>(), 2);
+    if (r < count) some(std::make_integer_sequence<int, 1>(), 1);
   }
 
   // In this order: gcc 12 would compute the products of all rows first, and spill them.
-  static inline void multiply_add(__m256i &sum, __m256i x, __m256i y) {
-    __m256i product;
-    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(x), "x"(y));
+  static inline void multiply_add(__m256i &left, __m256i &right, __m256i x, __m256i sign, __m256i b0, __m256i b1, __m256i ones) {
+    __m256i other;
+    __asm__(
+        "vpxor %5, %3, %2\n\tvpxor %6, %3, %3\n\tvpmaddubsw %2, %4, %2\n\tvpmaddubsw %3, %4, %3\n\t"
+        "vpmaddwd %7, %2, %2\n\tvpmaddwd %7, %3, %3\n\tvpaddd %2, %0, %0\n\tvpaddd %3, %1, %1"
+        : "+x"(left), "+x"(right), "=&x"(other), "+x"(sign)
+        : "x"(x), "x"(b0), "x"(b1), "x"(ones));
   }
 
   // Rows r... by 16 channels over one step. Folds, because gcc keeps an array in registers only if its indices are constants from the start.
-  template <class From, int... r>
-  static inline void some_rows(const int16_t (*pairs)[2][32], const int8_t *b, int32_t *c, int64_t ldc, bool first, std::integer_sequence<int, r...>) {
-    __m256i acc[sizeof...(r)][2] = {};
-    if (!first) ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
-    for (int g = 0; g < 16; g++)
-      for (int parity = 0; parity < 2; parity++) {
-        const __m256i b0 = From::get(b, g, 0, parity), b1 = From::get(b, g, 1, parity);
-        const auto row = [&](const int16_t *a, __m256i &left, __m256i &right) {
-          int32_t pair;
-          std::memcpy(&pair, a, 4);
-          const __m256i x = _mm256_set1_epi32(pair);
-          multiply_add(left, x, b0);
-          multiply_add(right, x, b1);
-        };
-        (row(pairs[r][parity] + g * 2, acc[r][0], acc[r][1]), ...);
-      }
+  template <int... r>
+  static inline void some_rows(const uint8_t *a, const int32_t *start, const int8_t *b, int32_t *c, int64_t ldc, std::integer_sequence<int, r...>) {
+    __m256i acc[sizeof...(r)][2];
+    if (start)
+      ((acc[r][0] = acc[r][1] = _mm256_set1_epi32(start[r])), ...);
+    else
+      ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int g = 0; g < 16; g++, a += 4, b += 64) {
+      const __m256i b0 = load(b), b1 = load(b + 32);
+      (multiply_add(acc[r][0], acc[r][1], four(a + r * row_bytes), four(a + r * row_bytes + 64), b0, b1, ones), ...);
+    }
     ((store(c + r * ldc, acc[r][0]), store(c + r * ldc + 8, acc[r][1])), ...);
   }
 };

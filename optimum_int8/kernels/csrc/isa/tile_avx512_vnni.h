@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "rows.h"
+
 namespace OI8_NAMESPACE {
 
-struct Tile {
+struct Tile : RowsAsTheyLie {
   static constexpr int rows = 32;
   static void enter() {}
   static void leave() {}
@@ -34,7 +36,9 @@ struct Tile {
   }
 
   template <class Between>
-  static inline void block(const uint8_t *a, int64_t lda, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
+  static inline void block(const Rows &x, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
+    const uint8_t *a = x.a;
+    const int64_t lda = x.lda;
     int r = 0;
     for (; r + 8 <= rows; r += 8) some_rows<8>(a + r * lda, lda, panel, steps, c + r * ldc, ldc);
     for (; r + 4 <= rows; r += 4) some_rows<4>(a + r * lda, lda, panel, steps, c + r * ldc, ldc);

@@ -15,10 +15,11 @@ struct AttentionScratch {
   float *scores;  // [32][keys]
   uint8_t *p;     // [32][keys]
   float *key_scale, *value_scale;  // dynamic
+  char *prepared;  // 32 rows of either product
 
   static int64_t bytes(int64_t length, int64_t head) {
     const int64_t l = up64(length), h = up64(head);
-    return 2 * l * h + l * 4 + 32 * l * 4 + 32 * l + 2 * l * 4 + 64;
+    return 2 * l * h + l * 4 + 32 * l * 4 + 32 * l + 2 * l * 4 + Tile::prepared_bytes(static_cast<int>((l > h ? l : h) / 64)) + 64;
   }
   AttentionScratch(char *base, int64_t length, int64_t head) {
     const int64_t l = up64(length), h = up64(head);
@@ -29,6 +30,7 @@ struct AttentionScratch {
     key_scale = scores + 32 * l;
     value_scale = key_scale + l;
     p = reinterpret_cast<uint8_t *>(value_scale + l);
+    prepared = reinterpret_cast<char *>(p + 32 * l);
   }
 };
 
@@ -61,7 +63,7 @@ inline void pack_16_keys(const uint8_t *k, int64_t stride, int keys, int columns
     }
 }
 
-// Keys as the weight of a linear: panels of 32 keys, K = head size; with 128 times the sum of each key, for the queries' zero point.
+// Keys as the weight of a linear: panels of 32 keys, K = head size; with the sum of each key times the queries' zero point.
 inline void pack_keys(const uint8_t *k, int64_t stride, int length, int head, int8_t *panels, int32_t *sums) {
   const int steps = (head + 63) / 64;
   std::memset(sums, 0, up64(length) * sizeof(int32_t));
@@ -70,7 +72,7 @@ inline void pack_keys(const uint8_t *k, int64_t stride, int length, int head, in
       const int keys = static_cast<int>(length - n < 16 ? length - n : 16);
       pack_16_keys(k + n * stride + s * 64, stride, keys, head - s * 64, panels + ((n / 32 * steps + s) * 2 + n / 16 % 2) * 1024, sums + n);
     }
-  for (int64_t n = 0; n < up32(length); n++) sums[n] *= 128;
+  for (int64_t n = 0; n < up32(length); n++) sums[n] *= 128 - Tile::offset;
 }
 
 // Four rows of 16 bytes, flipped to signed, as 16 groups of one byte from each row.
@@ -182,15 +184,21 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
   for (int64_t q = 0; q < t.length; q += Tile::rows) {
     const int rows = static_cast<int>(t.length - q < Tile::rows ? t.length - q : Tile::rows);
     const int64_t reach = t.reach(q + rows - 1);
-    for (int64_t k = 0; k < reach; k += 32)
-      Tile::block(t.q + q * t.q_stride, t.q_stride, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
+    const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, key_steps, s.prepared);
+    for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
     float unit[Tile::rows];
     for (int r = 0; r < rows; r++) unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
     const int value_steps = static_cast<int>(up64(reach) / 64);
+    const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, value_steps, s.prepared);
     for (int c = 0; c < t.head; c += 32) {
-      Tile::block(s.p, width, rows, s.values + c / 32 * (width / 64) * 2048, value_steps, sums, 32, [](int) {});
-      for (int r = 0; r < rows; r++)
-        for (int h = 0; h < 32 && c + h < t.head; h += 16) put(q + r, c + h, t.head - c - h, mul(to_float(load(sums + r * 32 + h)), set(unit[r])));
+      const int8_t *panel = s.values + c / 32 * (width / 64) * 2048;
+      alignas(64) int32_t value_sum[32] = {};
+      if (Tile::offset) Tile::column_sums(panel, value_steps, value_sum);
+      Tile::block(probabilities, rows, panel, value_steps, sums, 32, [](int) {});
+      for (int h = 0; h < 32 && c + h < t.head; h += 16) {
+        const I correction = mul(load(value_sum + h), set_int(Tile::offset));
+        for (int r = 0; r < rows; r++) put(q + r, c + h, t.head - c - h, mul(to_float(add(load(sums + r * 32 + h), correction)), set(unit[r])));
+      }
     }
   }
 }

@@ -9,17 +9,26 @@
 
 namespace OI8_NAMESPACE {
 
-constexpr int64_t conv_gathered = 192 << 10;  // bytes of windows that stay in L2 while the panels stream by
+// Bytes of windows (as the tile reads them) that stay in L2 while the panels stream by, and the most blocks of rows that they can be.
+constexpr int64_t conv_chunk_bytes = 192 << 10, conv_most_blocks = conv_chunk_bytes / (Tile::rows * 64);
 
 inline int64_t conv_row_bytes(const oi8_instruction &o) { return (int64_t(o.reduction) + 63) / 64 * 64; }
 
-inline int64_t conv_chunk(const oi8_instruction &o) {
-  const int64_t rows = conv_gathered / conv_row_bytes(o) / Tile::rows * Tile::rows;
-  return rows < Tile::rows ? Tile::rows : rows;
-}
+inline int64_t conv_prepared_bytes(const oi8_instruction &o) { return (Tile::prepared_bytes((o.reduction + 63) / 64) + 63) / 64 * 64; }
 
 inline bool conv_in_place(const oi8_window &w) {
   return w.kernel_height == 1 && w.kernel_width == 1 && w.stride_y == 1 && w.stride_x == 1 && !w.top && !w.left && w.out_height == w.height && w.out_width == w.width;
+}
+
+inline int64_t conv_blocks(const oi8_instruction &o) {
+  const int64_t prepared = conv_prepared_bytes(o), bytes = prepared ? prepared : conv_row_bytes(o) * Tile::rows;
+  return conv_chunk_bytes < bytes ? 1 : conv_chunk_bytes / bytes;
+}
+
+// Windows are gathered where the tile reads them, or block by block on their way to there.
+inline int64_t conv_gathered_bytes(const oi8_instruction &o) {
+  if (conv_in_place(*o.window)) return 64;
+  return (conv_prepared_bytes(o) ? 1 : conv_blocks(o)) * Tile::rows * conv_row_bytes(o) + 64;
 }
 
 constexpr int depthwise_rows = 8;
@@ -27,7 +36,7 @@ constexpr int depthwise_rows = 8;
 inline int64_t conv_scratch(const oi8_instruction &o) {
   const oi8_window &w = *o.window;
   if (w.depthwise) return (int64_t(o.columns) + 64) + int64_t(w.kernel_height) * w.kernel_width * depthwise_rows * 8 + 64;
-  return conv_in_place(w) ? 64 : conv_chunk(o) * conv_row_bytes(o) + 64;
+  return conv_blocks(o) * conv_prepared_bytes(o) + conv_gathered_bytes(o);
 }
 
 // Both write whole 16 bytes: what they write too much lies where the next bytes of a window go, or in the scratch's slack.
@@ -73,16 +82,16 @@ inline void gather(const ConvArguments &args, int64_t first, int64_t count, int 
   }
 }
 
-// Rows [0, count) of A, which are pixels from `row` on, by panels [first, last) of a group. As in linear.h, the epilogue of a block runs
+// `count` rows, which are pixels from `row` on, by panels [first, last) of a group. As in linear.h, the epilogue of a block runs
 // between the tile steps of the next.
 template <int Activation>
-void conv_panels(const ConvArguments &args, int group, const uint8_t *a, int64_t lda, int64_t row, int64_t count, int first, int last) {
+void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows *blocks, int64_t row, int64_t count, int first, int last) {
   const oi8_instruction &o = *args.o;
   const int steps = (o.reduction + 63) / 64, width = o.columns / o.groups, panels = (width + 31) / 32;
   alignas(64) int32_t sums[2][Tile::rows * 32];
   for (int p = first; p < last; p++) {
     const int at = group * panels + p, rest = width - p * 32;
-    const ConvEpilogue<Activation> epilogue(args, group * width + p * 32, rest < 32 ? rest : 32, at * 32);
+    const ConvEpilogue<Activation> epilogue(args, group * width + p * 32, rest < 32 ? rest : 32, at * 32, Tile::offset);
     const int8_t *panel = static_cast<const int8_t *>(o.weight) + int64_t(at) * steps * 2048;
     int64_t previous = row;
     int waiting = 0, side = 0;
@@ -91,7 +100,7 @@ void conv_panels(const ConvArguments &args, int group, const uint8_t *a, int64_t
       const int32_t *ready = sums[side ^ 1];
       const int share = (waiting + steps - 1) / steps;
       int done = 0;
-      Tile::block(a + r * lda, lda, rows, panel, steps, sums[side], 32, [&](int) {
+      Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
         const int some = done + share < waiting ? share : waiting - done;
         epilogue.rows(ready + done * 32, previous + done, some);
         done += some;
@@ -110,15 +119,21 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
   const oi8_window &w = *args.w;
   const int channels = o.reduction / (w.kernel_height * w.kernel_width), panels = (o.columns / o.groups + 31) / 32;
   const bool in_place = conv_in_place(w);
-  const int64_t lda = in_place ? args.pixel_bytes : conv_row_bytes(o), chunk = in_place ? conv_gathered / 64 : conv_chunk(o);
-  uint8_t *scratch = reinterpret_cast<uint8_t *>(ctx.scratch);
+  const int steps = (o.reduction + 63) / 64;
+  const int64_t lda = in_place ? args.pixel_bytes : conv_row_bytes(o), chunk = conv_blocks(o) * Tile::rows, prepared = conv_prepared_bytes(o);
+  uint8_t *gathered = reinterpret_cast<uint8_t *>(ctx.scratch) + conv_blocks(o) * prepared;
+  typename Tile::Rows blocks[conv_most_blocks];
   for (int64_t r = begin; r < end; r += chunk) {
     const int64_t count = end - r < chunk ? end - r : chunk;
     for (int g = first / panels; g * panels < last; g++) {
-      if (!in_place) gather(args, r, count, g * channels, channels, scratch, lda);
-      const uint8_t *a = in_place ? args.image + r * lda + g * channels : scratch;
+      for (int64_t i = 0; i < count; i += Tile::rows) {
+        const int rows = static_cast<int>(count - i < Tile::rows ? count - i : Tile::rows);
+        const uint8_t *a = in_place ? args.image + (r + i) * lda + g * channels : gathered + (prepared ? 0 : i * lda);
+        if (!in_place) gather(args, r + i, rows, g * channels, channels, const_cast<uint8_t *>(a), lda);
+        blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, steps, ctx.scratch + i / Tile::rows * prepared);
+      }
       const int from = first - g * panels, to = last - g * panels;
-      conv_panels<Activation>(args, g, a, lda, r, count, from < 0 ? 0 : from, to > panels ? panels : to);
+      conv_panels<Activation>(args, g, blocks, r, count, from < 0 ? 0 : from, to > panels ? panels : to);
     }
   }
 }
@@ -144,7 +159,7 @@ void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t beg
       }
     }
     for (int c = 0; c < o.columns; c += 32) {
-      const ConvEpilogue<Activation> epilogue(args, c, o.columns - c < 32 ? o.columns - c : 32, c);
+      const ConvEpilogue<Activation> epilogue(args, c, o.columns - c < 32 ? o.columns - c : 32, c, 0);
       for (int i = 0; i < count; i++) {
         F low = set(0.0f), high = set(0.0f);
         for (int t = 0; t < taps; t++) {

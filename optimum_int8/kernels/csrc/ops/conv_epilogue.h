@@ -55,17 +55,18 @@ inline F activate_any(int activation, F x, F slope) {
   }
 }
 
-// For `width` (at most 32) output channels from `channel` on; `sum` is where their weight sums lie.
+// For `width` (at most 32) output channels from `channel` on; `sum` is where their weight sums lie; the sums are those of the
+// pixels minus `offset`.
 template <int Activation>
 class ConvEpilogue {
  public:
-  ConvEpilogue(const ConvArguments &arguments, int channel, int width, int sum)
+  ConvEpilogue(const ConvArguments &arguments, int channel, int width, int sum, int32_t offset)
       : args_(arguments), channel_(channel), width_(width), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)) {
     const oi8_instruction &o = *args_.o;
     for (int h = 0; h < 2; h++) {
       const int n = width - h * 16 < 0 ? 0 : width - h * 16;
       factor_[h] = mul(set(args_.scale), load(o.weight_scale + channel + h * 16, n));
-      correction_[h] = mul(set_int(args_.zero), load(o.weight_sum + sum + h * 16));
+      correction_[h] = mul(set_int(args_.zero - offset), load(o.weight_sum + sum + h * 16));
       bias_[h] = o.bias ? load(o.bias + channel + h * 16, n) : set(-0.0f);  // x + -0.0 is x to the bit
     }
   }

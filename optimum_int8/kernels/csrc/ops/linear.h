@@ -11,6 +11,7 @@ struct LinearArguments {
   const oi8_instruction *o;
   const uint8_t *a;
   int64_t lda;
+  char *prepared;  // for the rows of a chunk, as the tile wants them
   const float *row_scale;  // dynamic: one per row
   const int32_t *row_zero;
   char *out;
@@ -30,7 +31,7 @@ class PanelEpilogue {
       const F scale = load(o.weight_scale + c, n < 0 ? 0 : n);
       const I sums = load(o.weight_sum + c);
       factor_[h] = Dynamic ? scale : mul(set(o.input_scale[0]), scale);
-      correction_[h] = Dynamic ? sums : mul(set_int(o.input_zero_point), sums);
+      correction_[h] = Dynamic ? sums : mul(set_int(o.input_zero_point - Tile::offset), sums);
       bias_[h] = o.bias ? load(o.bias + c, n < 0 ? 0 : n) : set(0.0f);
     }
   }
@@ -59,7 +60,7 @@ class PanelEpilogue {
       char *line = args_.out + (args_.outside ? args_.outside->outside(row + i) : row + i) * args_.out_bytes;
       F y0, y1;
       if constexpr (Dynamic) {
-        const I zero = set_int(args_.row_zero[row + i]);
+        const I zero = set_int(args_.row_zero[row + i] - Tile::offset);
         const F scale = set(args_.row_scale[row + i]);
         y0 = mul(to_float(sub(load(sums), mul(zero, correction0))), mul(scale, factor0));
         y1 = mul(to_float(sub(load(sums + 16), mul(zero, correction1))), mul(scale, factor1));
@@ -97,14 +98,33 @@ class PanelEpilogue {
   const Grid grid_[2];
 };
 
+constexpr int linear_blocks = 1024;  // of rows in a chunk, at most
+
+// Blocks of rows whose bytes, as the tile reads them, stay in L2 while the weights stream by.
+inline int64_t linear_chunk_blocks(const oi8_instruction &o, int64_t lda) {
+  constexpr int64_t cached_bytes = 1 << 20, prepared_bytes = 384 << 10;
+  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64), blocks = bytes ? prepared_bytes / bytes : cached_bytes / lda / Tile::rows;
+  return blocks < 1 ? 1 : blocks > linear_blocks ? linear_blocks : blocks;
+}
+
+inline int64_t linear_scratch(const oi8_instruction &o) {
+  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64);
+  return bytes ? bytes * linear_chunk_blocks(o, 1) : 0;
+}
+
 // Rows [begin, end) of panels [first, last). The epilogue of a block runs between the tile steps of the next one, so that the vector
 // units work while the matrix unit does; the next panel is prefetched meanwhile.
 template <int Activation, bool ToBytes, bool Dynamic>
 void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int first, int last) {
   using Epilogue = PanelEpilogue<Activation, ToBytes, Dynamic>;
   const int steps = (args.o->reduction + 63) / 64;
-  const int64_t panel_bytes = int64_t(steps) * 2048;
+  const int64_t panel_bytes = int64_t(steps) * 2048, block_bytes = Tile::prepared_bytes(steps);
   const int8_t *weight = static_cast<const int8_t *>(args.o->weight);
+  typename Tile::Rows ready_rows[linear_blocks];
+  for (int64_t r = begin; r < end; r += Tile::rows) {
+    const int64_t i = (r - begin) / Tile::rows;
+    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), steps, args.prepared + i * block_bytes);
+  }
   alignas(64) int32_t sums[2][Tile::rows * 32];
   const int64_t blocks = (end - begin + Tile::rows - 1) / Tile::rows;
   for (int p = first; p < last; p++) {
@@ -119,7 +139,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
       const int32_t *ready = sums[side ^ 1];
       const int share = (waiting + steps - 1) / steps;
       int done = 0;
-      Tile::block(args.a + r * args.lda, args.lda, rows, panel, steps, sums[side], 32, [&](int) {
+      Tile::block(ready_rows[(r - begin) / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
         for (int i = 0; i < lines; i++, next += 64) __builtin_prefetch(next, 0, 2);
         const int count = done + share < waiting ? share : waiting - done;
         epilogue.rows(ready + done * 32, previous + done, count);
@@ -152,11 +172,11 @@ inline LinearRegion linear_variant(int activation, bool to_bytes, bool dynamic) 
 }
 
 inline void linear(const oi8_instruction &o, const Context &ctx) {
-  constexpr int64_t cached_bytes = 1 << 20;  // of A, so that a chunk of it stays in L2 while the weights stream by
   const bool dynamic = o.input[1] >= 0;
   const LinearArguments args = {&o,
                                 ctx.row<uint8_t>(o.input[0], 0),
                                 ctx.row_bytes(o.input[0]),
+                                ctx.scratch,
                                 dynamic ? ctx.row<float>(o.input[1], 0) : nullptr,
                                 dynamic ? ctx.row<int32_t>(o.input[2], 0) : nullptr,
                                 ctx.value<char>(o.output[0]),
@@ -169,8 +189,7 @@ inline void linear(const oi8_instruction &o, const Context &ctx) {
   const Range mine = ctx.share(by_rows ? blocks : panels);
   const int64_t begin = by_rows ? mine.begin * Tile::rows : 0;
   const int64_t end = by_rows ? (mine.end * Tile::rows < rows ? mine.end * Tile::rows : rows) : rows;
-  int64_t chunk = cached_bytes / args.lda / Tile::rows * Tile::rows;
-  if (chunk < Tile::rows) chunk = Tile::rows;
+  const int64_t chunk = linear_chunk_blocks(o, args.lda) * Tile::rows;
   for (int64_t r = begin; r < end; r += chunk)
     region(args, r, r + chunk < end ? r + chunk : end, by_rows ? 0 : static_cast<int>(mine.begin), by_rows ? panels : static_cast<int>(mine.end));
 }

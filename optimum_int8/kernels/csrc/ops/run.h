@@ -8,6 +8,7 @@ inline int64_t scratch_bytes(const oi8_program &program, const oi8_call &call) {
   for (int i = 0; i < program.instruction_count; i++) {
     const oi8_instruction &o = program.instructions[i];
     int64_t need = 0;
+    if (o.op == OI8_LINEAR) need = linear_scratch(o);
     if (o.op == OI8_NORM) need = (int64_t(o.columns) + 16) * 4;
     if (o.op == OI8_CONV) need = conv_scratch(o);
     if (o.op == OI8_ATTENTION) need = AttentionScratch::bytes(call.key_length, o.columns / o.groups);
