@@ -102,7 +102,7 @@ def wnut17(shared: Path) -> Subject:
     return of_task(quantizer, datasets.Dataset.from_list(train), datasets.Dataset.from_list(rows("emerging.dev.conll")))
 
 
-def squad(shared: Path, questions: int = 200) -> Subject:
+def squad(shared: Path, questions: int = 1000) -> Subject:
     """BERT on random questions of SQuAD dev, calibrated on SQuADShifts."""
     from optimum_int8.evaluation.readers import read_json
 
@@ -113,8 +113,8 @@ def squad(shared: Path, questions: int = 200) -> Subject:
     return of_task(quantizer, calibration, evaluation)
 
 
-def multi30k(shared: Path, sentences: int = 400) -> Subject:
-    """Marian on sentences of Multi30k test 2016, greedy."""
+def multi30k(shared: Path, sentences: int = 1000) -> Subject:
+    """Marian on Multi30k test 2016, greedy; all of its sentences."""
     quantizer = TranslationQuantizer.from_pretrained(
         shared / "models" / "marian-small-multi30k-en-de", max_new_tokens=64, generation={"num_beams": 1}
     )
