@@ -25,7 +25,7 @@ class QuestionAnsweringQuantizer(Quantizer):
     than `max_length` tokens (384 by default) are read in overlapping windows, and the best answer of all counts.
 
     Args:
-        stride: tokens that neighbouring windows share.
+        stride: tokens that neighbouring windows share; None takes 128, or half of a shorter window, as the old pipeline did.
         max_answer_tokens: longest answer of an evaluation; `predict` has its own.
 
     Example:
@@ -40,7 +40,7 @@ class QuestionAnsweringQuantizer(Quantizer):
     auto_class = "AutoModelForQuestionAnswering"
     own_options = ("stride", "max_answer_tokens")
 
-    def __init__(self, *arguments: Any, stride: int = 128, max_answer_tokens: int = 30, **options: Any) -> None:
+    def __init__(self, *arguments: Any, stride: int | None = None, max_answer_tokens: int = 30, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.stride = stride
         self.max_answer_tokens = max_answer_tokens

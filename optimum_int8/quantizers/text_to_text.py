@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ from .inputs import length_limit
 
 _NO_LABEL = -100
 
+USUAL_NEW_TOKENS = 128
+"""Longest text to generate unless the user says otherwise, or the model has fewer positions."""
+
 
 class TextToTextQuantizer(Quantizer):
     """Base of the quantizers of encoder-decoders that generate. Calibration is taught on the targets of the dataset; without them
@@ -25,7 +29,7 @@ class TextToTextQuantizer(Quantizer):
     Args:
         text_column, label_column: of sources and targets; None finds them by their usual names.
         prefix: put before each source (T5's `"summarize: "`); None takes what the model's configuration says for the task.
-        max_new_tokens: longest text to generate.
+        max_new_tokens: longest text to generate; None takes 128, or as many as the model has positions for.
         generation: further arguments of `generate`, such as `{"num_beams": 4}`; the model's own are the default.
     """
 
@@ -40,16 +44,17 @@ class TextToTextQuantizer(Quantizer):
         self,
         *arguments: Any,
         prefix: str | None = None,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         generation: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        if max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
         usual = (getattr(self.model.config, "task_specific_params", None) or {}).get(self.task, {})
         self.prefix = usual.get("prefix", "") if prefix is None else prefix
+        if max_new_tokens is None:
+            max_new_tokens = min(USUAL_NEW_TOKENS, self._positions)
         self.generation = {"max_new_tokens": max_new_tokens, **(generation or {})}
+        self._check_length(self.generation)
 
     def preprocess(self, dataset: datasets.Dataset) -> list[Features]:
         """Tokens of each source and, where the dataset has targets, those of the first target as `labels`."""
@@ -109,7 +114,7 @@ class TextToTextQuantizer(Quantizer):
             generation: arguments of `generate` for this call.
 
         Raises:
-            ConfigError: `int8` before anything was quantized.
+            ConfigError: `int8` before anything was quantized, or a text to generate that is longer than the model's positions.
             DataError: no texts, or an empty one.
         """
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
@@ -117,6 +122,7 @@ class TextToTextQuantizer(Quantizer):
             raise DataError(f"{len(texts)} inputs given; expected at least one text, and none empty")
         model = self._require_int8() if int8 else self.model
         settings = {**self.generation, **generation}
+        self._check_length(settings)
 
         def forward(batch: Batch) -> Sequence[Any]:
             return self.postprocess(model.generate(**batch, **settings))
@@ -125,6 +131,20 @@ class TextToTextQuantizer(Quantizer):
             self._sources(texts), self.collate, forward, batch_size=batch_size, description="generating"
         )
         return [{self.answer_key: text} for text in found]
+
+    @property
+    def _positions(self) -> int:
+        """How many tokens the decoder has positions for; T5 and its kin, which number none, have no limit."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else sys.maxsize
+
+    def _check_length(self, generation: dict[str, Any]) -> None:
+        tokens = generation.get("max_new_tokens")
+        if tokens is not None and not 1 <= tokens <= self._positions:
+            limit = (
+                "" if self._positions == sys.maxsize else f", and at most the {self._positions} that the model takes"
+            )
+            raise ConfigError(f"max_new_tokens is {tokens}; expected at least 1{limit}")
 
     def _sources(self, texts: Sequence[str]) -> list[Features]:
         features = self.tokenize([[self.prefix + text for text in texts]])

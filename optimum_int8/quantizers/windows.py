@@ -15,6 +15,9 @@ from .inputs import CHUNK, check_vocabulary, length_limit, require_fast
 USUAL_LENGTH = 384
 """Tokens per window unless the user says otherwise; what SQuAD models are trained on, and the old pipeline's."""
 
+USUAL_STRIDE = 128
+"""Tokens that neighbouring windows share, unless the user says otherwise; that of SQuAD's script and of the old pipeline."""
+
 LONGEST_QUESTION = 64
 """Tokens of a question that are kept; SQuAD's script and the old pipeline cut there too."""
 
@@ -24,7 +27,7 @@ def question_windows(
     questions: Sequence[str],
     contexts: Sequence[str],
     max_length: int | None,
-    stride: int,
+    stride: int | None,
     config: PreTrainedConfig,
 ) -> list[Features]:
     """One or more windows per question, as model inputs and three more entries.
@@ -34,7 +37,7 @@ def question_windows(
 
     Args:
         max_length: tokens per window, question included; None takes 384, or the model's limit.
-        stride: tokens that neighbouring windows share.
+        stride: tokens that neighbouring windows share; None takes `USUAL_STRIDE`, or half of a shorter window.
 
     Raises:
         ConfigError: `max_length` that the model does not take, or a stride that leaves no way forward.
@@ -42,6 +45,7 @@ def question_windows(
     require_fast(tokenizer)
     limit = length_limit(tokenizer, max_length, config)
     length = min(limit or USUAL_LENGTH, max_length or USUAL_LENGTH)
+    stride = min(USUAL_STRIDE, length // 2) if stride is None else stride
     kept = [_cut(tokenizer, question, min(LONGEST_QUESTION, length // 4)) for question in questions]
     if not 0 <= stride < length - length // 4 - tokenizer.num_special_tokens_to_add(pair=True):
         raise ConfigError(f"stride is {stride} for windows of {length} tokens; expected less than half of them")

@@ -61,7 +61,6 @@ CASES: dict[str, Case] = {
         {"question": ["word1", "word2"], "context": ["word3", "word4"], "answers": [["word3"], ["word4"]]},
         {"answers": [[3], [4]]},
         "row 1 of column 'answers' holds .*; expected the texts of the answers",
-        options={"stride": 8},
     ),
     "summarization": Case(
         generated.make_t5,

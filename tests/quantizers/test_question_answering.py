@@ -68,6 +68,15 @@ def test_windows_cover_the_context_and_overlap() -> None:
     assert all(before[-4:] == after[:4] for before, after in zip(seen, seen[1:], strict=False))
 
 
+def test_the_usual_stride_fits_short_windows() -> None:
+    words = " ".join(f"word{number}" for number in range(50))
+    usual = question_windows(make_tokenizer(), ["word1"], [words], 24, None, make_config())
+    assert usual == question_windows(make_tokenizer(), ["word1"], [words], 24, 12, make_config())
+    assert QuestionAnsweringQuantizer(make_reader(), make_tokenizer()).predict(
+        question="word1", context=words, int8=False
+    )
+
+
 def test_long_questions_are_cut() -> None:
     question = " ".join(["word3"] * 100)
     (window,) = question_windows(make_tokenizer(), [question], ["word1 word2"], 40, 8, make_config())

@@ -170,6 +170,12 @@ def test_wrong_data_is_one_clear_error(data: dict[str, list[Any]], options: dict
 def test_wrong_use_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_new_tokens is 0"):
         translator(max_new_tokens=0)
+    with pytest.raises(ConfigError, match="max_new_tokens is 33; expected at least 1, and at most the 32 that"):
+        translator(max_new_tokens=33)
+    with pytest.raises(ConfigError, match="max_new_tokens is 40; expected"):
+        translator().predict("word1", max_new_tokens=40, int8=False)
+    assert translator(max_new_tokens=None).generation == {"max_new_tokens": 32}
+    assert SummarizationQuantizer(make_t5(), make_tokenizer()).generation == {"max_new_tokens": 128}
     with pytest.raises(ConfigError, match="no INT8 model yet"):
         translator().predict("word1")
     for nothing in ([], [" "]):
