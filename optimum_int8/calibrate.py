@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,7 +18,7 @@ from .config import Int8Config
 from .errors import CalibrationError
 from .nn import ATTENTION, CONV, LINEAR, Sites, set_attention
 from .nn.tokens import counting, mask_for
-from .observers import Observer, make_observer
+from .observers import Observer, TokenRanges, make_observer
 
 Range = tuple[float, float]
 
@@ -29,13 +29,19 @@ _attention_observers: ContextVar[Mapping[nn.Module, dict[str, Observer]]] = Cont
 
 
 def collect_ranges(
-    model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[Any], progress: bool = True
+    model: nn.Module,
+    sites: Sites,
+    config: Int8Config,
+    data: Iterable[Any],
+    progress: bool = True,
+    tokens: Mapping[str, TokenRanges] | None = None,
 ) -> dict[str, dict[str, Range]]:
     """Ranges of what flows into the linears and convolutions (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
 
     Args:
         data: batches; a mapping is passed as keyword arguments, a tuple or list as positional ones, a tensor as the only one.
             A 2-D `attention_mask` in a mapping says which tokens count, see `run_batch`.
+        tokens: by name of a linear, what else watches its input.
 
     Returns:
         Site name to input name to `(minimum, maximum)`. Sites that no batch reached are absent.
@@ -49,7 +55,11 @@ def collect_ranges(
     observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
     seen: set[nn.Module] = set()
     batches = 0
-    with _observing(model, observers, linears, seen):
+    watches = {
+        m: [observers[m]["input"], *([tokens[name]] if tokens and name in tokens else [])]
+        for m, name in linears.items()
+    }
+    with _observing(model, observers, watches, seen):
         for batch in tqdm(data, desc="calibrating", unit="batch", disable=None if progress else True, delay=2):
             run_batch(model, batch)
             batches += 1
@@ -164,11 +174,11 @@ def _is_2d(x: Any) -> bool:
 def _observing(
     model: nn.Module,
     observers: dict[nn.Module, dict[str, Observer]],
-    linears: Mapping[nn.Module, str],
+    linears: Mapping[nn.Module, Sequence[Observer | TokenRanges]],
     seen: set[nn.Module],
 ) -> Iterator[None]:
     """Hooks on the linears, an observing attention, evaluation mode; all undone at the end, also after an error."""
-    handles = [module.register_forward_pre_hook(_hook(observers[module]["input"], seen)) for module in linears]
+    handles = [module.register_forward_pre_hook(_hook(watches, seen)) for module, watches in linears.items()]
     training = {module: module.training for module in model.modules()}
     has_cores = len(observers) > len(linears)
     implementation = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
@@ -199,11 +209,14 @@ class _Tracked(dict):
         self.seen = seen
 
 
-def _hook(observer: Observer, seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _hook(
+    watches: Sequence[Observer | TokenRanges], seen: set[nn.Module]
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.add(module)
         x = channels_last(module, inputs[0])
-        observer.observe(x, mask_for(x.shape[:-1]))
+        for watch in watches:
+            watch.observe(x, mask_for(x.shape[:-1]))
 
     return observe
 

@@ -33,6 +33,8 @@ class Int8Config:
     Args:
         approach: `"dynamic"` measures each token's range at run time and needs no data; `"static"` calibrates one range
             per tensor; `"qat"` starts from static and trains with fake quantization.
+        max_lost_bits: static only: a linear whose tokens would lose more than so many of their 8 bits on average to the one range of
+            the whole tensor, because a few tokens are outliers, measures a range per token at run time instead. None never does.
         observer: how calibration turns values into a range: `"minmax"`, `"moving_average"`, `"percentile"`, `"mse"`
             (least squared error over a histogram) or `"entropy"` (least Kullback-Leibler divergence).
         percentile: share of values, in percent, that the `"percentile"` observer keeps inside the range.
@@ -68,6 +70,7 @@ class Int8Config:
     """
 
     approach: str = "dynamic"
+    max_lost_bits: float | None = 2.0
     observer: str = "minmax"
     percentile: float = 99.99
     averaging_constant: float = 0.01
@@ -98,7 +101,8 @@ class Int8Config:
         check_number("percentile", self.percentile, 50.0, 100.0)
         check_number("averaging_constant", self.averaging_constant, 1e-6, 1.0)
         check_number("smooth_alpha", self.smooth_alpha, 0.0, 1.0)
-        for name, low, high in (("accuracy_budget", 0.0, 1.0), ("timeout", 0.0, 1e9)):
+        optional = (("accuracy_budget", 0.0, 1.0), ("timeout", 0.0, 1e9), ("max_lost_bits", 0.0, 8.0))
+        for name, low, high in optional:
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), low, high)
         if type(self.max_trials) is not int or self.max_trials < 1:
@@ -125,6 +129,11 @@ class Int8Config:
     def needs_data(self) -> bool:
         """Whether quantizing under these settings takes calibration data."""
         return self.approach != "dynamic" or self.smooth_quant != "off"
+
+    @property
+    def spares_tokens(self) -> bool:
+        """Whether calibration looks for linears that need a range per token."""
+        return self.approach == "static" and self.max_lost_bits is not None and self.activation_bits == 8
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types, defaults included."""

@@ -25,6 +25,7 @@ from .nn import (
     Sites,
     float_weight,
 )
+from .observers import TokenRanges
 from .remedies import collect_inputs, mean_errors, search_weight_scale, smooth_quant
 
 
@@ -63,6 +64,7 @@ class Prepared:
         if kind == EMBEDDING:
             return Int8Embedding.from_float(module, self.per_channel)  # type: ignore[arg-type]
         found, bits = self.ranges.get(name, {}).get("input"), self.config.activation_bits
+        found = None if name in self.sites.per_token else found
         new: Int8Conv | Int8Linear
         if kind == CONV:
             new = Int8Conv.from_float(module, found, self.per_channel, bits)  # type: ignore[arg-type]
@@ -89,7 +91,9 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
     if config.smooth_quant != "off":
         prepared.notes["smooth_quant"] = smooth_quant(model, config, data or (), progress=progress).to_dict()  # type: ignore[arg-type]
     if static:
-        prepared.ranges = collect_ranges(model, sites, config, data or (), progress)
+        tokens = {name: TokenRanges() for name in sites.of_kind(LINEAR)} if config.spares_tokens else {}
+        prepared.ranges = collect_ranges(model, sites, config, data or (), progress, tokens)
+        sites.per_token = [name for name, seen in tokens.items() if _loses(prepared, name, seen)]
         without = (EMBEDDING, BFLOAT16_ATTENTION)
         for name in [n for n, kind in sites.int8.items() if n not in prepared.ranges and kind not in without]:
             sites.demote(name, "never reached by the calibration data")
@@ -100,6 +104,12 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
         prepared.bias_errors = mean_errors(model, twins, data or (), progress=progress)
         prepared.notes["bias_correction"] = {"corrected": len(prepared.bias_errors)}
     return prepared
+
+
+def _loses(prepared: Prepared, name: str, tokens: TokenRanges) -> bool:
+    """Whether the tokens that flow into a linear lose more of their bits to its range than `config.max_lost_bits`."""
+    limit = prepared.config.max_lost_bits
+    return limit is not None and name in prepared.ranges and tokens.lost_bits(*prepared.ranges[name]["input"]) > limit
 
 
 def _search_weights(prepared: Prepared, data: Iterable[Any] | None, progress: bool) -> None:

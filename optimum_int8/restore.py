@@ -40,13 +40,14 @@ ON_ACTIVATE: list[Callable[[PreTrainedModel], object]] = []
 
 def describe(config: Int8Config, sites: Sites) -> dict[str, Any]:
     """What `config.json` says under `quantization_config`."""
-    return {
+    metadata = {
         "quant_method": QUANT_METHOD,
         "format_version": FORMAT_VERSION,
         "config": config.to_dict(),
         "modules": dict(sites.int8),
         "fp32": dict(sites.fp32),
     }
+    return {**metadata, "per_token": list(sites.per_token)} if sites.per_token else metadata
 
 
 def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
@@ -56,7 +57,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
         CheckpointError: a name or a kind that does not fit the model.
     """
     config = Int8Config.from_dict(metadata["config"])
-    static = config.approach != "dynamic"
+    static, per_token = config.approach != "dynamic", metadata.get("per_token", ())
     unpack_attention(model)
     known = dict(model.named_modules())
     with torch.device("meta"):
@@ -66,7 +67,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
                 raise CheckpointError(
                     f"the checkpoint says that {name!r} is INT8, but {type(model).__name__} has no such module"
                 )
-            put(model, name, kind, _empty(module, name, kind, static, config.activation_bits))
+            put(model, name, kind, _empty(module, name, kind, static and name not in per_token, config.activation_bits))
 
 
 def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:

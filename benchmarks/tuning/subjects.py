@@ -109,7 +109,7 @@ def squad(shared: Path, questions: int = 1000) -> Subject:
     quantizer = QuestionAnsweringQuantizer.from_pretrained(shared / "models" / "bert-minilm-squad", max_length=320)
     folder = shared / "data" / "squad"
     evaluation = read_json(folder / "dev-v1.1.json").shuffle(seed=0).select(range(questions))
-    calibration = read_json(folder / "squadshifts-new_wiki_v1.0.json").shuffle(seed=0).select(range(CALIBRATION // 2))
+    calibration = read_json(folder / "squadshifts-new_wiki_v1.0.json").shuffle(seed=0).select(range(CALIBRATION))
     return of_task(quantizer, calibration, evaluation)
 
 

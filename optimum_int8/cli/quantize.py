@@ -122,6 +122,7 @@ def _result(args: argparse.Namespace, quantizer: Any, config: Int8Config, second
         "compression_ratio": sizes["fp32"] / sizes["int8"],
         "modules": dict(kinds),
         "fp32": metadata["fp32"],
+        "per_token": metadata.get("per_token", []),
         "evaluation": report.to_dict() if report else None,
         "tuning": quantizer.tuning.report.to_dict() if quantizer.tuning else None,
         "within_budget": _within_budget(args.max_relative_loss, report),
@@ -130,6 +131,8 @@ def _result(args: argparse.Namespace, quantizer: Any, config: Int8Config, second
     table = Table(title=f"INT8, {config.approach}", show_header=False)
     table.add_row("model", args.model)
     table.add_row("in INT8", ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())) or "nothing")
+    if values["per_token"]:
+        table.add_row("per token", f"the inputs of {len(values['per_token'])} linears, which have outlier tokens")
     table.add_row("left FP32", _reasons(metadata["fp32"]))
     table.add_row(
         "checkpoint", f"{sizes['fp32']:.2f} MB to {sizes['int8']:.2f} MB, {values['compression_ratio']:.2f}x smaller"

@@ -213,6 +213,10 @@ def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
         lines.append(
             f"- calibration: {count}{info.calibration_dataset or 'data not recorded'}, observer {settings['observer']}"
         )
+        if quantization.get("per_token"):
+            lines.append(
+                f"- {len(quantization['per_token'])} linears, whose inputs have outlier tokens, measure a range per token"
+            )
     else:
         lines.append("- calibration: none; each token's range is measured at run time")
     lines += ["", "What stayed FP32:" if fp32 else "Nothing that can be INT8 stayed FP32.", *([""] if fp32 else [])]

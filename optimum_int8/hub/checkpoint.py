@@ -136,6 +136,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
             raise CheckpointError(f"module {name!r} has the kind {kind!r}; expected one of {', '.join(MODULE_KINDS)}")
     if not isinstance(fp32, dict) or not all(isinstance(reason, str) for reason in fp32.values()):
         raise CheckpointError("quantization_config['fp32'] is malformed; expected name: reason pairs")
+    per_token = found.get("per_token", [])
+    if not isinstance(per_token, list) or not all(isinstance(n, str) and modules.get(n) == "linear" for n in per_token):
+        raise CheckpointError("quantization_config['per_token'] is malformed; expected names of INT8 linears")
     return found
 
 

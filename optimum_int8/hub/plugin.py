@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 class Int8QuantizationConfig(QuantizationConfigMixin):
     """`config.json["quantization_config"]` of an INT8 checkpoint, checked when it is made.
 
-    Its attributes are the keys of the JSON object: `quant_method`, `format_version`, `config`, `modules`, `fp32`.
+    Its attributes are the keys of the JSON object: `quant_method`, `format_version`, `config`, `modules`, `fp32`,
+    `per_token` (static only, where there are such linears).
     """
 
     def __init__(self, **metadata: Any) -> None:
@@ -176,7 +177,10 @@ def _without_head(
     def keep(values: dict[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
-    return {**metadata, "modules": keep(metadata["modules"]), "fp32": keep(metadata["fp32"])}, keep(headers)
+    found = {**metadata, "modules": keep(metadata["modules"]), "fp32": keep(metadata["fp32"])}
+    if "per_token" in metadata:
+        found["per_token"] = list(keep(dict.fromkeys(metadata["per_token"])))
+    return found, keep(headers)
 
 
 register()

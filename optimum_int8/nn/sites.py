@@ -29,10 +29,12 @@ class Sites:
     for what stays FP32.
 
     An attention site is named like the attention module; its core is that module's child `int8_attention`.
+    `per_token` names the linears of a static model that measure a range per token at run time, as a dynamic model's do.
     """
 
     int8: dict[str, str] = field(default_factory=dict)
     fp32: dict[str, str] = field(default_factory=dict)
+    per_token: list[str] = field(default_factory=list)
 
     def of_kind(self, *kinds: str) -> list[str]:
         """Names of the INT8 sites of these kinds."""
@@ -42,6 +44,7 @@ class Sites:
         """Leave an INT8 site in FP32."""
         del self.int8[name]
         self.fp32[name] = reason
+        self.per_token = [other for other in self.per_token if other != name]
 
 
 def find_sites(model: nn.Module, config: Int8Config) -> Sites:

@@ -9,6 +9,7 @@ from .minmax import MinMaxObserver
 from .moving_average import MovingAverageObserver
 from .mse import MSEObserver
 from .percentile import PercentileObserver
+from .token_ranges import TokenRanges
 
 __all__ = [
     "EntropyObserver",
@@ -17,6 +18,7 @@ __all__ = [
     "MovingAverageObserver",
     "Observer",
     "PercentileObserver",
+    "TokenRanges",
     "make_observer",
 ]
 

@@ -47,6 +47,9 @@ def test_good_metadata_passes() -> None:
         ("modules", {"layer": ["linear"]}, "linear"),
         ("fp32", {"head": 1}, "fp32"),
         ("fp32", None, "fp32"),
+        ("per_token", "layer", "per_token"),
+        ("per_token", ["other"], "per_token"),
+        ("per_token", [["layer"]], "per_token"),
     ],
 )
 def test_bad_metadata(key: str, value: object, message: str) -> None:
