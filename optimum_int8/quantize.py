@@ -12,6 +12,7 @@ from torch import nn
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
 from .nn import (
+    CALLS,
     CONV,
     CORES,
     EMBEDDING,
@@ -20,6 +21,7 @@ from .nn import (
     Int8Linear,
     Int8Module,
     Sites,
+    describe_functional,
     find_sites,
     require_sites,
     unpack_attention,
@@ -120,9 +122,12 @@ def convert(prepared: Prepared) -> nn.Module:
         if id(module.weight) in owners and isinstance(new, Int8Linear):
             new.tie(owners[id(module.weight)])
         put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV, *CORES):
+    for name in sites.of_kind(CONV, *CORES, *CALLS):
         put(model, name, sites.int8[name], prepared.twin(name))
     metadata = describe(config, sites)
+    functional = describe_functional(model, sites.int8)
+    if functional:
+        metadata["functional"] = functional
     if prepared.notes:
         metadata["remedies"] = prepared.notes
     return activate(model, metadata)

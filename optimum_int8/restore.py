@@ -14,11 +14,13 @@ from .errors import CheckpointError
 from .nn import (
     ATTENTION,
     BFLOAT16_ATTENTION,
+    CALLS,
     CHILD,
     CONV,
     CORES,
     EMBEDDING,
     IMPLEMENTATION,
+    INT8_CALLS,
     LINEAR,
     Bfloat16Attention,
     Int8Attention,
@@ -27,10 +29,12 @@ from .nn import (
     Int8Linear,
     Int8Module,
     Sites,
+    expose,
     set_attention,
     unpack_attention,
     uses_attention_interface,
 )
+from .nn.calls import source_line
 from .nn.linear import float_weight
 from .passes import install
 
@@ -59,6 +63,9 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
     config = Int8Config.from_dict(metadata["config"])
     static, per_token = config.approach != "dynamic", metadata.get("per_token", ())
     unpack_attention(model)
+    functional = metadata.get("functional", {})
+    _check_source(model, functional)
+    expose(model, functional)
     known = dict(model.named_modules())
     with torch.device("meta"):
         for name, kind in metadata["modules"].items():
@@ -67,7 +74,30 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
                 raise CheckpointError(
                     f"the checkpoint says that {name!r} is INT8, but {type(model).__name__} has no such module"
                 )
-            put(model, name, kind, _empty(module, name, kind, static and name not in per_token, config.activation_bits))
+            if kind in CALLS and name in functional:
+                put(model, name, kind, INT8_CALLS[kind](functional[name]["inputs_quantized"]))
+            else:
+                has_grid = static and name not in per_token
+                put(model, name, kind, _empty(module, name, kind, has_grid, config.activation_bits))
+
+
+def _check_source(model: nn.Module, functional: dict[str, Any]) -> None:
+    """Calls are found by their line in the source: refuse a model whose source is another one."""
+    known = dict(model.named_modules())
+    for name, about in functional.items():
+        path, _, leaf = name.rpartition(".")
+        if about["op"] in CALLS:
+            if path not in known:
+                raise CheckpointError(f"the checkpoint has an INT8 call {name!r}, but the model has no module {path!r}")
+            cls = type(known[path])
+            found, expected = source_line(cls, leaf), about["source"]
+            if found and expected and found != expected:
+                raise CheckpointError(
+                    f"the source of {cls.__name__}.forward has changed: where the checkpoint has the INT8 call {leaf!r} stands "
+                    f"{found!r}; expected {expected!r}. Convert the model again"
+                )
+        elif path.rpartition(".")[0] not in known or path not in dict(model.named_parameters()):
+            raise CheckpointError(f"the checkpoint says that {path!r} is INT8, but the model has no such parameter")
 
 
 def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
@@ -126,6 +156,8 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     """Make a model whose INT8 modules are complete run as one: attention plugged in, blocks fused when the config says so."""
     if isinstance(model, PreTrainedModel):
         model.config.quantization_config = metadata
+    else:
+        model.int8_metadata = metadata  # type: ignore[assignment]  # with the tensors, all that `build_skeleton` needs
     if any(kind in CORES for kind in metadata["modules"].values()):
         set_attention(model, IMPLEMENTATION)
     if metadata["config"].get("fuse", True):

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "optimum_int8"
 
 RANKS = {
-    **dict.fromkeys(["_version", "errors", "loss", "numerics", "numerics_bfloat16", "numerics_conv", "config"], 0),
+    **dict.fromkeys(
+        ["_version", "errors", "loss", "numerics", "numerics_bfloat16", "numerics_conv", "numerics_matmul", "config"], 0
+    ),
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
@@ -28,7 +30,16 @@ ORDERED = (("observers", "nn", "fx"), ("hub", "training"))
 what an INT8 module is, and a trainer saves what it trained. All others of equal rank know nothing of each other."""
 
 RANK_4 = {"quantize", "calibrate", "prepare", "remedies", "restore", "tune"}
-SINGLE_FILES = {"_version", "errors", "loss", "numerics", "numerics_bfloat16", "numerics_conv", "config"} | RANK_4
+SINGLE_FILES = {
+    "_version",
+    "errors",
+    "loss",
+    "numerics",
+    "numerics_bfloat16",
+    "numerics_conv",
+    "numerics_matmul",
+    "config",
+} | RANK_4
 """These stand in the same folder, or are stages of one road (rank 4), so that those of equal rank may import each other."""
 
 MAX_FILE_LINES = 330

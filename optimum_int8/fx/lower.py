@@ -17,7 +17,7 @@ from ..kernels import emit
 from ..kernels.emit import Rows, row_bytes
 from ..kernels.program import Program
 from .program_call import ProgramCall
-from .rewrite import aten, is_call, ours, shape_of, tensor_of
+from .rewrite import aten, is_call, is_constant, ours, shape_of, tensor_of
 
 _EMITTERS = {
     getattr(ours, name).default: getattr(emit, name)
@@ -37,6 +37,7 @@ _EMITTERS = {
     )
 }
 _EMBEDDINGS = (ours.embedding.default, ours.embedding_add.default)
+_LINEARS = (ours.linear.default, ours.linear_quantized.default)
 _ATTENTION = (ours.attention_rows.default, ours.attention_rows_quantized.default)
 _MASK = 8  # position of the mask among their arguments
 
@@ -107,9 +108,11 @@ def _lead(node: fx.Node) -> tuple[str, ...] | None:
     """Leading axes of what an operator computes, None if it cannot be lowered."""
     if not is_call(node, *_EMITTERS) or (is_call(node, *_EMBEDDINGS) and node.args[0].meta["val"].dtype != torch.int64):  # type: ignore
         return None
+    if is_call(node, *_LINEARS) and not all(a is None or is_constant(a) for a in node.args[3:7]):
+        return None
     value = node.meta["val"]
     shape = (value[0] if isinstance(value, tuple) else value).shape
-    return shape[:-1]
+    return shape[:-1] if type(shape[-1]) is int else None  # rows of one width: not those of a matrix of scores
 
 
 def _fits(segment: _Segment, node: fx.Node, lead: tuple[str, ...]) -> bool:

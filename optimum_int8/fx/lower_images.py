@@ -16,13 +16,16 @@ from ..kernels import as_rows, emit, emit_conv, empty_rows
 from ..kernels.emit import Rows, row_bytes
 from ..kernels.program import Program
 from .program_call import ProgramCall
-from .rewrite import is_call, ours, tensor_of
+from .rewrite import is_call, is_constant, ours, tensor_of
 
 _IMAGES = ("conv", "conv_quantized", "conv_both", "max_pool", "avg_pool", "quantize_samples")
 _ROWS = ("quantize", "linear", "linear_quantized", "norm", "norm_quantized")
 _EMITTERS = {getattr(ours, name).default: getattr(emit_conv, name) for name in _IMAGES} | {
     getattr(ours, name).default: getattr(emit, name) for name in _ROWS
 }
+_CONVS = tuple(
+    getattr(ours, name).default for name in ("linear", "linear_quantized", "conv", "conv_quantized", "conv_both")
+)
 _MOST_SIZES = 16
 
 
@@ -72,6 +75,8 @@ def _segments(graph_module: fx.GraphModule) -> list[_Segment]:
 
 def _can_lower(node: fx.Node) -> bool:
     if not is_call(node, *_EMITTERS):
+        return False
+    if is_call(node, *_CONVS) and not all(a is None or is_constant(a) for a in node.args[3:7]):
         return False
     value = node.meta["val"]
     first = value[0] if isinstance(value, tuple) else value

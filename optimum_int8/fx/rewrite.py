@@ -34,6 +34,11 @@ def tensor_of(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
     return value
 
 
+def is_constant(node: Any) -> bool:
+    """Whether a node is a tensor of the module, which a program can hold."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
 def same_constant(graph_module: fx.GraphModule, a: Any, b: Any) -> bool:
     """Whether two arguments are the same node, the same number, or tensors of equal values."""
     if a is b:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CONV, CORES, EMBEDDING, LINEAR
+from ..nn import CALLS, CONV, CORES, EMBEDDING, FUNCTIONAL, LINEAR
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_KEY = "optimum_int8_crc32"
 """Key in the header of a weight file; its value is a JSON object: tensor name to eight hexadecimal digits."""
 
-MODULE_KINDS = (LINEAR, CONV, EMBEDDING, *CORES)
+MODULE_KINDS = (LINEAR, CONV, EMBEDDING, *CORES, *CALLS)
+_CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 MAX_JSON_BYTES = 64 << 20
 
 DTYPES = {
@@ -134,12 +136,41 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     for name, kind in modules.items():
         if kind not in MODULE_KINDS:
             raise CheckpointError(f"module {name!r} has the kind {kind!r}; expected one of {', '.join(MODULE_KINDS)}")
+    if not _is_functional(found.get("functional", {}), modules):
+        raise CheckpointError(
+            "quantization_config['functional'] is malformed; expected name: settings of functional ops"
+        )
     if not isinstance(fp32, dict) or not all(isinstance(reason, str) for reason in fp32.values()):
         raise CheckpointError("quantization_config['fp32'] is malformed; expected name: reason pairs")
     per_token = found.get("per_token", [])
     if not isinstance(per_token, list) or not all(isinstance(n, str) and modules.get(n) == "linear" for n in per_token):
         raise CheckpointError("quantization_config['per_token'] is malformed; expected names of INT8 linears")
     return found
+
+
+def _is_functional(value: Any, modules: Mapping[str, str]) -> bool:
+    """Whether a value is what `nn.describe_functional` makes."""
+    if not isinstance(value, dict) or any(kind in CALLS and name not in value for name, kind in modules.items()):
+        return False
+    for name, about in value.items():
+        if name not in modules or not isinstance(about, dict) or about.get("op") not in (*CALLS, *FUNCTIONAL):
+            return False
+        if about["op"] in CALLS:
+            flags, fits = about.get("inputs_quantized"), isinstance(about.get("source"), str)
+            if not fits or not isinstance(flags, list) or not all(type(f) is bool for f in flags):
+                return False
+            if modules[name] != about["op"] or not _CALL_NAME.fullmatch(name.rpartition(".")[2]):
+                return False
+        elif name.rpartition(".")[2] != about["op"] or not all(map(_is_option, about.values())):
+            return False
+    return True
+
+
+def _is_option(value: Any) -> bool:
+    """Numbers of a convolution's geometry, or a name of padding."""
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 2 and all(type(v) is int and 0 <= v < 1 << 20 for v in value)
+    return isinstance(value, str) or (type(value) is int and 0 < value < 1 << 20)
 
 
 def read_headers(files: Sequence[Path]) -> dict[str, TensorInfo]:

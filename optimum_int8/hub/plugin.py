@@ -153,6 +153,7 @@ def prepare_saving(model: PreTrainedModel) -> Int8QuantizationConfig:
     config = Int8QuantizationConfig(**metadata)
     model.hf_quantizer = Int8HfQuantizer(config, pre_quantized=True)
     model.is_quantized, model.quantization_method = True, QUANT_METHOD
+    model._weight_conversions = []  # names stay the model's own, also where Transformers has older ones for its files
     return config
 
 
@@ -177,7 +178,8 @@ def _without_head(
     def keep(values: dict[str, Any]) -> dict[str, Any]:
         return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
-    found = {**metadata, "modules": keep(metadata["modules"]), "fp32": keep(metadata["fp32"])}
+    kept: dict[str, Any] = {key: keep(metadata[key]) for key in ("modules", "fp32", "functional") if key in metadata}
+    found = {**metadata, **kept}
     if "per_token" in metadata:
         found["per_token"] = list(keep(dict.fromkeys(metadata["per_token"])))
     return found, keep(headers)

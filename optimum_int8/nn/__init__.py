@@ -10,6 +10,7 @@ from .attention import (
 )
 from .base import Int8Module
 from .bfloat16_attention import Bfloat16Attention
+from .call_modules import CALLS, INT8_CALLS, Int8Add, Int8Call, Int8Cat, Int8MatMul
 from .conv import Int8Conv, Int8Conv1d, Int8Conv2d
 from .embedding import Int8Embedding
 from .fake_attention import FAKE_CHILD, FAKE_IMPLEMENTATION, FakeQuantizedAttention
@@ -17,6 +18,7 @@ from .fake_conv import FakeQuantizedConv1d, FakeQuantizedConv2d, fake_quantize_c
 from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unfake_embedding
 from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
 from .fake_quantize import FakeQuantize, fake_quantize_weight
+from .functional import FUNCTIONAL, FunctionalWeight, describe_functional, expose, functional_module, geometry
 from .linear import Int8Linear, float_weight
 from .multihead import PROJECTIONS, UnpackedMultiheadAttention, set_attention, unpack_attention, unpacking_obstacle
 from .sites import (
@@ -35,11 +37,23 @@ from .sites import (
 __all__ = [
     "ATTENTION",
     "BFLOAT16_ATTENTION",
+    "CALLS",
     "CHILD",
     "CONV",
     "CORES",
     "EMBEDDING",
     "FAKE_CHILD",
+    "FUNCTIONAL",
+    "INT8_CALLS",
+    "FunctionalWeight",
+    "Int8Add",
+    "Int8Call",
+    "Int8Cat",
+    "Int8MatMul",
+    "describe_functional",
+    "expose",
+    "functional_module",
+    "geometry",
     "FAKE_IMPLEMENTATION",
     "IMPLEMENTATION",
     "LINEAR",

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def as_float(x: Tensor) -> Tensor:
+    """In float32; itself where it is, so that a constant stays one in a captured graph."""
+    return x if x.dtype == torch.float32 else x.to(torch.float32)
+
+
 class KeepDtype(nn.Module):
     """`.to(dtype)`, `.half()` and the like move its tensors but never change their dtype: a scale in half precision would be
     another scale."""

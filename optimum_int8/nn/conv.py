@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import kernels, numerics
 from ..numerics_conv import MAX_TAPS, Window
-from .base import Int8Module
+from .base import Int8Module, as_float
 
 
 class Int8Conv(Int8Module):
@@ -96,10 +96,11 @@ class Int8Conv(Int8Module):
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("weight_sum", weight_sum, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]` in x's dtype."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]` in x's dtype. `bias` is one that the caller holds, of a
+        convolution without its own."""
         if x.dim() == self.spatial + 1:
-            return self.forward(x.unsqueeze(0)).squeeze(0)
+            return self.forward(x.unsqueeze(0), bias).squeeze(0)
         image = x.unsqueeze(2) if self.spatial == 1 else x
         rows = image.permute(0, 2, 3, 1)
         if self.input_scale is None or self.input_zero_point is None:
@@ -109,7 +110,8 @@ class Int8Conv(Int8Module):
             q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
             if self.activation_bits < 8:  # see `Int8Linear`
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        weight = self.packed, self.weight_sum, self.weight_scale, self.bias
+        bias = self.bias if bias is None else as_float(bias)
+        weight = self.packed, self.weight_sum, self.weight_scale, bias
         y = torch.ops.optimum_int8.conv(q, scale, zero_point, *weight, list(self.window), self.groups)
         y = y.permute(0, 3, 1, 2)
         return (y.squeeze(2) if self.spatial == 1 else y).to(x.dtype)

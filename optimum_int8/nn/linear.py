@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels, numerics
-from .base import Int8Module
+from .base import Int8Module, as_float
 from .embedding import Int8Embedding
 
 
@@ -73,8 +73,8 @@ class Int8Linear(Int8Module):
         self.register_buffer("panels", kernels.pack(weight), persistent=False)
         self.register_buffer("weight_sum", kernels.row_sums(weight), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See the class. `bias` is one that the caller holds, of a linear without its own."""
         if self.input_scale is None or self.input_zero_point is None:
             q, scale, zero_point = torch.ops.optimum_int8.quantize_rows(x)
         else:
@@ -82,9 +82,8 @@ class Int8Linear(Int8Module):
             q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
             if self.activation_bits < 8:
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        y = torch.ops.optimum_int8.linear(
-            q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, self.bias
-        )
+        bias = self.bias if bias is None else as_float(bias)
+        y = torch.ops.optimum_int8.linear(q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, bias)
         return y.to(x.dtype)
 
     def __getattr__(self, name: str) -> object:

@@ -12,6 +12,7 @@ from .. import numerics
 from ..config import Int8Config
 from ..errors import QuantizationError
 from .attention import CHILD, uses_attention_interface
+from .call_modules import FloatCall
 from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
 from .linear import float_weight
@@ -25,8 +26,8 @@ CORES = (ATTENTION, BFLOAT16_ATTENTION)
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`, `"attention_bfloat16"`), and qualified name to reason
-    for what stays FP32.
+    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`, `"attention_bfloat16"`, or an op of `CALLS`), and
+    qualified name to reason for what stays FP32.
 
     An attention site is named like the attention module; its core is that module's child `int8_attention`.
     `per_token` names the linears of a static model that measure a range per token at run time, as a dynamic model's do.
@@ -125,6 +126,8 @@ def _kind(module: nn.Module) -> str | None:
         return CONV
     if isinstance(module, nn.Embedding):
         return EMBEDDING
+    if isinstance(module, FloatCall):
+        return module.op
     return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
 
 

@@ -22,7 +22,7 @@ from .record import Listener, Recording, Seen
 from .watch import grid
 
 SYMMETRIC_OPS = ("attention",)
-"""Their kernels take symmetric int8 alone."""
+"""Their kernels take symmetric int8 alone; the second input of a matmul is one too."""
 
 MAX_BYTES = 1 << 30
 
@@ -101,16 +101,16 @@ class QuantConf:
         if self.recording.seen:
             self._ops = None
 
-    def _is_symmetric(self, op: str, name: str) -> bool:
-        given = next((g for g in self._given if g.module == name and g.input_quantized_dtypes), None)
+    def _is_symmetric(self, op: str, name: str, place: int) -> bool:
+        given = next((g for g in self._given if g.module == name and len(g.input_quantized_dtypes) > place), None)
         if given is not None:
-            return given.input_quantized_dtypes[0] == "int8"
-        return op in SYMMETRIC_OPS or self.qscheme == torch.per_tensor_symmetric
+            return given.input_quantized_dtypes[place] == "int8"
+        return op in SYMMETRIC_OPS or (op == "matmul" and place == 1) or self.qscheme == torch.per_tensor_symmetric
 
     def _op(self, seen: Seen, given: Op | None) -> Op:
         site = seen.site
-        dtype = "int8" if self._is_symmetric(site.op, site.name) else "uint8"
         count = len(seen.inputs)
+        dtypes = ["int8" if self._is_symmetric(site.op, site.name, i) else "uint8" for i in range(max(count, 1))]
         by_input = [watch.ranges() for watch in seen.inputs]
         ranges = {name: [r[name] for r in by_input] for name in (by_input[0] if by_input else {})}
         flags = [site.quantized] * max(count, 1)
@@ -118,8 +118,8 @@ class QuantConf:
             id=seen.id,
             name=site.op,
             weight_scales=seen.weight_scales,
-            input_quantized_dtypes=[dtype] * count,
-            output_quantized_dtypes=[dtype],
+            input_quantized_dtypes=dtypes[:count],
+            output_quantized_dtypes=dtypes[:1],
             inputs_quantized=flags,
             outputs_quantized=[False],
             inputs_flow=seen.inputs_flow,
@@ -139,7 +139,7 @@ class QuantConf:
         op.input_scales, op.input_zero_points = [scale for scale, _ in grids], [zero for _, zero in grids]
         result = seen.output.ranges().get("min_max")
         if result is not None:
-            scale, zero = grid(result, dtype)
+            scale, zero = grid(result, dtypes[0])
             op.output_scales, op.output_zero_points = [scale], [zero]
         if op.weight_granularity == "per_tensor" and op.weight_scales:
             op.weight_scales = [[max(scales)] for scales in op.weight_scales]

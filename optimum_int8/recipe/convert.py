@@ -15,7 +15,7 @@ from .. import numerics
 from ..config import Int8Config
 from ..deploy import Save
 from ..errors import CalibrationError, QuantizationError
-from ..nn import ATTENTION, EMBEDDING, Int8Module, collect_sites, unpack_attention
+from ..nn import ATTENTION, CALLS, EMBEDDING, INT8_CALLS, Int8Module, collect_sites, expose, unpack_attention
 from ..prepare import Prepared
 from ..quantize import check_weights
 from ..quantize import convert as convert_prepared
@@ -52,8 +52,11 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
         raise QuantizationError(f"this {type(model).__name__} is INT8 already; convert the FP32 model it was made from")
     if not conf.ops:
         raise CalibrationError("the recipe is empty; call the model inside `with calibrate(conf):` first")
-    recipe = match(conf.ops, hear(model, example_input))
+    heard = hear(model, example_input)
+    recipe = match(conf.ops, heard)
     target = unpack_attention(model if inplace else copy.deepcopy(model))
+    wanted = {name: heard.seen[name].site.functional for name, op in recipe.items() if op.is_quantized}
+    expose(target, {name: about for name, about in wanted.items() if about is not None})
     sites = collect_sites(target, Int8Config(approach="static"))
     for name in list(sites.int8):
         op = recipe.get(name)
@@ -79,6 +82,8 @@ class PreparedByRecipe(Prepared):
     def twin(self, name: str) -> Int8Module:
         """The INT8 module for the site `name`, with the recipe's grids to the bit: a range does not give them back exactly."""
         op, kind = self.recipe[name], self.sites.int8[name]
+        if kind in CALLS:
+            return _call(op, kind)
         config = dataclasses.replace(self.config, weight_granularity=op.weight_granularity)
         new: Any = Prepared(self.model, config, self.sites, {name: _ranges(op, kind)}).twin(name)
         if kind == ATTENTION:
@@ -98,7 +103,7 @@ def call(model: nn.Module, example_input: Any) -> Any:
 
 def hear(model: nn.Module, example_input: Any) -> Recording:
     """The ops that `model` runs on an example, in order; nothing is observed."""
-    recording = Recording(lambda op, name: False, observes=False)
+    recording = Recording(lambda op, name, place: False, observes=False)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -109,6 +114,15 @@ def hear(model: nn.Module, example_input: Any) -> Recording:
         for module, mode in modes.items():
             module.training = mode
     return recording
+
+
+def _call(op: Op, kind: str) -> Int8Module:
+    new = INT8_CALLS[kind](op.inputs_quantized)
+    for i, quantized in enumerate(op.inputs_quantized):
+        if quantized:
+            zero_point = stored_zero_point(op.input_zero_points[i], op.input_quantized_dtypes[i])
+            new.set_grid(i, op.input_scales[i], zero_point)
+    return new
 
 
 def _ranges(op: Op, kind: str) -> dict[str, tuple[float, float]]:

@@ -71,6 +71,8 @@ def _check(op: Op, seen: Seen) -> None:
         raise op.refuse("inputs_quantized", op.inputs_quantized, "all true or all false: INT8 multiplies INT8")
     if seen.site.op == "attention" and set(op.input_quantized_dtypes) != {"int8"}:
         raise op.refuse("input_quantized_dtypes", op.input_quantized_dtypes, "int8 for the inputs of attention")
+    if seen.site.op == "matmul" and op.input_quantized_dtypes[1:] != ["int8"]:
+        raise op.refuse("input_quantized_dtypes", op.input_quantized_dtypes, "int8 for the second input of a matmul")
     if seen.inputs and len(op.input_scales) != count:
         raise op.refuse("input_scales", op.input_scales, f"{count} values; calibrate with this file")
     if op.module is not None and any(op.outputs_quantized):

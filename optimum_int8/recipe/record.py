@@ -24,7 +24,7 @@ from .. import numerics
 from ..calibrate import with_masks
 from ..errors import CalibrationError
 from ..nn.calls import IN_PLACE, OPS, Running, arguments_of, running
-from .sites import Found, ModelSites, Site
+from .sites import READ_OTHERWISE, Found, ModelSites, Site
 from .watch import Watch
 
 
@@ -52,12 +52,20 @@ class Listener(TorchFunctionMode):
             with self:
                 return _OPENED[func](*args, **kwargs)
         told = None
-        if func in OPS and not torch.compiler.is_compiling():
+        if (func in OPS or _reads_parameter(func, args)) and not torch.compiler.is_compiling():
             told = self.heard(func, args, kwargs, sys._getframe(1))
         result = func(*args, **kwargs)
         if told is not None:
             told(result)
         return result
+
+
+def _reads_parameter(func: Any, args: Any) -> bool:
+    """Whether a function takes the values of a parameter, and not its shape or dtype alone."""
+    return any(type(x) is nn.Parameter for x in args) and getattr(func, "__name__", "") not in _ABOUT
+
+
+_ABOUT = ("__get__", "size", "dim", "numel", "stride", "is_floating_point", "requires_grad_", "__set__", "__hash__")
 
 
 @dataclass
@@ -81,7 +89,7 @@ class Seen:
 class Recording:
     """Everything that the blocks of one recipe have seen."""
 
-    symmetric: Callable[[str, str], bool]  # by op and qualified name
+    symmetric: Callable[[str, str, int], bool]  # by op, qualified name and place among the inputs
     observes: bool = True
     seen: dict[str, Seen] = field(default_factory=dict)
     model: weakref.ref[nn.Module] | None = None
@@ -103,13 +111,24 @@ class Recording:
             return None
         with self.lock:
             sites = self._sites_of(now.modules[0])
-            site = sites.find(OPS[func], func, args, kwargs, now)
+            site = sites.find(OPS[func], func, args, kwargs, now) if func in OPS else []
+            self._note_reads(sites, args, site)
             if not site:
                 return None
             masks = self._masks(now)
             if func in IN_PLACE:  # the values are gone when it has run
                 site = [(s, [x.clone() for x in operands]) for s, operands in site]
         return lambda result: self._finish(site, masks, result)
+
+    def _note_reads(self, sites: ModelSites, args: Any, found: Found) -> None:
+        """A parameter that is read by more than the function of its site cannot be replaced."""
+        own = {id(site.parameter) for site, _ in found}
+        read = {id(x) for x in args if type(x) is nn.Parameter} - own
+        if not read <= sites.read:
+            sites.read |= read
+            for seen in self.seen.values():
+                if seen.site.parameter is not None and id(seen.site.parameter) in read:
+                    seen.site.why_not = READ_OTHERWISE
 
     def _knows(self, root: nn.Module) -> bool:
         known = None if self.model is None else self.model()
@@ -131,14 +150,14 @@ class Recording:
         entry = self.seen.get(site.name)
         if entry is None:
             number = len(self.seen)
-            symmetric, histogram = self.symmetric(site.op, site.name), site.quantized
+            histogram = site.quantized
             floats = [x for x in operands if x.is_floating_point()]
             flows = [self._flow(x) or f"{site.op}{number}.input{i}" for i, x in enumerate(operands)]
             entry = Seen(
                 number,
                 site,
-                [Watch(symmetric, histogram) for _ in floats],
-                Watch(symmetric, False),
+                [Watch(self.symmetric(site.op, site.name, i), histogram) for i in range(len(floats))],
+                Watch(self.symmetric(site.op, site.name, 0), False),
                 _weight_scales(site),
                 flows,
             )

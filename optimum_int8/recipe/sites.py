@@ -10,8 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Int8Config
-from ..nn import ATTENTION, PROJECTIONS, collect_sites, unpacking_obstacle
-from ..nn.calls import Place, Running
+from ..nn import (
+    ATTENTION,
+    CALLS,
+    FUNCTIONAL,
+    PROJECTIONS,
+    collect_sites,
+    functional_module,
+    geometry,
+    unpacking_obstacle,
+)
+from ..nn.call_modules import fits_call
+from ..nn.calls import Running, call_name
+from ..nn.conv import conv_obstacle
+from ..nn.functional import weighted_arguments
 
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 RESIDUAL = ("add", "cat")
@@ -26,8 +38,8 @@ class Site:
     op: str
     weight: Tensor | None = None
     why_not: str = ""
-    owner: str | None = None  # of a call: the module whose code it is in, and where
-    place: Place = ()
+    functional: dict[str, Any] | None = None  # of a functional op: see `nn.expose`
+    parameter: nn.Parameter | None = None  # that a functional op reads
 
     @property
     def quantized(self) -> bool:
@@ -47,12 +59,15 @@ class ModelSites:
     names: dict[nn.Module, str] = field(init=False)
     kinds: dict[str, str] = field(init=False)
     reasons: dict[str, str] = field(init=False)
-    places: dict[str, Place] = field(default_factory=dict)
+    parameters: dict[int, str] = field(init=False)
+    read: set[int] = field(default_factory=set)
+    """Parameters, by `id`, that another function than that of their site has read."""
 
     def __post_init__(self) -> None:
         found = collect_sites(self.model, Int8Config(approach="static"))
         self.names = {module: name for name, module in self.model.named_modules()}
         self.kinds, self.reasons = found.int8, found.fp32
+        self.parameters = {id(p): name for name, p in self.model.named_parameters()}
 
     def find(self, op: str, func: Any, args: Any, kwargs: Any, now: Running) -> Found:
         """The sites that a call belongs to; empty where it is none."""
@@ -68,10 +83,51 @@ class ModelSites:
             own = getattr(module, "weight", None)
             if own is not None and weight is own and (name in self.kinds or name in self.reasons):
                 return [(Site(name, op, _rows_first(module), self.reasons.get(name, "")), operands[:1])]
-            return []
+            return self._functional(op, func, args, kwargs)
+        if op in CALLS and fits_call(op, args, kwargs) and name == self.names.get(now.owner):  # type: ignore[arg-type]
+            if op in RESIDUAL and not _is_residual(op, operands, self.parameters):
+                return []
+            leaf = call_name(op, now.place, now.lines)
+            return [(Site(f"{name}.{leaf}" if name else leaf, op, functional={"op": op}), operands)]
         if op == "attention" and self.kinds.get(name) == ATTENTION:
             return [(Site(name, op), operands)]
         return []
+
+    def _functional(self, op: str, func: Any, args: Any, kwargs: Any) -> Found:
+        """A function that reads a parameter of some module."""
+        if func is torch.addmm or op not in FUNCTIONAL:
+            return []
+        x, weight, _, options = weighted_arguments(func, args, kwargs)
+        parameter = self.parameters.get(id(weight))
+        if (
+            parameter is None
+            or not isinstance(weight, nn.Parameter)
+            or weight.dim() != (2 if op == "linear" else x.dim())
+        ):
+            return []
+        owner = parameter.rpartition(".")[0]
+        module = functional_module(op, weight, options)
+        why_not = "" if op == "linear" else conv_obstacle(module)  # type: ignore[arg-type]
+        if owner in self.kinds or owner in self.reasons or owner == "":
+            kind = type(self.model.get_submodule(owner)).__name__
+            why_not = f"it reads the weight of a {kind}, which is a site itself" if owner else why_not
+        if id(weight) in self.read:
+            why_not = READ_OTHERWISE
+        about = {"op": op}
+        if op != "linear":
+            about |= dict(zip(("stride", "padding", "dilation", "groups"), geometry(module), strict=True))
+        site = Site(f"{parameter}.{op}", op, weight, why_not, about, weight)
+        return [(site, [x])]
+
+
+READ_OTHERWISE = "its weight is read by other functions too"
+
+
+def _is_residual(op: str, operands: list[Tensor], parameters: dict[int, str]) -> bool:
+    """Whether a sum or a concatenation is one of activations: no bias, no position table, no mask."""
+    finite = all(bool(torch.isfinite(x).all()) for x in operands)
+    same = op == "cat" or operands[0].shape == operands[1].shape
+    return finite and same and len(operands) > 1 and not any(id(x) in parameters for x in operands)
 
 
 def _packed(name: str, module: nn.MultiheadAttention, op: str, operands: list[Tensor]) -> Found:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, SwinConfig, SwinForImageClassification
 
 from optimum_int8 import Int8Config, quantize
 from optimum_int8.errors import CheckpointError
@@ -94,3 +94,17 @@ def test_transformers_own_saving_right_after_quantize_writes_checksums(
     loaded = OptimizedModel.from_pretrained(tmp_path)
     assert torch.equal(logits_of(loaded, input_ids), logits_of(model, input_ids))
     assert not hasattr(fp32_model, "hf_quantizer")
+
+
+@torch.no_grad()
+def test_names_that_transformers_changes_in_its_files_stay(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = SwinConfig(
+        image_size=16, patch_size=4, embed_dim=16, depths=[1], num_heads=[2], window_size=2, num_labels=3
+    )
+    int8, x = quantize(SwinForImageClassification(config).eval()), torch.randn(2, 3, 16, 16)
+    for model, folder in ((int8, "first"), (None, "second")):
+        model = model or SwinForImageClassification.from_pretrained(tmp_path / "first")
+        model.save_pretrained(tmp_path / folder)
+        again = SwinForImageClassification.from_pretrained(tmp_path / folder)
+        assert torch.equal(again(pixel_values=x).logits, int8(pixel_values=x).logits)

@@ -134,16 +134,17 @@ def test_the_recipe_names_projections_and_core_and_equals_quantize(tmp_path: Pat
     with calibrate(conf):
         model(X, HIDDEN)
     conf.save(tmp_path / "configure.json")
-    names = [op.module for op in conf.ops[:7]]
+    ops = [op for op in conf.ops if op.is_quantized]
+    names = [op.module for op in ops[:7]]
     prefix = "encoder.layers.0"
     attention_names = [f"{prefix}.self_attn.{p}" for p in SITES[:3]] + [f"{prefix}.self_attn"]
     assert names == [*attention_names, f"{prefix}.self_attn.out_proj", f"{prefix}.linear1", f"{prefix}.linear2"]
-    assert [op.name for op in conf.ops[:4]] == ["linear"] * 3 + ["attention"]
+    assert [op.name for op in ops[:4]] == ["linear"] * 3 + ["attention"]
     int8 = convert(model, QuantConf(tmp_path / "configure.json"), (X, HIDDEN))
     direct = quantize(model, Int8Config(approach="static"), [(X, HIDDEN)], progress=False)
     assert torch.equal(int8(X, HIDDEN), direct(X, HIDDEN))
-    conf.ops[3].inputs_quantized = [False] * 3
-    conf.ops[4].inputs_quantized = [False]
+    ops[3].inputs_quantized = [False] * 3
+    ops[4].inputs_quantized = [False]
     edited: Any = convert(model, conf, (X, HIDDEN))
     first = edited.encoder.layers[0].self_attn
     assert "int8_attention" not in first._modules and type(first.out_proj) is nn.Linear

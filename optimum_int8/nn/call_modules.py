@@ -1,0 +1,102 @@
+"""`Int8MatMul`, `Int8Add`, `Int8Cat`: calls of `torch.matmul`, `torch.add` and `torch.cat` on INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import numerics
+from .base import Int8Module
+
+MATMUL, ADD, CAT = "matmul", "add", "cat"
+CALLS = (MATMUL, ADD, CAT)
+"""Ops without a weight that are sites by the place of their call."""
+
+
+class FloatCall(nn.Module):
+    """A call in float."""
+
+    def __init__(self, op: str) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As torch's function."""
+        return getattr(torch, self.op)(*args, **kwargs)
+
+
+class Int8Call(Int8Module):
+    """What the three share: one static grid for each input; stored: `input0_scale` float32 `[]`, `input0_zero_point` int32 `[]`, ...
+
+    Args:
+        inputs_quantized: of each input, whether it has a grid; the others stay float.
+    """
+
+    def __init__(self, inputs_quantized: Sequence[bool]) -> None:
+        super().__init__()
+        self.inputs_quantized = list(inputs_quantized)
+        for i, quantized in enumerate(self.inputs_quantized):
+            self._grid_buffers((f"input{i}_scale", f"input{i}_zero_point"), quantized)
+
+    def set_grid(self, i: int, scale: float, zero_point: int) -> None:
+        """The grid of input `i`; its zero point on uint8."""
+        setattr(self, f"input{i}_scale", torch.tensor(scale))
+        setattr(self, f"input{i}_zero_point", torch.tensor(zero_point, dtype=torch.int32))
+
+    def grid(self, i: int) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of input `i`."""
+        return getattr(self, f"input{i}_scale"), getattr(self, f"input{i}_zero_point")
+
+    def round(self, x: Tensor, i: int) -> Tensor:
+        """`x` on the grid of input `i`, in float32."""
+        if not self.inputs_quantized[i]:
+            return x
+        scale, zero_point = self.grid(i)
+        return numerics.dequantize_affine(torch.ops.optimum_int8.quantize(x, scale, zero_point), scale, zero_point)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return ", ".join("INT8" if quantized else "FP32" for quantized in self.inputs_quantized)
+
+
+class Int8MatMul(Int8Call):
+    """`torch.matmul` and `torch.bmm` of two activations; the grid of the second has zero point 128. See `numerics_matmul.matmul`."""
+
+    def forward(self, input: Tensor, other: Tensor) -> Tensor:
+        """float `[..., M, K]` by `[..., K, N]` to `[..., M, N]`, in the first one's dtype."""
+        grids = self.grid(0), self.grid(1)
+        a, b = (torch.ops.optimum_int8.quantize(x, *grid) for x, grid in zip((input, other), grids, strict=True))
+        return torch.ops.optimum_int8.matmul(a, *grids[0], b, grids[1][0]).to(input.dtype)
+
+
+class Int8Add(Int8Call):
+    """`torch.add` of two activations on their grids; the float sum goes to the grid of whatever reads it."""
+
+    def forward(self, input: Tensor, other: Tensor) -> Tensor:
+        """As `input + other`."""
+        return (self.round(input, 0) + self.round(other, 1)).to(torch.result_type(input, other))
+
+
+class Int8Cat(Int8Call):
+    """`torch.cat` of activations on their grids."""
+
+    def forward(self, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+        """As `torch.cat`."""
+        return torch.cat([self.round(x, i).to(x.dtype) for i, x in enumerate(tensors)], dim)
+
+
+def fits_call(op: str, args: Sequence[Any], kwargs: Any) -> bool:
+    """Whether the modules know a call: of float tensors, two matrices or more axes, nothing but `dim` beside them."""
+    if op == CAT:
+        tensors = args[0] if args else kwargs.get("tensors")
+        known = isinstance(tensors, (list, tuple)) and not kwargs.keys() - {"dim", "tensors"}
+        return known and all(isinstance(x, Tensor) and x.is_floating_point() for x in tensors)
+    if kwargs or len(args) != 2 or not all(isinstance(x, Tensor) and x.is_floating_point() for x in args):
+        return False
+    return op == ADD or all(x.dim() >= 2 for x in args)
+
+
+INT8_CALLS: dict[str, type[Int8Call]] = {MATMUL: Int8MatMul, ADD: Int8Add, CAT: Int8Cat}

@@ -1,0 +1,191 @@
+"""Functional ops in the code of other people's modules as sites: a parameter that `F.linear` or `F.conv2d` reads, and calls of
+`torch.matmul`, `torch.add` and `torch.cat`, become modules, found by the parameter's name and by the place of the call in `forward`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from types import CodeType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .base import Int8Module
+from .call_modules import CALLS, FloatCall, fits_call
+from .calls import IN_PLACE, OPS, name_at, source_line
+
+FUNCTIONAL = ("linear", "conv1d", "conv2d")
+"""Functions whose weight can be a parameter that becomes a `FunctionalWeight`."""
+
+_CONVS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d}
+_OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+class FunctionalWeight(nn.Module):
+    """Stands where a parameter stood: `F.linear(x, module.weight, bias)` runs its child, named like the function.
+
+    The child is an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` without bias, or its INT8 twin; the bias stays the caller's.
+    """
+
+    def __init__(self, op: str, parameter: nn.Parameter, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.op = op
+        self.add_module(op, functional_module(op, parameter, options))
+
+    @property
+    def module(self) -> nn.Module:
+        """What computes."""
+        return self._modules[self.op]  # type: ignore[return-value]
+
+    @property
+    def shape(self) -> torch.Size:
+        """As the parameter's."""
+        module = self.module
+        if isinstance(module, Int8Module) and self.op == "linear":
+            return torch.Size((module.out_features, module.in_features))  # type: ignore[arg-type]
+        return module.weight.shape  # type: ignore[union-attr, return-value]
+
+    def size(self, axis: int | None = None) -> Any:
+        """As the parameter's."""
+        return self.shape if axis is None else self.shape[axis]
+
+    def dim(self) -> int:
+        """As the parameter's."""
+        return len(self.shape)
+
+    dtype = torch.float32
+    device = torch.device("cpu")
+    requires_grad = False
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Computes the one function that this weight is for."""
+        x, weight, bias, options = weighted_arguments(func, args, kwargs or {})
+        if not isinstance(weight, FunctionalWeight) or OPS.get(func) != weight.op:
+            name = getattr(func, "__name__", str(func))
+            raise TypeError(f"{name} reads a weight that is INT8 now; only functions that calibration saw can")
+        module = weight.module
+        fits = weight.op == "linear" or geometry(functional_module(weight.op, weight, options)) == geometry(module)
+        if isinstance(module, Int8Module) and fits:
+            return module(x, bias)
+        return func(
+            x, module.weight, bias, **options
+        )  # of an INT8 convolution in float: calibration saw another stride
+
+
+def weighted_arguments(func: Any, args: Any, kwargs: Mapping[str, Any]) -> tuple[Tensor, Any, Any, dict[str, Any]]:
+    """Input, weight, bias and the other arguments of `F.linear` or a convolution."""
+    names = ("input", "weight", "bias", *(() if func is F.linear else _OPTIONS))
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    x, weight, bias = (given.pop(name, None) for name in names[:3])
+    return x, weight, bias, given
+
+
+def functional_module(op: str, weight: Any, options: Mapping[str, Any]) -> nn.Module:
+    """The module without bias that computes `op` with this weight; an INT8 one's weight is left out."""
+    rows, columns, *kernel = weight.shape
+    if op == "linear":
+        module: nn.Module = nn.Linear(columns, rows, bias=False, device="meta")
+    else:
+        values = {**_OPTIONS, **options}
+        values = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
+        module = _CONVS[op](columns * values["groups"], rows, tuple(kernel), bias=False, device="meta", **values)
+    if isinstance(weight, Tensor):
+        module.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)
+    return module
+
+
+def geometry(module: Any) -> tuple[Any, ...]:
+    """Stride, padding, dilation and groups of a convolution."""
+    return module.stride, module.padding, module.dilation, module.groups
+
+
+class _Redirect(TorchFunctionMode):
+    """While the `forward` of `owner` runs, in a frame with the code `begin`: its calls that are sites go to its children."""
+
+    def __init__(self, owner: nn.Module, begin: CodeType) -> None:
+        super().__init__()
+        self.owner, self.begin = owner, begin
+
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        op = OPS.get(func)
+        if op not in CALLS:
+            return func(*args, **kwargs)
+        name = name_at(op, sys._getframe(1), self.owner, self.begin)
+        site = self.owner._modules.get(name) if name is not None and fits_call(op, args, kwargs) else None
+        if site is None:
+            return func(*args, **kwargs)
+        result = site(*args, **kwargs)
+        return args[0].copy_(result) if func in IN_PLACE else result
+
+
+@functools.cache
+def _redirecting(base: type[nn.Module]) -> type[nn.Module]:
+    """`base` whose forward runs under `_Redirect`. One class per base, so that siblings are of one type."""
+
+    @torch.compiler.disable  # dynamo cannot ask where it is: a graph break, and the same results
+    @functools.wraps(base.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _Redirect(self, sys._getframe().f_code):
+            return base.forward(self, *args, **kwargs)
+
+    forward._redirects = True  # type: ignore[attr-defined]
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, "__reduce_ex__": _reduce, "forward": forward}
+    cls = type(base.__name__, (base,), members)
+    cls.__qualname__ = base.__qualname__
+    return cls
+
+
+def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
+    """Copies and pickles name the class by its base."""
+    return _blank, (type(self).__bases__[0],), vars(self)
+
+
+def _blank(base: type[nn.Module]) -> nn.Module:
+    cls = _redirecting(base)
+    return cls.__new__(cls)
+
+
+def expose(model: nn.Module, functional: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Make modules of functional ops, in place; the model computes what it did.
+
+    Args:
+        functional: from a site's qualified name (`block.weight.linear`, `block.matmul_3`) to what it is: `op`, and for a convolution its
+            `stride`, `padding`, `dilation` and `groups`; for a call the text of its `source` line.
+    """
+    for name, about in functional.items():
+        path, _, leaf = name.rpartition(".")
+        if about["op"] in FUNCTIONAL:
+            parent, _, parameter = path.rpartition(".")
+            owner = model.get_submodule(parent)
+            options = {key: about[key] for key in _OPTIONS if key in about}
+            slot = FunctionalWeight(about["op"], owner._parameters.pop(parameter), options)  # type: ignore[arg-type]
+            owner.add_module(parameter, slot.train(owner.training))
+        else:
+            owner = model.get_submodule(path)
+            owner.add_module(leaf, FloatCall(about["op"]).train(owner.training))
+            if not hasattr(type(owner).forward, "_redirects"):
+                owner.__class__ = _redirecting(type(owner))
+    return model
+
+
+def describe_functional(model: nn.Module, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What `expose` needs to know of those INT8 sites that are functional ops; names as in `Sites.int8`."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in names.items():
+        path, _, leaf = name.rpartition(".")
+        parent = model.get_submodule(path) if path else model
+        if isinstance(parent, FunctionalWeight):
+            found[name] = {"op": parent.op}
+            if parent.op != "linear":
+                found[name] |= dict(zip(_OPTIONS, geometry(parent.module), strict=True))
+        elif kind in CALLS:
+            found[name] = {"op": kind, "source": source_line(type(parent).__bases__[0], leaf)}
+            found[name]["inputs_quantized"] = parent._modules[leaf].inputs_quantized  # type: ignore[union-attr]
+    return found
