@@ -9,17 +9,17 @@ from .options import positive
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the training; what is not given is left to `quantizers.training.DEFAULTS` and `QatSettings`."""
+    """Arguments of the training; what is not given is left to `DEFAULTS` and `SETTINGS` of `quantizers.training`."""
     group = parser.add_argument_group("training (--approach qat)")
     group.add_argument("--epochs", metavar="N", type=float, help="passes over the training data (default: 1)")
-    group.add_argument("--learning-rate", metavar="X", type=float, help="highest learning rate (default: 2e-5)")
+    group.add_argument("--learning-rate", metavar="X", type=float, help="highest learning rate (default: 1e-5)")
     group.add_argument("--train-samples", metavar="N", type=positive, help="train on N random examples (default: all)")
     group.add_argument("--train-batch-size", metavar="N", type=positive, help="examples per step (default: 32)")
     group.add_argument(
         "--distillation-weight",
         metavar="X",
         type=float,
-        help="share of the FP32 model's answers in the loss (default: 0)",
+        help="share of the FP32 model's answers in the loss (default: 0.5)",
     )
 
 
@@ -31,7 +31,7 @@ def training_options(args: argparse.Namespace) -> dict[str, Any]:
         DataError: no such dataset or split.
     """
     from ..evaluation.data import load_dataset, take
-    from ..quantizers.training import require_accelerate
+    from ..quantizers.training import SETTINGS, require_accelerate
     from ..training import QatSettings
 
     require_accelerate()
@@ -46,5 +46,5 @@ def training_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "train_dataset": take(dataset, args.train_samples, args.seed) if args.train_samples else dataset,
         "training_args": {name: value for name, value in given.items() if value is not None},
-        "qat_settings": QatSettings(**weight),
+        "qat_settings": QatSettings(**{**SETTINGS, **weight}),
     }

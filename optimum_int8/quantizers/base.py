@@ -158,7 +158,7 @@ class Quantizer(Task):
             batch_size: examples per calibration batch.
             train_dataset: for "qat": labelled examples, as `evaluate` takes them; ranges start from them if there are no others.
             training_args: `TrainingArguments`, or a mapping of some; None takes `quantizers.training.DEFAULTS`.
-            qat_settings: `training.QatSettings`: ranges, freezing, distillation.
+            qat_settings: `training.QatSettings`, or a mapping of some; None takes `quantizers.training.SETTINGS`.
             evaluation_dataset, metric: with an accuracy budget only: what `evaluate` takes, to keep the budget by. Trials are
                 logged to `<save_directory>.trials.json`, from which an interrupted search goes on.
 

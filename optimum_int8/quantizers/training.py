@@ -33,7 +33,7 @@ TARGETS = ("labels", "label", "label_ids", "start_positions", "end_positions", "
 
 DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 1,
-    "learning_rate": 2e-5,
+    "learning_rate": 1e-5,
     "per_device_train_batch_size": 32,
     "warmup_steps": 0.1,
     "weight_decay": 0.01,
@@ -42,6 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "report_to": "none",
 }
 """`TrainingArguments` where none are given: a short continuation of the fine-tuning that made the model, with little padding."""
+
+SETTINGS: dict[str, Any] = {"distillation_weight": 0.5}
+"""`QatSettings` where none are given: the model is fine-tuned already, and its own answers are worth as much as the labels."""
 
 
 class TrainingCollator:
@@ -89,20 +92,22 @@ def make_trainer(
     train_dataset: Any,
     calibration: Iterable[Any] | None,
     arguments: TrainingArguments | Mapping[str, Any] | None,
-    settings: QatSettings | None,
+    settings: QatSettings | Mapping[str, Any] | None,
     output_dir: str,
 ) -> Int8Trainer:
     """An `Int8Trainer` on a copy of the task's model.
 
     Raises:
-        ConfigError: accelerate is missing.
+        ConfigError: accelerate is missing, or a setting is out of range.
         DataError: the dataset is empty, or lacks a column.
     """
     require_accelerate()
     from transformers import TrainingArguments
 
-    from ..training import Int8Trainer
+    from ..training import Int8Trainer, QatSettings
 
+    if settings is None or isinstance(settings, Mapping):
+        settings = QatSettings(**{**SETTINGS, **(settings or {})})
     examples = task.training_features(load_dataset(train_dataset, split="train"))
     if arguments is None or isinstance(arguments, Mapping):
         arguments = TrainingArguments(**{"output_dir": output_dir, **_defaults(examples[0]), **(arguments or {})})
@@ -133,7 +138,7 @@ def train_int8(
     train_dataset: Any,
     calibration: Iterable[Any] | None = None,
     arguments: TrainingArguments | Mapping[str, Any] | None = None,
-    settings: QatSettings | None = None,
+    settings: QatSettings | Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Train a copy of the task's model and convert it; arguments as `Quantizer.quantize` takes them."""
     with _folder(arguments) as folder:

@@ -31,7 +31,7 @@ class QatSettings:
     ranges: str = "learnable"
     averaging_constant: float = Int8Config.averaging_constant
     freeze_ranges_at: float = 0.5
-    range_learning_rate: float = 1e-3
+    range_learning_rate: float = 1e-2
     distillation_weight: float = 0.0
     temperature: float = 2.0
     calibration_samples: int = 128
