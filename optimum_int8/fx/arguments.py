@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from transformers.cache_utils import Cache
+
+from .caches import CACHE, describe_cache, restore_cache, stored, tensor_places
 
 Key = tuple[Any, ...]
 
@@ -17,21 +20,64 @@ class NotCapturable(Exception):
     """Why a call cannot become a graph."""
 
 
-def flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Key, list[Tensor]]:
+def flatten(args: Sequence[Any], kwargs: Mapping[str, Any], layer: int | None = None) -> tuple[Key, list[Tensor]]:
     """The guard key and the tensors of a call.
 
-    The key holds dtype, rank and broadcast axes of each tensor, the value of each scalar, and which arguments are None.
+    The key holds dtype, rank and broadcast axes of each tensor, the value of each scalar, and which arguments are None. Of a KV cache,
+    what it holds at place `layer` are tensors of the call.
 
     Raises:
-        NotCapturable: an argument is an object that may hold state, such as a KV cache.
+        NotCapturable: an argument is an object that may hold state.
     """
     tensors: list[Tensor] = []
-    positional = tuple([_describe(x, tensors) for x in args])
-    return (positional, tuple([(name, _describe(x, tensors)) for name, x in kwargs.items()])), tensors
+    positional = tuple([_describe_argument(x, tensors, layer) for x in args])
+    named = tuple([(name, _describe_argument(x, tensors, layer)) for name, x in kwargs.items()])
+    return (positional, named), tensors
 
 
-def flatten_output(output: Any) -> tuple[Key, list[Tensor]]:
-    """Structure and tensors of a result: a tensor, or a tuple of tensors and None.
+def _describe_argument(x: Any, tensors: list[Tensor], layer: int | None) -> Any:
+    if not isinstance(x, Cache):
+        return _describe(x, tensors)
+    item = describe_cache(x, layer, tensors)
+    if isinstance(item, str):
+        raise NotCapturable(item)
+    return item
+
+
+def cache_item(key: Key) -> tuple[Any, ...] | None:
+    """The entry of the cache in a key."""
+    items = [*key[0], *(item for _, item in key[1])]
+    return next((item for item in items if item is not None and item[0] == CACHE), None)
+
+
+def cache_tensors(key: Key) -> dict[int, str]:
+    """Which tensors of a call come from the cache, and of which part they are."""
+    position, found = 0, {}
+    for item in [*key[0], *(item for _, item in key[1])]:
+        places = tensor_places(item) if item is not None and item[0] == CACHE else None
+        if places is None:
+            position += _count(item)
+            continue
+        found.update({position + i: place for i, place in enumerate(places)})
+        position += len(places)
+    return found
+
+
+def _count(item: Any) -> int:
+    if item is None:
+        return 0
+    if item[0] in (tuple, list):
+        return sum(_count(x) for x in item[1])
+    return int(item[0] == _TENSOR)
+
+
+def flatten_output(
+    output: Any, cache: Cache | None = None, given: Sequence[Tensor] = (), layer: int | None = None
+) -> tuple[Key, list[Tensor]]:
+    """Structure and tensors of a result: a tensor, or a tuple of tensors and None; then what the call put into `cache`.
+
+    Args:
+        cache, given, layer: of the call: the cache from `rebuild`, the tensors, the place.
 
     Raises:
         NotCapturable: the result is something else, such as a `ModelOutput`.
@@ -39,7 +85,9 @@ def flatten_output(output: Any) -> tuple[Key, list[Tensor]]:
     if not (isinstance(output, Tensor) or type(output) is tuple):
         raise NotCapturable(f"its result is a {type(output).__name__}, not tensors")
     tensors: list[Tensor] = []
-    return (_describe(output, tensors, False),), tensors
+    structure = _describe(output, tensors, False)
+    places, more = stored(cache, given, layer)
+    return (structure, places), tensors + more
 
 
 def _describe(x: Any, tensors: list[Tensor], is_input: bool = True) -> Any:
@@ -71,12 +119,12 @@ def _broadcasts(x: Tensor, first: Tensor) -> tuple[bool, ...]:
     return (one[0] != batch, one[1] != length)
 
 
-def rebuild(key: Key, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
-    """The inverse of `flatten`."""
+def rebuild(key: Key, tensors: Sequence[Tensor], layer: int | None = None) -> tuple[list[Any], dict[str, Any]]:
+    """The inverse of `flatten`. A cache is a new one, which may change without harm to the user's."""
     source = iter(tensors)
     positional, named = key
-    args = [_restore(item, source) for item in positional]
-    return args, {name: _restore(item, source) for name, item in named}
+    args = [_restore(item, source, layer) for item in positional]
+    return args, {name: _restore(item, source, layer) for name, item in named}
 
 
 def rebuild_output(key: Key, tensors: Sequence[Tensor]) -> Any:
@@ -84,11 +132,14 @@ def rebuild_output(key: Key, tensors: Sequence[Tensor]) -> Any:
     return _restore(key[0], iter(tensors))
 
 
-def _restore(item: Any, source: Any) -> Any:
+def _restore(item: Any, source: Any, layer: int | None = None) -> Any:
     if item is None:
         return None
     if item[0] == _TENSOR:
         return next(source)
+    if item[0] == CACHE:
+        assert layer is not None
+        return restore_cache(item, source, layer)
     if item[0] in (tuple, list):
         return item[0](_restore(x, source) for x in item[1])
     return item[1]

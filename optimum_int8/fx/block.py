@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from transformers.cache_utils import Cache
 from transformers.utils import output_capturing
 
-from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild_output
+from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild, rebuild_output
+from .caches import find_cache, layer_index, store
 from .capture import Captured, capture
 from .program_call import compute_padding, whole_program
 from .structure import candidates, structure_key
 
 Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
 
-_VARIANTS = 8
+VARIANTS = 16
 _UNKNOWN = object()
 _CAPTURING = "transformers.utils.output_capturing"
 
@@ -61,18 +63,22 @@ class Variant:
     image: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        self.is_tensor = self.output[0][0] == "tensor"
-        self.whole = whole_program(self.graph) if self.is_tensor else None
+        structure, self.places = self.output
+        self.is_tensor = structure[0] == "tensor"
+        self.whole = whole_program(self.graph) if self.is_tensor and not self.places else None
 
     def serves(self, tensors: list[Tensor]) -> bool:
         """Whether the graph is one for images of this size."""
         return self.image is None or self.image == tensors[0].shape[2:]
 
-    def __call__(self, tensors: list[Tensor]) -> Any:
-        """Run a call."""
+    def __call__(self, tensors: list[Tensor], cache: Cache | None = None, layer: int | None = None) -> Any:
+        """Run a call; what the graph computed for `cache` goes there."""
         if self.whole is not None:
             return self.whole(tensors)
         results = self.graph(*tensors)
+        if self.places:
+            assert cache is not None and layer is not None
+            store(cache, self.places, results[-2 * len(self.places) :], layer)
         return results[0] if self.is_tensor else rebuild_output(self.output, results)
 
 
@@ -94,6 +100,7 @@ class Block:
         self.misses: dict[str, int] = {}
         self._hook_tables: list[dict[int, Any]] | None = None
         self._structure: tuple[Any, ...] | None = None
+        self._layer: Any = _UNKNOWN
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "module": self.module, "compiler": self.compiler}
@@ -103,6 +110,13 @@ class Block:
         vars(self).update(state)
         self._start()
         self.compiler.blocks.append(self)
+
+    @property
+    def layer(self) -> int | None:
+        """The module's place in a KV cache. Asked for at a call only: while a model is copied, its modules are not whole."""
+        if self._layer is _UNKNOWN:
+            self._layer = layer_index(self.module)
+        return self._layer
 
     @property
     def original(self) -> Callable[..., Any]:
@@ -126,7 +140,7 @@ class Block:
             own = stand_ins.get({}).get(self.name, self.original) if exports else self.original
             return own(*args, **kwargs)
         try:
-            key, tensors = flatten(args, kwargs)
+            key, tensors = flatten(args, kwargs, self.layer)
         except NotCapturable as reason:
             return self._miss(str(reason), args, kwargs)
         variant = self.variants.get(key, _UNKNOWN)
@@ -134,7 +148,12 @@ class Block:
             return self._first_call(key, tensors, args, kwargs)
         if variant is None or not variant.serves(tensors):  # type: ignore[attr-defined]
             return self.original(*args, **kwargs)
-        return variant(tensors)  # type: ignore[operator]
+        return self._run(variant, tensors, args, kwargs)  # type: ignore[arg-type]
+
+    def _run(self, variant: Variant, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        if not variant.places:
+            return variant(tensors)
+        return variant(tensors, find_cache([*args, *kwargs.values()]), self.layer)
 
     def _miss(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.misses[reason] = self.misses.get(reason, 0) + 1
@@ -168,19 +187,21 @@ class Block:
     def _first_call(self, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""
         with self.compiler.lock:
-            if key not in self.variants and len(self.variants) < _VARIANTS:
+            if key not in self.variants and len(self.variants) < VARIANTS:
                 try:
-                    self.variants[key] = self._compile(key, tensors, self.original(*args, **kwargs))
+                    self.variants[key] = self._compile(key, tensors)
                 except NotCapturable as reason:
                     self.variants[key] = None
                     self.compiler.failures[self.name] = str(reason)
                     if not any(self.variants.values()):
                         self._split(str(reason))
         variant = self.variants.get(key)
-        return self.original(*args, **kwargs) if variant is None else variant(tensors)
+        return self.original(*args, **kwargs) if variant is None else self._run(variant, tensors, args, kwargs)
 
-    def _compile(self, key: Key, tensors: list[Tensor], expected: Any) -> Variant:
-        structure, results = flatten_output(expected)
+    def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
+        args, kwargs = rebuild(key, tensors, self.layer)
+        expected = self.original(*args, **kwargs)
+        structure, results = flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
         self._structure = self._structure or structure_key(self.module)
         shared = (self._structure, key)
         with torch.no_grad():

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental import _config as shape_config
 
-from .arguments import Key, NotCapturable, flatten_output, rebuild
+from .arguments import Key, NotCapturable, cache_item, cache_tensors, flatten_output, rebuild
+from .caches import SELF, find_cache, layer_index
 from .shapes import shaped
 
 _PREFIX = "block."
@@ -54,6 +56,9 @@ def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: l
         NotCapturable: with the reason and, where there is one, the line of the model's source.
     """
     image = tuple(tensors[0].shape[2:]) if tensors and _is_image(tensors[0]) else None
+    cached = cache_item(key)
+    if cached is not None:
+        return _export(module, forward, key, *other_shapes(tensors, (), cache_tensors(key)))
     if image is None:
         return _export(module, forward, key, *other_shapes(tensors))
     try:
@@ -76,7 +81,8 @@ def _export(
     level = logging.getLogger("torch.export").level
     try:
         logging.getLogger("torch.export").setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.no_grad():
+        # without duck shapes, axes that happen to be equally long in this call (prompt and source) stay two sizes
+        with warnings.catch_warnings(), torch.no_grad(), shape_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             warnings.simplefilter("ignore")
             exported = torch.export.export(wrapper, (example,), strict=False, dynamic_shapes=(shapes,))
             graph_module = exported.module(check_guards=False)
@@ -94,39 +100,44 @@ class _Call(nn.Module):
         super().__init__()
         self.block = module
         self.call, self.key, self.outputs = forward, key, outputs
+        self.layer = layer_index(module)
 
     def forward(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        args, kwargs = rebuild(self.key, tensors)
-        output, results = flatten_output(self.call(*args, **kwargs))
+        args, kwargs = rebuild(self.key, tensors, self.layer)
+        result = self.call(*args, **kwargs)
+        output, results = flatten_output(result, find_cache([*args, *kwargs.values()]), tensors, self.layer)
         self.outputs.append(output)
         return tuple(results)
 
 
-def other_shapes(tensors: list[Tensor], image: tuple[int, ...] = ()) -> tuple[list[Tensor], list[dict[int, Any]]]:
+def other_shapes(
+    tensors: list[Tensor], image: tuple[int, ...] = (), cached: Mapping[int, str] | None = None
+) -> tuple[list[Tensor], list[dict[int, Any]]]:
     """Examples at a larger batch and length, and the dynamic axes of each.
 
     Axis 0 is the batch; the length is axis 1 of the first tensor, and where its size turns up in axis 1 of integers and of 3-D
     tensors or in the last two of 4-D ones. With `image`, the height and width
     of the first tensor, its last two axes grow too. An axis of size 1 that is not the batch's or the length's broadcasts and stays 1.
+
+    Args:
+        cached: which tensors are states of a cache, `[batch, heads, states, head]`. A single token that comes to such states stays a
+            single one; the states grow, and so does what has one entry for each of them and of the new tokens.
     """
     if not tensors:
         raise NotCapturable("the call has no tensor")
-    first = tensors[0].shape
-    batch = first[0] if first else 0
-    length = first[1] if 1 in _axes(tensors[0]) else 0
-    new_batch, new_length = batch + 1, length + 1
-    taken = {size for t in tensors for size in t.shape}
-    while new_length in taken | {1}:
-        new_length += 1
-    while new_batch in taken | {new_length, 1}:
-        new_batch += 1
+    cached = cached or {}
+    batch = tensors[0].shape[0] if tensors[0].dim() else 0
+    taken = {size for t in tensors for size in t.shape} | {1}
+    new_batch, grown, past = _larger(tensors, batch, taken, cached)
     example, shapes = [], []
-    for tensor in tensors:
+    for position, tensor in enumerate(tensors):
         sizes: dict[int, Any] = {}
-        for axis in _axes(tensor):
+        for axis in (0, 2) if position in cached else _axes(tensor):
             size = tensor.shape[axis]
-            if size == (batch if axis == 0 else length):
-                tensor = _grow(tensor, axis, new_batch if axis == 0 else new_length)
+            if axis == 0 and size == batch:
+                tensor = _grow(tensor, axis, new_batch)
+            elif axis > 0 and (new := past if cached.get(position) == SELF else grown.get(size)):
+                tensor = _grow(tensor, axis, new)
             elif axis > 1 and image and 1 != size == image[axis - 2]:
                 tensor = _grow(tensor, axis, size + 32 * (axis - 1))  # strides divide the step
             if tensor.shape[axis] != 1:
@@ -134,6 +145,33 @@ def other_shapes(tensors: list[Tensor], image: tuple[int, ...] = ()) -> tuple[li
         example.append(tensor)
         shapes.append(sizes)
     return example, shapes
+
+
+def _larger(
+    tensors: list[Tensor], batch: int, taken: set[int], cached: Mapping[int, str]
+) -> tuple[int, dict[int, int], int]:
+    """A new batch, new sizes by old ones, and a new number of states in the cache."""
+    length = tensors[0].shape[1] if 1 in _axes(tensors[0]) else 0
+    states = next((tensors[i].shape[2] for i, place in cached.items() if place == SELF), 0)
+    new_length = length
+    if not (states and length == 1):
+        new_length = _free(length + 1, taken)
+    new_states = states
+    if states:
+        new_states = states + 1
+        while {new_states, new_states + new_length} & (taken | {new_length}):
+            new_states += 1
+    new_batch = _free(batch + 1, taken | {new_length, new_states, new_states + new_length})
+    grown = {states + length: new_states + new_length} if states else {}
+    if new_length != length:
+        grown[length] = new_length
+    return new_batch, grown, new_states
+
+
+def _free(size: int, taken: set[int]) -> int:
+    while size in taken:
+        size += 1
+    return size
 
 
 def _is_image(tensor: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,12 +23,20 @@ class ProgramCall(torch.nn.Module):
     Args:
         squeezed: of each result, whether its one column is no axis of the tensor.
         whole: an input that has all leading axes, and whether it has no axis besides them (ids).
+        keys: an input of the keys' length, where they have one of their own (they come from a cache, or from the encoder).
     """
 
     def __init__(
-        self, program: Program, outputs: list[Rows], squeezed: list[bool], has_mask: bool, whole: tuple[int, bool]
+        self,
+        program: Program,
+        outputs: list[Rows],
+        squeezed: list[bool],
+        has_mask: bool,
+        whole: tuple[int, bool],
+        keys: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.keys = tuple(keys)
         self.program, self.outputs, self.squeezed = program, outputs, squeezed
         self.has_mask, self.whole = has_mask, whole
 
@@ -40,8 +48,9 @@ class ProgramCall(torch.nn.Module):
         lead = inputs[position].shape if is_ids else inputs[position].shape[:-1]
         results = [empty_rows(lead, r.columns, r.dtype) for r in self.outputs]
         length = lead[1] if len(lead) == 2 else lead.numel()
-        skip = mask is not None and not compute_padding.get()
-        self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, skip_padding=skip)
+        key_length = inputs[self.keys[0]].shape[1] if self.keys else None
+        skip = mask is not None and key_length is None and not compute_padding.get()
+        self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
 

@@ -33,7 +33,9 @@ class Shaped:
 
 
 def shaped(value: Any) -> Any:
-    """Tensors, also in tuples, as `Shaped`; other values as they are."""
+    """Tensors, also in tuples, as `Shaped`, and sizes as integers without axes; other values as they are."""
+    if isinstance(value, torch.SymInt):
+        return Shaped((), torch.int64)
     if isinstance(value, torch.Tensor):
         return Shaped(tuple([size if type(size) is int else str(size) for size in value.shape]), value.dtype)
     return tuple([shaped(item) for item in value]) if isinstance(value, (tuple, list)) else value

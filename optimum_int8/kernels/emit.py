@@ -219,6 +219,10 @@ def attention(
     return _attention(e, out, rows, used, heads, kv_heads, scaling, causal)
 
 
+def attention_floats(e: Emission, q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, scaling, causal) -> Rows:  # type: ignore[no-untyped-def]
+    return attention(e, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
+
+
 def embedding(e: Emission, ids: Rows, table: Tensor, row_scale: Tensor, other: Rows | None = None) -> Rows:
     out = e.new(table.shape[1], torch.float32)
     inputs = [ids.value] if other is None else [ids.value, other.value]

@@ -122,6 +122,11 @@ def _(query: Tensor, *rest: Any) -> Tensor:
     return _like(query, batch, length, heads, head)
 
 
+@_fake("attention_floats")
+def _(q: Tensor, *rest: Any) -> Tensor:
+    return _like(q, *q.shape)
+
+
 @_fake("attention_rows")
 def _(q: Tensor, *rest: Any) -> Tensor:
     return _like(q, *q.shape)

@@ -39,6 +39,8 @@ SCHEMAS = {
     "norm_quantized": f"({_NORM}, Tensor scale, Tensor zero_point) -> (Tensor, Tensor)",
     "norm_quantized_rows": f"({_NORM}) -> (Tensor, Tensor, Tensor, Tensor)",
     "attention_rows": f"({_CORE}) -> Tensor",
+    "attention_floats": "(Tensor q, Tensor k, Tensor v, Tensor? q_scale, Tensor? k_scale, Tensor? v_scale, int heads, "
+    f"int kv_heads, {_ATTENTION}) -> Tensor",
     "attention_rows_quantized": f"({_CORE}, Tensor scale, Tensor zero_point) -> Tensor",
 }
 
@@ -237,6 +239,24 @@ def attention_rows(
     scales = [s if s.dim() == 0 else s.transpose(1, 2) for s in (q_scale, k_scale, v_scale)]
     parts = split(q, heads), split(k, kv_heads), split(v, kv_heads)
     return numerics.attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
+
+
+def attention_floats(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_scale: Tensor | None,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+    heads: int,
+    kv_heads: int,
+    mask: Tensor | None,
+    scaling: float,
+    causal: bool,
+) -> Tensor:
+    """`attention` on float rows: q `[batch, length, heads * head]`, k and v `[batch, keys, kv_heads * head]`, to float32 of q's shape."""
+    parts = (x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
+    return attention(*parts, q_scale, k_scale, v_scale, mask, scaling, causal).flatten(2)
 
 
 def attention_rows_quantized(*args: object) -> Tensor:

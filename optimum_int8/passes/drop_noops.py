@@ -1,10 +1,13 @@
-"""Remove what does nothing in evaluation: dropout, casts to the same dtype, contiguous copies, metadata assertions."""
+"""Remove what does nothing in evaluation: dropout, casts to the same dtype, contiguous copies, metadata assertions. What cuts a value into
+pieces becomes one slice for each."""
 
 from __future__ import annotations
 
+import operator
+
 from torch import fx
 
-from ..fx.rewrite import aten, is_call
+from ..fx.rewrite import add_columns, aten, is_call, shape_of
 
 _ASSERTIONS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
 
@@ -15,6 +18,8 @@ def drop_noops(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ASSERTIONS):
             graph_module.graph.erase_node(node)
+        elif is_call(node, aten.split.Tensor, aten.split_with_sizes.default) and _cut(graph_module, node):
+            pass
         elif _does_nothing(node):
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)
@@ -22,6 +27,23 @@ def drop_noops(graph_module: fx.GraphModule) -> int:
             continue
         count += 1
     return count
+
+
+def _cut(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Pieces of the last axis as columns."""
+    x, sizes, axis = (*node.args, 0)[:3]
+    rank, items = len(shape_of(x)), list(node.users)  # type: ignore[arg-type]
+    if axis not in (-1, rank - 1) or not all(is_call(item, operator.getitem) for item in items):
+        return False
+    for item in items:
+        i = int(item.args[1])  # type: ignore[arg-type]
+        start = sizes * i if isinstance(sizes, int) else sum(sizes[:i])  # type: ignore[index]
+        with graph_module.graph.inserting_before(item):
+            piece = add_columns(graph_module, x, start, start + int(shape_of(item)[-1]))  # type: ignore[arg-type]
+        item.replace_all_uses_with(piece)
+        graph_module.graph.erase_node(item)
+    graph_module.graph.erase_node(node)
+    return True
 
 
 def _does_nothing(node: fx.Node) -> bool:

@@ -37,7 +37,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     query, key, value, *scales, mask, scaling, causal = arguments(node)
     columns = [_columns(x) for x in (query, key, value)]
     after = only_user(node)
-    if any(c is None for c in columns) or after is None or not _joins_heads(after):
+    if any(c is None for c in columns) or after is None or not joins_heads(after):
         return False
     source = columns[0].args[0]  # type: ignore[union-attr]
     if (
@@ -106,6 +106,6 @@ def _columns(x: fx.Node) -> fx.Node | None:
     return piece if is_cut else None  # type: ignore[return-value]
 
 
-def _joins_heads(node: fx.Node) -> bool:
+def joins_heads(node: fx.Node) -> bool:
     """Whether the node puts `[batch, length, heads, head]` back into rows."""
     return is_call(node, aten.view.default, aten.reshape.default, aten.flatten.using_ints) and len(shape_of(node)) == 3

@@ -52,10 +52,12 @@ def _name(node: fx.Node) -> str:
 
 def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
     """The addition goes into the later of two convolutions."""
-    order = {n: i for i, n in enumerate(graph_module.graph.nodes)}
     sides = [a for a in node.args[:2] if isinstance(a, fx.Node)]
-    if len(sides) != 2 or sides[0] is sides[1] or shape_of(sides[0]) != shape_of(sides[1]):
+    if len(sides) != 2 or sides[0] is sides[1] or not any(is_call(side, ours.conv.default) for side in sides):
         return 0
+    if shape_of(sides[0]) != shape_of(sides[1]):
+        return 0
+    order = {n: i for i, n in enumerate(graph_module.graph.nodes)}
     for conv in sorted(sides, key=order.__getitem__, reverse=True):
         if not is_call(conv, ours.conv.default) or only_user(conv) is not node:
             continue

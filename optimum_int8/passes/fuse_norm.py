@@ -45,9 +45,41 @@ def _norm(node: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None, str, 
         x, shape, weight, eps = arguments(node)[:4]
         bias, kind = None, "rms_norm"
     else:
-        return None
+        return _written_out(node)
     fits = len(shape) == 1 and eps is not None and len(shape_of(x)) > 1 and x.meta["val"].dtype == torch.float32
     return (x, weight, bias, kind, eps) if fits else None
+
+
+def _written_out(node: fx.Node) -> tuple[fx.Node, fx.Node, None, str, float] | None:
+    """RMS norm as models write it: `weight * (x * rsqrt(mean(x ** 2, -1, keepdim) + eps))`."""
+    for weight, scaled in _products(node):
+        if weight.op != "get_attr" or len(shape_of(weight)) != 1:
+            continue
+        for x, factor in _products(scaled):
+            eps = _inverse_root_of_mean_square(factor, x)
+            floats = x.meta["val"].dtype == weight.meta["val"].dtype == torch.float32
+            if eps is not None and floats and len(shape_of(x)) > 1 and shape_of(x)[-1] == shape_of(weight)[0]:
+                return x, weight, None, "rms_norm", eps
+    return None
+
+
+def _products(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """Both orders of the factors of a product."""
+    if not is_call(node, aten.mul.Tensor) or not all(isinstance(a, fx.Node) for a in node.args[:2]):
+        return []
+    a, b = node.args[:2]
+    return [(a, b), (b, a)]  # type: ignore[list-item]
+
+
+def _inverse_root_of_mean_square(node: fx.Node, x: fx.Node) -> float | None:
+    """eps, where `node` is `rsqrt(mean(x ** 2, -1, keepdim) + eps)`."""
+    total = node.args[0] if is_call(node, aten.rsqrt.default) else None
+    if not is_call(total, aten.add.Tensor) or not isinstance(total.args[1], float):  # type: ignore[union-attr]
+        return None
+    mean = total.args[0]  # type: ignore[union-attr]
+    square = mean.args[0] if is_call(mean, aten.mean.dim) and list(mean.args[1:3]) == [[-1], True] else None  # type: ignore[union-attr]
+    is_square = is_call(square, aten.pow.Tensor_Scalar) and square.args[1] == 2 and square.args[0] is x  # type: ignore[union-attr]
+    return total.args[1] if is_square else None  # type: ignore[return-value, union-attr]
 
 
 def _is_sum(node: fx.Node) -> bool:

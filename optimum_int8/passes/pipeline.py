@@ -17,6 +17,7 @@ from .drop_noops import drop_noops
 from .fold_batch_norm import fold_batch_norm
 from .fuse_activation import fuse_activation
 from .fuse_attention import fuse_attention
+from .fuse_cached_attention import fuse_cached_attention
 from .fuse_conv import fuse_conv
 from .fuse_embedding import fuse_embedding
 from .fuse_norm import fuse_norm
@@ -44,6 +45,7 @@ REWRITES = (
     Pass(fuse_embedding),  # before norms: they take the last sum
     Pass(fuse_norm, 0.02),
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
+    Pass(fuse_cached_attention),
     Pass(quantize_in_producer),  # last rewrite: the producers have their final form
     Pass(quantize_in_conv),
 )

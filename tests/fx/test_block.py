@@ -202,11 +202,11 @@ def test_a_stateful_argument_after_captured_calls_keeps_the_variants() -> None:
 
 def test_beyond_a_few_variants_own_code_runs(captures: list[nn.Module]) -> None:
     layer, _ = one_layer()
-    for i in range(12):
+    for i in range(block.VARIANTS + 4):
         assert torch.equal(layer(X, None, float(i)), plain(layer, X, None, float(i)))
-    assert len(captures) == len(block_of(layer).variants) == 8
-    assert not runs_own_code(layer, X, None, 7.0)
-    assert runs_own_code(layer, X, None, 11.0)
+    assert len(captures) == len(block_of(layer).variants) == block.VARIANTS
+    assert not runs_own_code(layer, X, None, block.VARIANTS - 1.0)
+    assert runs_own_code(layer, X, None, block.VARIANTS + 3.0)
 
 
 class Branching(nn.Module):

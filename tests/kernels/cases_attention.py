@@ -15,8 +15,9 @@ SHAPES = (
     (1, 1, 1, 1, 1, 1), (1, 2, 2, 5, 5, 8), (2, 3, 3, 33, 33, 32), (3, 2, 1, 21, 21, 64), (1, 2, 2, 65, 65, 80),
     (2, 2, 2, 31, 31, 6), (1, 1, 1, 97, 97, 63), (2, 4, 2, 1, 17, 16), (1, 3, 1, 7, 64, 33), (1, 6, 2, 32, 63, 128),
     (2, 2, 2, 16, 15, 12), (1, 1, 1, 63, 130, 31),
+    (1, 2, 1, 2, 37, 300), (2, 3, 3, 4, 70, 64),  # few queries: keys are read as they lie
 )  # fmt: skip
-MASKED_SHAPES = ((2, 4, 2, 17, 17, 24), (2, 2, 2, 15, 65, 32))
+MASKED_SHAPES = ((2, 4, 2, 17, 17, 24), (2, 2, 2, 15, 65, 32), (2, 4, 2, 1, 37, 24))
 UNSEEN = ("left_padding", "nothing_seen")
 """Masks that leave a query without any key when later keys are hidden as well; what it gets then is nobody's business."""
 LOWEST = torch.finfo(torch.float32).min
@@ -75,7 +76,7 @@ def _variants() -> Iterator[tuple[str, tuple[int, ...], bool, str | None, bool]]
             if shape[4] >= shape[3] and (i + dynamic) % 2:
                 yield f"{kind}-{shape}-causal", shape, dynamic, None, True
         for i, mask in enumerate(MASKS):
-            shape = MASKED_SHAPES[(i + dynamic) % 2]
+            shape = MASKED_SHAPES[(i + dynamic) % 3]
             yield f"{kind}-{mask}", shape, dynamic, mask, False
             if mask not in UNSEEN:
                 yield f"{kind}-{mask}-causal", shape, dynamic, mask, True
@@ -105,3 +106,13 @@ def rows_arguments(shape: tuple[int, ...], dynamic: bool, mask: str | None, caus
 def attention_rows(grid: tuple[Tensor, ...] = ()) -> Iterator[tuple[str, Arguments]]:
     for name, shape, dynamic, mask, causal in list(_variants())[len(grid) :: 3]:
         yield name, lambda s=shape, d=dynamic, m=mask, c=causal: (*rows_arguments(s, d, m, c), *grid)
+
+
+def attention_floats() -> Iterator[tuple[str, Arguments]]:
+    def rows(shape: tuple[int, ...], dynamic: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:
+        *inputs, q_scale, k_scale, v_scale = _inputs(shape, dynamic)
+        floats = [x.transpose(1, 2).flatten(2) for x in inputs]
+        return *floats, q_scale, k_scale, v_scale, shape[1], shape[2], _mask(mask, shape), shape[5] ** -0.5, causal
+
+    for name, shape, dynamic, mask, causal in list(_variants())[1::3]:
+        yield name, lambda s=shape, d=dynamic, m=mask, c=causal: rows(s, d, m, c)

@@ -20,7 +20,7 @@ def _norm(op: str, x: Any, residual: Any, *rest: Any) -> Any:
 def _attention(op: str, q: Any, k: Any, v: Any, *rest: Any) -> Any:
     e = Immediate(q.shape[:-1])
     scales, (heads, kv_heads, mask, scaling, causal, *grid) = rest[:3], rest[3:]
-    inputs = [e.input(t) for t in (q, k, v)] + [s if s.dim() == 0 else e.input(s) for s in scales]
+    inputs = [e.input(t) for t in (q, k, v)] + [s if s is None or s.dim() == 0 else e.input(s) for s in scales]
     rows = getattr(emit, op)(e, *inputs, heads, kv_heads, scaling, causal, *grid)
     return e.run(rows, q.shape[0], q.shape[1], mask, k.shape[1])
 
@@ -48,6 +48,7 @@ PROGRAMS = {
     "norm_quantized_rows": _norm,
     "attention_rows": _attention,
     "attention_rows_quantized": _attention,
+    "attention_floats": _attention,
     "conv_quantized": _conv,
     "conv_both": _conv,
 }

@@ -80,6 +80,11 @@ def attention_rows(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, mask, sc
     return numerics.attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
 
 
+def attention_floats(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, *rest: Any) -> Tensor:
+    parts = [x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads))]
+    return attention(*parts, q_scale, k_scale, v_scale, *rest).flatten(2)
+
+
 def attention_rows_quantized(*args: Any) -> Tensor:
     return numerics.quantize_affine(attention_rows(*args[:-2]), *args[-2:])
 
@@ -108,6 +113,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "embedding_add": embedding_add,
     "attention": attention,
     "attention_rows": attention_rows,
+    "attention_floats": attention_floats,
     "attention_rows_quantized": attention_rows_quantized,
     "quantize_samples": numerics_conv.quantize_samples,
     "conv": conv,

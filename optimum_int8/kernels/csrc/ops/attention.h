@@ -6,6 +6,8 @@
 
 namespace OI8_NAMESPACE {
 
+constexpr int FEW_QUERIES = 4;  // of all heads that share a key head: fewer do not pay for panels of the keys
+
 inline int64_t up64(int64_t n) { return (n + 63) / 64 * 64; }
 inline int64_t up32(int64_t n) { return (n + 31) / 32 * 32; }
 
@@ -75,6 +77,22 @@ inline void pack_keys(const uint8_t *k, int64_t stride, int length, int head, in
   for (int64_t n = 0; n < up32(length); n++) sums[n] *= 128 - Tile::offset;
 }
 
+// Integer scores of one query without panels: making them costs more than what a few queries gain (a decoding step has one). The
+// compiler finds the product of 16-bit pairs in this loop.
+inline void score_one(const uint8_t *q, const uint8_t *k, int64_t stride, int keys, int head, int32_t *scores) {
+  int16_t centred[256];
+  for (int from = 0; from < head; from += 256) {
+    const int n = head - from < 256 ? head - from : 256;
+    for (int i = 0; i < n; i++) centred[i] = static_cast<int16_t>(q[from + i] - 128);
+    for (int64_t j = 0; j < keys; j++) {
+      const uint8_t *key = k + j * stride + from;
+      int32_t sum = 0;
+      for (int i = 0; i < n; i++) sum += int32_t(centred[i]) * int32_t(int16_t(key[i] - 128));
+      scores[j] = from ? scores[j] + sum : sum;
+    }
+  }
+}
+
 // Four rows of 16 bytes, flipped to signed, as 16 groups of one byte from each row.
 inline void interleave_signed(const uint8_t *lines, int64_t stride, int8_t *out) {
 #if defined(__SSE2__)
@@ -117,6 +135,8 @@ inline void pack_values(const uint8_t *v, int64_t stride, int length, int head, 
 
 struct HeadTask {
   const uint8_t *q;
+  const uint8_t *k;  // where keys are read as they lie, else null: they are in panels
+  int64_t k_stride;
   int64_t q_stride;
   const float *q_scale;  // dynamic: of each query row, at q_scale[r * q_scale_stride]
   int64_t q_scale_stride;
@@ -184,8 +204,12 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
   for (int64_t q = 0; q < t.length; q += Tile::rows) {
     const int rows = static_cast<int>(t.length - q < Tile::rows ? t.length - q : Tile::rows);
     const int64_t reach = t.reach(q + rows - 1);
-    const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, key_steps, s.prepared);
-    for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
+    if (t.k) {
+      for (int r = 0; r < rows; r++) score_one(t.q + (q + r) * t.q_stride, t.k, t.k_stride, static_cast<int>(reach), t.head, scores + r * width);
+    } else {
+      const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, key_steps, s.prepared);
+      for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
+    }
     float unit[Tile::rows];
     for (int r = 0; r < rows; r++) unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
     const int value_steps = static_cast<int>(up64(reach) / 64);
@@ -224,7 +248,10 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
     const int64_t batch = task / o.kv_groups, kv = task % o.kv_groups, first_row = ctx.begin(batch);
     const int length = static_cast<int>(ctx.begin(batch + 1) - first_row), keys = skipping ? length : call.key_length;
     const int64_t first_key = skipping ? first_row : batch * keys;
-    pack_keys(ctx.row<uint8_t>(o.input[1], first_key) + o.column[1] + kv * head, ctx.row_bytes(o.input[1]), keys, head, scratch.keys, scratch.key_sum);
+    const uint8_t *key_rows = ctx.row<uint8_t>(o.input[1], first_key) + o.column[1] + kv * head;
+    const bool few = length * group <= FEW_QUERIES;
+    if (few) std::memset(scratch.key_sum, 0, up64(keys) * sizeof(int32_t));
+    else pack_keys(key_rows, ctx.row_bytes(o.input[1]), keys, head, scratch.keys, scratch.key_sum);
     pack_values(ctx.row<uint8_t>(o.input[2], first_key) + o.column[2] + kv * head, ctx.row_bytes(o.input[2]), keys, head, scratch.values);
     for (int j = 0; dynamic && j < keys; j++) {
       scratch.key_scale[j] = ctx.row<float>(o.input[4], first_key + j)[o.scale_column[1] + kv];
@@ -234,6 +261,7 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
       HeadTask t = {};
       t.q = ctx.row<uint8_t>(o.input[0], first_row) + o.column[0] + h * head;
       t.q_stride = ctx.row_bytes(o.input[0]);
+      if (few) t.k = key_rows, t.k_stride = ctx.row_bytes(o.input[1]);
       t.head = head, t.length = length, t.keys = keys, t.kept = skipping ? keys : kept_keys(call, ctx.first_batch + batch), t.dynamic = dynamic, t.causal = o.causal;
       t.scaling = dynamic ? o.parameter : (o.input_scale[0] * o.parameter) * o.input_scale[1];
       if (dynamic) t.q_scale = ctx.row<float>(o.input[3], first_row) + o.scale_column[0] + h, t.q_scale_stride = ctx.row_bytes(o.input[3]) / 4;

@@ -1,0 +1,153 @@
+"""The KV cache of one decoder layer as tensors of a graph: what it held goes in, what it holds afterwards comes out.
+
+While a layer is exported, a cache of Transformers' own classes stands in for the user's, holding the graph's tensors at the layer's
+place, and the model's own code updates it. What it stored are further results of the graph, which the block hands to the user's cache.
+A graph therefore has no side effects: running it for a check changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+CACHE = "cache"
+"""First entry of a cache in a guard key; what follows is the arguments of `restore_cache`."""
+
+SELF, CROSS = "self", "cross"
+
+Places = tuple[str, ...]
+
+
+class _GraphLayer(DynamicLayer):
+    """A layer whose first states are the ones given to it, not a concatenation with nothing."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if self.is_initialized:
+            return super().update(key_states, value_states, *args, **kwargs)
+        hold(self, key_states, value_states)
+        return key_states, value_states
+
+
+def layer_index(module: nn.Module) -> int | None:
+    """The place in a cache that everything below `module` uses; None without one, or with several."""
+    found = {index for m in module.modules() if type(index := getattr(m, "layer_idx", None)) is int}
+    return found.pop() if len(found) == 1 else None
+
+
+def find_cache(arguments: Iterable[Any]) -> Cache | None:
+    """The cache among a call's arguments."""
+    return next((x for x in arguments if isinstance(x, Cache)), None)
+
+
+def describe_cache(cache: Cache, layer: int | None, tensors: list[Tensor]) -> tuple[Any, ...] | str:
+    """The entry of `layer` for a guard key; appends what the layer holds to `tensors`. A string says why it cannot.
+
+    A graph depends on which states there are already, and whether one token or several are added: a causal mask is for several.
+    """
+    if layer is None or not tensors or tensors[0].dim() < 2:
+        return "an argument is a cache, but which of its layers belongs to the block is not known"
+    parts: tuple[Any, ...] = (cache,)
+    updated = None
+    if type(cache) is EncoderDecoderCache:
+        parts = (cache.self_attention_cache, cache.cross_attention_cache)
+        updated = bool(cache.is_updated.get(layer))
+    for part in parts:
+        reason = _unknown(part, layer)
+        if reason:
+            return reason
+    past = _states(parts[0], layer)
+    tensors.extend(past)
+    cross = _states(parts[1], layer) if updated else ()
+    tensors.extend(cross)
+    step = bool(past) and bool(tensors[0].shape[1] == 1)
+    return (CACHE, updated, _traits(past), _traits(cross), step)
+
+
+def restore_cache(item: tuple[Any, ...], source: Any, layer: int) -> Cache:
+    """The inverse of `describe_cache`: a cache that holds the same tensors at that place and nothing elsewhere."""
+    _, updated, past, cross, _ = item
+    own = _filled(past, source, layer)
+    if updated is None:
+        return own
+    both = EncoderDecoderCache(DynamicCache(), DynamicCache())  # filled only now: its constructor asks for lengths
+    both.self_attention_cache, both.cross_attention_cache = own, _filled(cross, source, layer)
+    both.is_updated = {layer: updated}
+    return both
+
+
+def stored(cache: Cache | None, given: Sequence[Tensor], layer: int | None) -> tuple[Places, list[Tensor]]:
+    """What a call put into a cache that held the tensors `given`: places, and keys and values for each."""
+    places, tensors = [], []
+    for place, part in _parts(cache).items():
+        held = part.layers[layer] if layer is not None and layer < len(part.layers) else None
+        if held is not None and held.is_initialized and not any(held.keys is t for t in given):
+            places.append(place)
+            tensors += [held.keys, held.values]
+    return tuple(places), tensors
+
+
+def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -> None:
+    """Put the results of a graph into the user's cache, as the model's own code does."""
+    parts = _parts(cache)
+    for i, place in enumerate(places):
+        part = parts[place]
+        while len(part.layers) <= layer:
+            part.layers.append(part.layer_class_to_replicate())  # type: ignore[misc]
+        hold(part.layers[layer], tensors[2 * i], tensors[2 * i + 1])  # type: ignore[arg-type]
+        if place == CROSS:
+            cache.is_updated[layer] = True  # type: ignore[attr-defined]
+
+
+def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
+    """Make these the states of a layer."""
+    if not layer.is_initialized:
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True  # type: ignore[attr-defined]
+    layer.keys, layer.values = keys, values
+
+
+def tensor_places(item: tuple[Any, ...]) -> list[str]:
+    """Of which part each tensor is that `describe_cache` appended."""
+    _, _, past, cross, _ = item
+    return ([SELF] * 2 if past else []) + ([CROSS] * 2 if cross else [])
+
+
+def _parts(cache: Cache | None) -> Mapping[str, Cache]:
+    if cache is None:
+        return {}
+    if isinstance(cache, EncoderDecoderCache):
+        return {SELF: cache.self_attention_cache, CROSS: cache.cross_attention_cache}
+    return {SELF: cache}
+
+
+def _unknown(cache: Cache, layer: int) -> str | None:
+    """Why a cache cannot be handed to a graph: only what grows by concatenation can."""
+    if not isinstance(cache, DynamicCache) or cache.offloading:
+        return f"an argument is a {type(cache).__name__}, which is not a plain DynamicCache"
+    if layer >= len(cache.layers):
+        made = cache.layer_class_to_replicate
+        return None if made is DynamicLayer else "an argument is a cache without that layer"
+    kind = type(cache.layers[layer])
+    return None if kind in (DynamicLayer, _GraphLayer) else f"an argument is a cache with a {kind.__name__}"
+
+
+def _states(cache: Cache, layer: int) -> tuple[Tensor, ...]:
+    held = cache.layers[layer] if layer < len(cache.layers) else None
+    if held is None or not held.is_initialized or held.keys.numel() == 0:
+        return ()
+    return (held.keys, held.values)
+
+
+def _traits(states: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    return tuple((t.dtype, t.dim(), bool(t.shape[2] == 1)) for t in states) if states else ()
+
+
+def _filled(traits: tuple[Any, ...], source: Any, layer: int) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = [_GraphLayer() for _ in range(layer + 1)]
+    if traits:
+        hold(cache.layers[layer], next(source), next(source))
+    return cache

@@ -1,0 +1,98 @@
+"""Attention whose keys come from a cache or from the encoder: rows in, rows out, so that it joins the operators around it."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+from .fuse_attention import joins_heads
+
+
+def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
+    """Needs: nothing; what `fuse_attention` can take is better there. Leaves: `attention_floats` on rows, and concatenations along rows,
+    whose result lies in memory as the next step wants it. Preserves: bits.
+    """
+    count = 0
+    for node in list(graph_module.graph.nodes):
+        if is_call(node, aten.cat.default) and _concatenate_rows(graph_module, node):
+            count += 1
+        elif is_call(node, ours.attention.default):
+            count += _rewrite(graph_module, node)
+    return count
+
+
+def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    query, key, value, *scales, mask, scaling, causal = arguments(node)
+    after = only_user(node)
+    if after is None or not joins_heads(after):
+        return False
+    heads, kv_heads = (int(x.meta["val"].shape[1]) for x in (query, key))
+    with graph_module.graph.inserting_before(node):
+        rows = [_rows(graph_module, x) for x in (query, key, value)]
+        core = add_call(
+            graph_module, ours.attention_floats.default, *rows, *scales, heads, kv_heads, mask, scaling, causal
+        )
+    core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere
+    after.replace_all_uses_with(core)
+    graph_module.graph.eliminate_dead_code()
+    return True
+
+
+def _rows(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
+    """`[batch, heads, length, head]` as rows `[batch, length, heads * head]`: those it was made from, or a view."""
+    made_from = _split_rows(x)
+    if made_from is not None:
+        return made_from
+    swapped = _swapped(graph_module, x)
+    batch, length, heads, head = shape_of(swapped)
+    rows = graph_module.graph.call_function(aten.flatten.using_ints, (swapped, 2))
+    rows.meta["val"] = x.meta["val"].new_empty((batch, length, int(heads) * int(head)), x.meta["val"].dtype)
+    return rows
+
+
+def _split_rows(x: fx.Node) -> fx.Node | None:
+    """The rows that `view(...).transpose(1, 2)` split into heads."""
+    if not _swaps_axes(x):
+        return None
+    view = x.args[0]
+    if not is_call(view, aten.view.default, aten.reshape.default) or len(shape_of(view)) != 4:  # type: ignore[arg-type]
+        return None
+    rows = view.args[0]  # type: ignore[union-attr]
+    batch, length, heads, head = shape_of(view)  # type: ignore[arg-type]
+    fits = isinstance(rows, fx.Node) and shape_of(rows) == (batch, length, int(heads) * int(head))
+    return rows if fits else None
+
+
+def _swapped(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
+    """Heads and lengths exchanged."""
+    if _swaps_axes(x):
+        return x.args[0]  # type: ignore[return-value]
+    swapped = graph_module.graph.call_function(aten.transpose.int, (x, 1, 2))
+    a, b, c, d = shape_of(x)
+    swapped.meta["val"] = x.meta["val"].new_empty((a, c, b, d), x.meta["val"].dtype)
+    return swapped
+
+
+def _swaps_axes(x: fx.Node) -> bool:
+    return (
+        is_call(x, aten.transpose.int)
+        and len(shape_of(x)) == 4
+        and sorted(int(axis) % 4 for axis in x.args[1:3]) == [1, 2]  # type: ignore[arg-type]
+    )
+
+
+def _concatenate_rows(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """States of a cache and new ones, put one after the other as rows: heads then come last, as the projections wrote them."""
+    parts = node.args[0]
+    if len(parts) != 2 or len(node.args) < 2 or node.args[1] not in (-2, 2) or len(shape_of(node)) != 4:  # type: ignore[arg-type]
+        return False
+    with graph_module.graph.inserting_before(node):
+        swapped = [_swapped(graph_module, x) for x in parts]  # type: ignore[union-attr]
+        joined = graph_module.graph.call_function(aten.cat.default, (swapped, 1))
+        a, b, c, d = shape_of(node)
+        joined.meta["val"] = node.meta["val"].new_empty((a, c, b, d), node.meta["val"].dtype)
+        back = graph_module.graph.call_function(aten.transpose.int, (joined, 1, 2))
+        back.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(back)
+    graph_module.graph.erase_node(node)
+    return True
