@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from .config import Int8Config
 from .errors import CalibrationError
-from .nn import ATTENTION, CONV, LINEAR, Sites, set_attention
+from .nn import ATTENTION, CONV, LINEAR, SCORES, SCORES_INPUTS, Scores, Sites, set_attention
 from .nn.tokens import counting, mask_for
 from .observers import Observer, TokenRanges, make_observer
 
@@ -53,6 +53,8 @@ def collect_ranges(
     cores = {model.get_submodule(name): name for name in sites.of_kind(ATTENTION)}
     observers: dict[nn.Module, dict[str, Observer]] = {m: {"input": make_observer(config)} for m in linears}
     observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
+    products = {model.get_submodule(name): name for name in sites.of_kind(SCORES)}
+    observers |= {m: {key: make_observer(config, symmetric=True) for key in SCORES_INPUTS} for m in products}
     seen: set[nn.Module] = set()
     batches = 0
     watches = {
@@ -67,7 +69,7 @@ def collect_ranges(
         raise CalibrationError(
             "the calibration data holds no batch; expected at least one, around 128 examples are usual"
         )
-    names = {**linears, **cores}
+    names = {**linears, **cores, **products}
     return {names[m]: {key: observer.range() for key, observer in observers[m].items()} for m in names if m in seen}
 
 
@@ -180,7 +182,9 @@ def _observing(
     """Hooks on the linears, an observing attention, evaluation mode; all undone at the end, also after an error."""
     handles = [module.register_forward_pre_hook(_hook(watches, seen)) for module, watches in linears.items()]
     training = {module: module.training for module in model.modules()}
-    has_cores = len(observers) > len(linears)
+    products = [module for module in observers if isinstance(module, Scores)]
+    handles += [module.register_forward_pre_hook(_product_hook(observers[module], seen)) for module in products]
+    has_cores = len(observers) > len(linears) + len(products)
     implementation = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
     if has_cores:
         set_attention(model, _OBSERVING)
@@ -217,6 +221,16 @@ def _hook(
         x = channels_last(module, inputs[0])
         for watch in watches:
             watch.observe(x, mask_for(x.shape[:-1]))
+
+    return observe
+
+
+def _product_hook(observers: dict[str, Observer], seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.add(module)
+        for observer, x in zip(observers.values(), inputs, strict=True):
+            rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
+            observer.observe(rows, mask_for(rows.shape[:-1]))
 
     return observe
 

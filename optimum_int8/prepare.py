@@ -16,12 +16,14 @@ from .nn import (
     CONV,
     EMBEDDING,
     LINEAR,
+    SCORES,
     Bfloat16Attention,
     Int8Attention,
     Int8Conv,
     Int8Embedding,
     Int8Linear,
     Int8Module,
+    Int8Scores,
     Sites,
     float_weight,
 )
@@ -59,6 +61,8 @@ class Prepared:
         module, kind = self.model.get_submodule(name), self.sites.int8[name]
         if kind == ATTENTION:
             return Int8Attention.from_ranges(self.ranges.get(name), self.config.activation_bits)
+        if kind == SCORES:
+            return Int8Scores.from_ranges(self.ranges.get(name), self.config.activation_bits)
         if kind == BFLOAT16_ATTENTION:
             return Bfloat16Attention()
         if kind == EMBEDDING:

@@ -17,6 +17,7 @@ from .nn import (
     CORES,
     EMBEDDING,
     LINEAR,
+    SCORES,
     Int8Embedding,
     Int8Linear,
     Int8Module,
@@ -25,6 +26,8 @@ from .nn import (
     find_sites,
     require_sites,
     unpack_attention,
+    unpack_relative,
+    unpacked,
 )
 from .passes import InspectReport, inspect
 from .prepare import Prepared, prepare
@@ -96,7 +99,7 @@ def prepare_copy(
         setting = f"smooth_quant {config.smooth_quant!r}" if dynamic else f"approach {config.approach!r}"
         instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
-    target = unpack_attention(model if inplace else copy.deepcopy(model))
+    target = unpack_relative(unpack_attention(model if inplace else copy.deepcopy(model)))
     sites = find_sites(target, config)
     check_weights(target, sites)
     prepared = prepare(target, sites, config, calibration_data, progress)
@@ -122,12 +125,14 @@ def convert(prepared: Prepared) -> nn.Module:
         if id(module.weight) in owners and isinstance(new, Int8Linear):
             new.tie(owners[id(module.weight)])
         put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV, *CORES, *CALLS):
+    for name in sites.of_kind(CONV, SCORES, *CORES, *CALLS):
         put(model, name, sites.int8[name], prepared.twin(name))
     metadata = describe(config, sites)
     functional = describe_functional(model, sites.int8)
     if functional:
         metadata["functional"] = functional
+    if relative := unpacked(model):
+        metadata["unpacked"] = relative
     if prepared.notes:
         metadata["remedies"] = prepared.notes
     return activate(model, metadata)

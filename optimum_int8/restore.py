@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,16 +22,21 @@ from .nn import (
     IMPLEMENTATION,
     INT8_CALLS,
     LINEAR,
+    SCORES,
     Bfloat16Attention,
     Int8Attention,
     Int8Conv,
     Int8Embedding,
     Int8Linear,
     Int8Module,
+    Int8Scores,
+    Scores,
     Sites,
+    can_unpack,
     expose,
     set_attention,
     unpack_attention,
+    unpack_relative,
     uses_attention_interface,
 )
 from .nn.calls import source_line
@@ -66,6 +71,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
     functional = metadata.get("functional", {})
     _check_source(model, functional)
     expose(model, functional)
+    _unpack_relative(model, metadata.get("unpacked", ()))
     known = dict(model.named_modules())
     with torch.device("meta"):
         for name, kind in metadata["modules"].items():
@@ -100,6 +106,17 @@ def _check_source(model: nn.Module, functional: dict[str, Any]) -> None:
             raise CheckpointError(f"the checkpoint says that {path!r} is INT8, but the model has no such parameter")
 
 
+def _unpack_relative(model: nn.Module, names: Iterable[str]) -> None:
+    known = dict(model.named_modules())
+    for name in names:
+        if name not in known or not can_unpack(known[name]):
+            raise CheckpointError(
+                f"the checkpoint says that {name!r} is attention with relative positions, but {type(model).__name__} has no "
+                f"such module"
+            )
+    unpack_relative(model, names)
+
+
 def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
     if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
         rows, columns = float_weight(module).shape
@@ -110,6 +127,8 @@ def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bit
         return Int8Embedding.like(module)
     if kind == ATTENTION and uses_attention_interface(module):
         return Int8Attention(static, activation_bits)
+    if kind == SCORES and isinstance(module, Scores):
+        return Int8Scores(static, activation_bits)
     if kind == BFLOAT16_ATTENTION and uses_attention_interface(module):
         return Bfloat16Attention()
     raise CheckpointError(

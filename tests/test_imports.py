@@ -13,7 +13,18 @@ PACKAGE = "optimum_int8"
 
 RANKS = {
     **dict.fromkeys(
-        ["_version", "errors", "loss", "numerics", "numerics_bfloat16", "numerics_conv", "numerics_matmul", "config"], 0
+        [
+            "_version",
+            "errors",
+            "loss",
+            "numerics",
+            "numerics_bfloat16",
+            "numerics_conv",
+            "numerics_matmul",
+            "numerics_scores",
+            "config",
+        ],
+        0,
     ),
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
@@ -38,6 +49,7 @@ SINGLE_FILES = {
     "numerics_bfloat16",
     "numerics_conv",
     "numerics_matmul",
+    "numerics_scores",
     "config",
 } | RANK_4
 """These stand in the same folder, or are stages of one road (rank 4), so that those of equal rank may import each other."""

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CALLS, CONV, CORES, EMBEDDING, FUNCTIONAL, LINEAR
+from ..nn import CALLS, CONV, CORES, EMBEDDING, FUNCTIONAL, LINEAR, SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_KEY = "optimum_int8_crc32"
 """Key in the header of a weight file; its value is a JSON object: tensor name to eight hexadecimal digits."""
 
-MODULE_KINDS = (LINEAR, CONV, EMBEDDING, *CORES, *CALLS)
+MODULE_KINDS = (LINEAR, CONV, EMBEDDING, SCORES, *CORES, *CALLS)
 _CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 MAX_JSON_BYTES = 64 << 20
 
@@ -142,6 +142,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         )
     if not isinstance(fp32, dict) or not all(isinstance(reason, str) for reason in fp32.values()):
         raise CheckpointError("quantization_config['fp32'] is malformed; expected name: reason pairs")
+    unpacked = found.get("unpacked", [])
+    if not isinstance(unpacked, list) or not all(isinstance(name, str) for name in unpacked):
+        raise CheckpointError("quantization_config['unpacked'] is malformed; expected names of attention modules")
     per_token = found.get("per_token", [])
     if not isinstance(per_token, list) or not all(isinstance(n, str) and modules.get(n) == "linear" for n in per_token):
         raise CheckpointError("quantization_config['per_token'] is malformed; expected names of INT8 linears")

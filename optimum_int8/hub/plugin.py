@@ -31,7 +31,7 @@ class Int8QuantizationConfig(QuantizationConfigMixin):
     """`config.json["quantization_config"]` of an INT8 checkpoint, checked when it is made.
 
     Its attributes are the keys of the JSON object: `quant_method`, `format_version`, `config`, `modules`, `fp32`,
-    `per_token` (static only, where there are such linears).
+    and where there are such modules `per_token` and `unpacked`.
     """
 
     def __init__(self, **metadata: Any) -> None:
@@ -180,8 +180,8 @@ def _without_head(
 
     kept: dict[str, Any] = {key: keep(metadata[key]) for key in ("modules", "fp32", "functional") if key in metadata}
     found = {**metadata, **kept}
-    if "per_token" in metadata:
-        found["per_token"] = list(keep(dict.fromkeys(metadata["per_token"])))
+    lists = [key for key in ("per_token", "unpacked") if key in metadata]
+    found |= {key: list(keep(dict.fromkeys(metadata[key]))) for key in lists}
     return found, keep(headers)
 
 

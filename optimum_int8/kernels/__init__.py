@@ -1,6 +1,6 @@
 """The arithmetic of `numerics`, fast: a native library (csrc/), its programs, and the operators in `torch.ops.optimum_int8`."""
 
-from . import emit, fake, fake_conv, ops_conv, ops_matmul
+from . import emit, fake, fake_conv, ops_conv, ops_matmul, ops_scores
 from .immediate import as_rows, empty_rows
 from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .ops import attention, embedding, linear, quantize, quantize_rows
@@ -29,6 +29,7 @@ __all__ = [
     "linear",
     "ops_conv",
     "ops_matmul",
+    "ops_scores",
     "pack",
     "pack_conv",
     "quantize",

@@ -19,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .. import numerics
 from .base import Int8Module
 from .masks import int8_mask
+from .relative import CoreCaller
 
 IMPLEMENTATION = "optimum_int8"
 """Name in Transformers' attention interface: `model.set_attn_implementation(IMPLEMENTATION)`."""
@@ -73,6 +74,8 @@ class Int8Attention(Int8Module):
 
 def uses_attention_interface(module: nn.Module) -> bool:
     """Whether the module's `forward` asks Transformers' attention interface for its core."""
+    if isinstance(module, CoreCaller):
+        return True
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)  # decorators of deprecated arguments
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
-FLOAT_IMPLEMENTATION = "sdpa"
-"""The float attention core, by its name in Transformers' attention interface."""
+from .attention import uses_attention_interface
+from .relative import FLOAT_IMPLEMENTATION, CoreCaller
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 """Names of the input projections, in the order in which torch packs them."""
@@ -146,8 +146,10 @@ def _unpack(module: nn.MultiheadAttention) -> None:
 def set_attention(model: nn.Module, implementation: str | None) -> None:
     """Choose the attention core of a model by its name in Transformers' interface; None is the float one, and leaves that of a
     Transformers model as it is."""
-    if isinstance(model, PreTrainedModel) and implementation is not None:
+    unpacked = (UnpackedMultiheadAttention, CoreCaller)
+    asks = any(uses_attention_interface(m) and not isinstance(m, unpacked) for m in model.modules())
+    if isinstance(model, PreTrainedModel) and implementation is not None and asks:
         model.set_attn_implementation(implementation)
     for module in model.modules():
-        if isinstance(module, UnpackedMultiheadAttention):
+        if isinstance(module, unpacked):
             module.attention = implementation or FLOAT_IMPLEMENTATION

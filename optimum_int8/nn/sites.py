@@ -16,9 +16,11 @@ from .call_modules import FloatCall
 from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
 from .linear import float_weight
+from .scores import Scores
 
 LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
 BFLOAT16_ATTENTION = "attention_bfloat16"
+SCORES = "scores"
 """A core that `config.attention` sets to bfloat16: it holds no grids and needs no ranges."""
 
 CORES = (ATTENTION, BFLOAT16_ATTENTION)
@@ -26,8 +28,8 @@ CORES = (ATTENTION, BFLOAT16_ATTENTION)
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`, `"attention_bfloat16"`, or an op of `CALLS`), and
-    qualified name to reason for what stays FP32.
+    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`, `"attention_bfloat16"`, `"scores"`, or an op of
+    `CALLS`), and qualified name to reason for what stays FP32.
 
     An attention site is named like the attention module; its core is that module's child `int8_attention`.
     `per_token` names the linears of a static model that measure a range per token at run time, as a dynamic model's do.
@@ -128,6 +130,8 @@ def _kind(module: nn.Module) -> str | None:
         return EMBEDDING
     if isinstance(module, FloatCall):
         return module.op
+    if isinstance(module, Scores):
+        return SCORES
     return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
 
 
@@ -146,6 +150,12 @@ def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> st
         if name.endswith("attention_bias"):
             return "a small table that is added to attention scores, where an INT8 step is felt"
         return embedding_obstacle(module)  # type: ignore[arg-type]
+    if kind == SCORES and config.approach == "qat":
+        return "products with positions stay float in training"
+    if kind == SCORES and config.attention != "int8":
+        return f"attention is set to {config.attention}"
+    if kind == SCORES and name.rpartition(".")[0] in config.exclude_attention:
+        return "its core is excluded by name"
     if kind == ATTENTION and config.attention == "float32":
         return f"attention is set to {config.attention}"
     if kind == ATTENTION and name in config.exclude_attention:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..calibrate import Range
-from ..nn import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING
+from ..nn import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING, SCORES, SCORES_INPUTS
 from ..observers.histogram import Floats, Histogram
 from ..prepare import Prepared
 
@@ -30,7 +30,9 @@ class Distribution:
         if ranges:
             return {key: cls(found) for key, found in ranges.items()}
         kind = prepared.sites.int8[name]
-        keys = {ATTENTION: ("query", "key", "value"), EMBEDDING: (), BFLOAT16_ATTENTION: ()}.get(kind, ("input",))
+        keys = {ATTENTION: ("query", "key", "value"), EMBEDDING: (), BFLOAT16_ATTENTION: (), SCORES: SCORES_INPUTS}.get(
+            kind, ("input",)
+        )
         return {key: cls(None) for key in keys}
 
     def add(self, values: Tensor) -> None:

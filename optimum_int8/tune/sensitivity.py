@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..calibrate import channels_last, counted_rows, run_batch
-from ..nn import CONV, CORES, EMBEDDING
+from ..nn import CONV, CORES, EMBEDDING, SCORES
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
 from .distribution import Distribution
@@ -162,6 +162,8 @@ class _Counts:
                 distribution.add(self._rows(module, x, heads_first=True))
 
     def _rows(self, module: nn.Module, x: Tensor, heads_first: bool = False) -> Tensor:
+        if self.kind == SCORES:  # inputs are [batch, heads, rows, head], outputs have as many columns as there are keys
+            x = x.transpose(1, 2).flatten(2) if heads_first else x.reshape(-1, 1)
         if self.kind in CORES:  # inputs are [batch, heads, length, head], outputs [batch, length, heads, head]
             x = (x.transpose(1, 2) if heads_first else x).flatten(2)
         return counted_rows(channels_last(module, x)).float()
@@ -179,6 +181,8 @@ class _Counts:
 def _multiply_adds(kind: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
     if kind == EMBEDDING:
         return 0
+    if kind == SCORES:
+        return output.numel() * inputs[0].shape[-1]
     if kind in CORES:
         query, key, _ = inputs
         return 2 * query.numel() * key.shape[2]
