@@ -36,6 +36,9 @@ SHAPES: dict[str, tuple[int, int, int, int, int, Window, int]] = {
     "depthwise-stride": (1, 10, 9, 48, 48, Window(5, 5, 2, 2, 2, 2, 2, 2), 48),
     "depthwise-dilation": (1, 9, 9, 17, 17, Window(3, 2, 1, 2, 2, 0, 1, 1, 2, 3), 17),
     "depthwise-1d": (1, 1, 40, 16, 16, Window(1, 31, 1, 1, 0, 15, 0, 15), 16),
+    "3x3-heavy": (1, 7, 5, 256, 96, SAME, 1),  # panels beyond the cache: walked one after the other
+    "3x3-narrow": (1, 9, 11, 4, 40, SAME, 1),
+    "depthwise-wide": (1, 9, 8, 97, 97, Window(3, 3, 2, 1, 1, 1, 1, 1), 97),
     "many_rows": (1, 23, 29, 8, 5, Window(3, 3, 1, 1, 1, 1, 1, 1), 1),
 }
 

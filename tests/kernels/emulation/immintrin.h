@@ -27,6 +27,7 @@ struct Lanes {
 };
 using F32 = Lanes<float, Floats>;
 using I32 = Lanes<int32_t, Ints>;
+using I16 = Lanes<int16_t, Ints>;
 using U8 = Lanes<uint8_t, Ints>;
 
 template <class Out, class F>
@@ -127,6 +128,15 @@ inline Ints cvtepu8_epi32(__m128i a) {
   storeu(bytes, a);
   return make<I32>([&](int i) { return bytes[i]; });
 }
+inline Ints cvtepu8_epi16(__m256i a) {
+  uint8_t bytes[32];
+  storeu(bytes, a);
+  return make<I16>([&](int i) { return int16_t(bytes[i]); });
+}
+inline Ints madd_epi16(Ints a, Ints b) {
+  const I16 x(a), y(b);
+  return make<I32>([&](int i) { return wrap(int64_t(x.at[2 * i]) * y.at[2 * i] + int64_t(x.at[2 * i + 1]) * y.at[2 * i + 1]); });
+}
 inline __m128i cvtepi32_epi8(Ints a) {
   uint8_t bytes[16];
   for (int i = 0; i < 16; i++) bytes[i] = static_cast<uint8_t>(I32(a).at[i]);
@@ -217,6 +227,8 @@ inline void tile_dpbusd(int c, int a, int b) {
 #define _mm512_cvtps_epi32 emulation::cvtps_epi32
 #define _mm512_cvtepi8_epi32 emulation::cvtepi8_epi32
 #define _mm512_cvtepu8_epi32 emulation::cvtepu8_epi32
+#define _mm512_cvtepu8_epi16 emulation::cvtepu8_epi16
+#define _mm512_madd_epi16 emulation::madd_epi16
 #define _mm512_cvtepi32_epi8 emulation::cvtepi32_epi8
 #define _mm512_mask_cvtepi32_storeu_epi8 emulation::mask_cvtepi32_storeu_epi8
 #define _mm_test_epi8_mask emulation::test_epi8_mask

@@ -11,8 +11,8 @@ struct RowsAsTheyLie {
   };
   static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
   static int64_t prepared_bytes(int) { return 0; }  // of one block of rows, of so many steps
-  static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *) { return {a, lda}; }
-  static void column_sums(const int8_t *, int, int32_t *) {}  // of a panel; called only where there is an offset
+  static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *) { return {a, lda}; }  // so many rows of so many columns
+  static void column_sums(const int8_t *, int, int32_t *) {}  // of so many columns of a panel; called only where there is an offset
 };
 
 }  // namespace OI8_NAMESPACE

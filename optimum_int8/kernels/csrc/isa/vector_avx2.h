@@ -37,6 +37,10 @@ inline I load_ubytes(const uint8_t *p) {
   const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
   return {_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128(x, 8))};
 }
+inline void store(int32_t *p, I x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p + 8), x.b);
+}
 inline void store(float *p, F x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
@@ -75,6 +79,13 @@ inline I to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}
 inline I add(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 inline I sub(I x, I y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
 inline I mul(I x, I y) { return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)}; }
+// sum[i] + x[i] * w[2 * i] + y[i] * w[2 * i + 1]
+inline I add_products(I sum, const uint8_t *x, const uint8_t *y, const int16_t *w) {
+  const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x)), b = _mm_loadu_si128(reinterpret_cast<const __m128i *>(y));
+  const I weight = load(reinterpret_cast<const int32_t *>(w));
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)), weight.a)),
+          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)), weight.b))};
+}
 inline F scale_exponent(F x, I n) {
   auto one = [](__m256 v, __m256i e) { return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(e, 23))); };
   return {one(x.a, n.a), one(x.b, n.b)};

@@ -19,6 +19,7 @@ inline F load(const float *p, int n) { return _mm512_maskz_loadu_ps(first(n), p)
 inline I load(const int32_t *p) { return _mm512_loadu_si512(p); }
 inline I load_bytes(const int8_t *p, int n) { return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p)); }
 inline I load_ubytes(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))); }
+inline void store(int32_t *p, I x) { _mm512_storeu_si512(p, x); }
 inline void store(float *p, F x) { _mm512_storeu_ps(p, x); }
 inline void store(float *p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
 inline void store_bytes(uint8_t *p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(x)); }
@@ -40,6 +41,12 @@ inline I to_int(F a) { return _mm512_cvtps_epi32(a); }  // half to even; |a| < 2
 inline I add(I a, I b) { return _mm512_add_epi32(a, b); }
 inline I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
 inline I mul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+// sum[i] + x[i] * w[2 * i] + y[i] * w[2 * i + 1]
+inline I add_products(I sum, const uint8_t *x, const uint8_t *y, const int16_t *w) {
+  const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x)), b = _mm_loadu_si128(reinterpret_cast<const __m128i *>(y));
+  const __m256i pairs = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi8(a, b)), _mm_unpackhi_epi8(a, b), 1);
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_cvtepu8_epi16(pairs), _mm512_loadu_si512(w)));
+}
 inline F scale_exponent(F a, I n) { return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23))); }
 inline F absolute(F a) { return _mm512_abs_ps(a); }
 inline F copy_sign(F magnitude, F sign) {

@@ -42,6 +42,9 @@ inline I load_bytes(const int8_t *p, int n) {
 inline I load_ubytes(const uint8_t *p) {
   return lanes<I>([=](int i) { return p[i]; });
 }
+inline void store(int32_t *p, const I &x) {
+  for (int i = 0; i < 16; i++) p[i] = x.v[i];
+}
 inline void store(float *p, F x, int n = 16) {
   for (int i = 0; i < 16 && i < n; i++) p[i] = x.v[i];
 }
@@ -89,6 +92,10 @@ inline I sub(const I &x, const I &y) {
 }
 inline I mul(const I &x, const I &y) {
   return lanes<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.v[i]) * static_cast<uint32_t>(y.v[i])); });
+}
+// sum[i] + x[i] * w[2 * i] + y[i] * w[2 * i + 1]
+inline I add_products(const I &sum, const uint8_t *x, const uint8_t *y, const int16_t *w) {
+  return lanes<I>([&](int i) { return sum.v[i] + x[i] * w[2 * i] + y[i] * w[2 * i + 1]; });
 }
 inline F scale_exponent(const F &x, const I &n) {
   return lanes<F>([&](int i) {

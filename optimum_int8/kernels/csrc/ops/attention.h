@@ -207,17 +207,17 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
     if (t.k) {
       for (int r = 0; r < rows; r++) score_one(t.q + (q + r) * t.q_stride, t.k, t.k_stride, static_cast<int>(reach), t.head, scores + r * width);
     } else {
-      const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, key_steps, s.prepared);
+      const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, t.head, s.prepared);
       for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
     }
     float unit[Tile::rows];
     for (int r = 0; r < rows; r++) unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
     const int value_steps = static_cast<int>(up64(reach) / 64);
-    const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, value_steps, s.prepared);
+    const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, static_cast<int>(reach), s.prepared);
     for (int c = 0; c < t.head; c += 32) {
       const int8_t *panel = s.values + c / 32 * (width / 64) * 2048;
       alignas(64) int32_t value_sum[32] = {};
-      if (Tile::offset) Tile::column_sums(panel, value_steps, value_sum);
+      if (Tile::offset) Tile::column_sums(panel, static_cast<int>(reach), value_sum);
       Tile::block(probabilities, rows, panel, value_steps, sums, 32, [](int) {});
       for (int h = 0; h < 32 && c + h < t.head; h += 16) {
         const I correction = mul(load(value_sum + h), set_int(Tile::offset));

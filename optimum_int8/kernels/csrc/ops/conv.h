@@ -2,7 +2,7 @@
 //
 // Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a time into this thread's scratch, where
 // they meet the panels of a linear; padding becomes the zero point. A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
-// kernel goes over taps, 32 channels at a time. Largest K per group is numerics.MAX_REDUCTION; every size is free.
+// kernel goes over pairs of taps, 32 channels at a time. Largest K per group is numerics.MAX_REDUCTION; every size is free.
 // Threads divide the pixels, or the panels where there are few pixels.
 #pragma once
 #include <cstring>
@@ -11,6 +11,8 @@ namespace OI8_NAMESPACE {
 
 // Bytes of windows (as the tile reads them) that stay in L2 while the panels stream by, and the most blocks of rows that they can be.
 constexpr int64_t conv_chunk_bytes = 192 << 10, conv_most_blocks = conv_chunk_bytes / (Tile::rows * 64);
+
+constexpr int64_t conv_cached_panels = 160 << 10;  // bytes of panels that stay in L2 beside the rows
 
 inline int64_t conv_row_bytes(const oi8_instruction &o) { return (int64_t(o.reduction) + 63) / 64 * 64; }
 
@@ -35,7 +37,7 @@ constexpr int depthwise_rows = 8;
 
 inline int64_t conv_scratch(const oi8_instruction &o) {
   const oi8_window &w = *o.window;
-  if (w.depthwise) return (int64_t(o.columns) + 64) + int64_t(w.kernel_height) * w.kernel_width * depthwise_rows * 8 + 64;
+  if (w.depthwise) return (int64_t(o.columns) + 96) + int64_t(w.kernel_height * w.kernel_width + 1) * (depthwise_rows * 8 + (int64_t(o.columns) + 31) / 32 * 64);
   return conv_blocks(o) * conv_prepared_bytes(o) + conv_gathered_bytes(o);
 }
 
@@ -47,14 +49,33 @@ inline void fill_over(uint8_t *to, int value, int64_t n) {
   for (int64_t i = 0; i < n; i += 16) std::memset(to + i, value, 16);
 }
 
+// `lines` runs of bytes, `distance` apart, one after another.
+template <int Chunks>
+inline void copy_lines(uint8_t *to, const uint8_t *from, int lines, int64_t distance, int64_t run) {
+  for (int i = 0; i < lines; i++, to += run, from += distance)
+    for (int k = 0; k < Chunks; k++) std::memcpy(to + k * 16, from + k * 16, 16);
+}
+
+inline void copy_window(uint8_t *to, const uint8_t *from, int lines, int64_t distance, int64_t run) {
+  if (run <= 16) return copy_lines<1>(to, from, lines, distance, run);
+  if (run <= 32) return copy_lines<2>(to, from, lines, distance, run);
+  if (run <= 48) return copy_lines<3>(to, from, lines, distance, run);
+  for (int i = 0; i < lines; i++) copy_over(to + i * run, from + i * distance, run);
+}
+
 // The windows of output pixels [first, first + count), one after another `lda` bytes apart, of `channels` channels from `column` on.
 inline void gather(const ConvArguments &args, int64_t first, int64_t count, int column, int channels, uint8_t *to, int64_t lda) {
   const oi8_window &w = *args.w;
   const bool together = w.dilation_x == 1 && channels == args.pixel_bytes;  // a row of the kernel is one run of bytes
-  const int64_t run = int64_t(w.kernel_width) * channels;
+  const int64_t run = int64_t(w.kernel_width) * channels, reach_y = int64_t(w.kernel_height - 1) * w.dilation_y;
   int64_t oy = first / w.out_width, ox = first % w.out_width;
   for (int64_t r = 0; r < count; r++, to += lda) {
     const int64_t y0 = oy * w.stride_y - w.top, x0 = ox * w.stride_x - w.left;
+    if (++ox == w.out_width) ox = 0, oy++;
+    if (together && y0 >= 0 && y0 + reach_y < w.height && x0 >= 0 && x0 + w.kernel_width <= w.width) {
+      copy_window(to, args.image + (y0 * w.width + x0) * channels, w.kernel_height, int64_t(w.dilation_y) * w.width * channels, run);
+      continue;
+    }
     uint8_t *line = to;
     for (int ky = 0; ky < w.kernel_height; ky++, line += run) {
       const int64_t y = y0 + ky * w.dilation_y;
@@ -78,7 +99,6 @@ inline void gather(const ConvArguments &args, int64_t first, int64_t count, int 
         else copy_over(line + kx * channels, source + x * args.pixel_bytes, channels);
       }
     }
-    if (++ox == w.out_width) ox = 0, oy++;
   }
 }
 
@@ -89,27 +109,44 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   const oi8_instruction &o = *args.o;
   const int steps = (o.reduction + 63) / 64, width = o.columns / o.groups, panels = (width + 31) / 32;
   alignas(64) int32_t sums[2][Tile::rows * 32];
-  for (int p = first; p < last; p++) {
+  const auto epilogue_of = [&](int p) {
     const int at = group * panels + p, rest = width - p * 32;
-    const ConvEpilogue<Activation> epilogue(args, group * width + p * 32, rest < 32 ? rest : 32, at * 32, Tile::offset);
-    const int8_t *panel = static_cast<const int8_t *>(o.weight) + int64_t(at) * steps * 2048;
-    int64_t previous = row;
-    int waiting = 0, side = 0;
-    for (int64_t r = 0; r < count; r += Tile::rows, side ^= 1) {
-      const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows);
-      const int32_t *ready = sums[side ^ 1];
-      const int share = (waiting + steps - 1) / steps;
-      int done = 0;
-      Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
-        const int some = done + share < waiting ? share : waiting - done;
-        epilogue.rows(ready + done * 32, previous + done, some);
-        done += some;
-      });
-      previous = row + r;
-      waiting = rows;
+    return ConvEpilogue<Activation>(args, group * width + p * 32, rest < 32 ? rest : 32, at * 32, Tile::offset);
+  };
+  ConvEpilogue<Activation> epilogue = epilogue_of(first), last_epilogue = epilogue;
+  int64_t previous = row;
+  int waiting = 0, side = 0;
+  const auto multiply = [&](int64_t r, int p) {
+    const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), share = (waiting + steps - 1) / steps;
+    const int8_t *panel = static_cast<const int8_t *>(o.weight) + int64_t(group * panels + p) * steps * 2048;
+    const int32_t *ready = sums[side ^ 1];
+    int done = 0;
+    Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
+      const int some = done + share < waiting ? share : waiting - done;
+      last_epilogue.rows(ready + done * 32, previous + done, some);
+      done += some;
+    });
+    previous = row + r, waiting = rows, side ^= 1;
+  };
+  // Panels that stay in the cache are walked for each block of rows, so that results are written line by line.
+  const bool by_blocks = int64_t(last - first) * steps * 2048 <= conv_cached_panels;
+  if (by_blocks) {
+    for (int64_t r = 0; r < count; r += Tile::rows)
+      for (int p = first; p < last; p++) {
+        if (first + 1 < last) epilogue = epilogue_of(p);
+        multiply(r, p);
+        if (first + 1 < last) last_epilogue = epilogue;
+      }
+  } else {
+    for (int p = first; p < last; p++) {
+      epilogue = epilogue_of(p);
+      for (int64_t r = 0; r < count; r += Tile::rows) {
+        multiply(r, p);
+        if (r == 0) last_epilogue = epilogue;
+      }
     }
-    epilogue.rows(sums[side ^ 1], previous, waiting);
   }
+  last_epilogue.rows(sums[side ^ 1], previous, waiting);
 }
 
 // Pixels [begin, end) by panels [first, last) of all groups.
@@ -119,7 +156,6 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
   const oi8_window &w = *args.w;
   const int channels = o.reduction / (w.kernel_height * w.kernel_width), panels = (o.columns / o.groups + 31) / 32;
   const bool in_place = conv_in_place(w);
-  const int steps = (o.reduction + 63) / 64;
   const int64_t lda = in_place ? args.pixel_bytes : conv_row_bytes(o), chunk = conv_blocks(o) * Tile::rows, prepared = conv_prepared_bytes(o);
   uint8_t *gathered = reinterpret_cast<uint8_t *>(ctx.scratch) + conv_blocks(o) * prepared;
   typename Tile::Rows blocks[conv_most_blocks];
@@ -130,7 +166,7 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
         const int rows = static_cast<int>(count - i < Tile::rows ? count - i : Tile::rows);
         const uint8_t *a = in_place ? args.image + (r + i) * lda + g * channels : gathered + (prepared ? 0 : i * lda);
         if (!in_place) gather(args, r + i, rows, g * channels, channels, const_cast<uint8_t *>(a), lda);
-        blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, steps, ctx.scratch + i / Tile::rows * prepared);
+        blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, o.reduction, ctx.scratch + i / Tile::rows * prepared);
       }
       const int from = first - g * panels, to = last - g * panels;
       conv_panels<Activation>(args, g, blocks, r, count, from < 0 ? 0 : from, to > panels ? panels : to);
@@ -138,43 +174,55 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
   }
 }
 
-// Sums of a depthwise kernel are exact in float32 (numerics_conv.MAX_TAPS).
+// The weights of two taps side by side, for each pair of taps: [pairs][stride][2].
+inline void depthwise_pairs(const oi8_instruction &o, int taps, int stride, int16_t *out) {
+  const float *table = static_cast<const float *>(o.weight);
+  for (int t = 0; t < taps; t += 2)
+    for (int c = 0; c < stride; c++) {
+      *out++ = static_cast<int16_t>(table[int64_t(t) * stride + c]);
+      *out++ = t + 1 < taps ? static_cast<int16_t>(table[int64_t(t + 1) * stride + c]) : 0;
+    }
+}
+
 template <int Activation>
 void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t begin, int64_t end, int, int) {
   const oi8_instruction &o = *args.o;
   const oi8_window &w = *args.w;
-  const int taps = w.kernel_height * w.kernel_width, stride = (o.columns + 31) / 32 * 32;
-  const float *table = static_cast<const float *>(o.weight);
-  const uint8_t **from = reinterpret_cast<const uint8_t **>(ctx.scratch);
-  uint8_t *outside = reinterpret_cast<uint8_t *>(from + taps * depthwise_rows);
+  const int taps = w.kernel_height * w.kernel_width, even_taps = (taps + 1) / 2 * 2, stride = (o.columns + 31) / 32 * 32;
+  int16_t *pairs = reinterpret_cast<int16_t *>(ctx.scratch);
+  depthwise_pairs(o, taps, stride, pairs);
+  const uint8_t **from = reinterpret_cast<const uint8_t **>(pairs + int64_t(even_taps) * stride);
+  uint8_t *outside = reinterpret_cast<uint8_t *>(from + even_taps * depthwise_rows);
   std::memset(outside, args.zero, o.columns + 32);
   for (int64_t r = begin; r < end; r += depthwise_rows) {
     const int count = static_cast<int>(end - r < depthwise_rows ? end - r : depthwise_rows);
     for (int i = 0; i < count; i++) {
       const int64_t y0 = (r + i) / w.out_width * w.stride_y - w.top, x0 = (r + i) % w.out_width * w.stride_x - w.left;
-      for (int t = 0; t < taps; t++) {
-        const int64_t y = y0 + t / w.kernel_width * w.dilation_y, x = x0 + t % w.kernel_width * w.dilation_x;
-        const bool inside = y >= 0 && y < w.height && x >= 0 && x < w.width;
-        from[i * taps + t] = inside ? args.image + (y * w.width + x) * args.pixel_bytes : outside;
+      const uint8_t **line = from + i * even_taps;
+      for (int ky = 0; ky < w.kernel_height; ky++) {
+        const int64_t y = y0 + ky * w.dilation_y;
+        for (int kx = 0; kx < w.kernel_width; kx++) {
+          const int64_t x = x0 + kx * w.dilation_x;
+          *line++ = y >= 0 && y < w.height && x >= 0 && x < w.width ? args.image + (y * w.width + x) * args.pixel_bytes : outside;
+        }
       }
+      if (taps % 2) *line = outside;
     }
     for (int c = 0; c < o.columns; c += 32) {
       const ConvEpilogue<Activation> epilogue(args, c, o.columns - c < 32 ? o.columns - c : 32, c, 0);
+      alignas(64) int32_t sums[depthwise_rows][32];
       for (int i = 0; i < count; i++) {
-        F low = set(0.0f), high = set(0.0f);
-        for (int t = 0; t < taps; t++) {
-          const uint8_t *x = from[i * taps + t] + c;
-          const float *weight = table + int64_t(t) * stride + c;
-          low = add(low, mul(to_float(load_ubytes(x)), load(weight)));
-          high = add(high, mul(to_float(load_ubytes(x + 16)), load(weight + 16)));
+        I low = set_int(0), high = set_int(0);
+        for (int t = 0; t < taps; t += 2) {
+          const uint8_t *x = from[i * even_taps + t] + c, *y = from[i * even_taps + t + 1] + c;
+          const int16_t *weight = pairs + (int64_t(t) / 2 * stride + c) * 2;
+          low = add_products(low, x, y, weight);
+          high = add_products(high, x + 16, y + 16, weight + 32);
         }
-        alignas(64) float floats[32];
-        alignas(64) int32_t sums[32];
-        store(floats, low);
-        store(floats + 16, high);
-        for (int k = 0; k < 32; k++) sums[k] = static_cast<int32_t>(floats[k]);
-        epilogue.rows(sums, r + i, 1);
+        store(sums[i], low);
+        store(sums[i] + 16, high);
       }
+      epilogue.rows(sums[0], r, count);
     }
   }
 }

@@ -42,7 +42,7 @@ inline F activate_with(F x, F slope) {
   return activate<Activation>(x);
 }
 
-inline F activate_any(int activation, F x, F slope) {
+inline __attribute__((noinline)) F activate_any(int activation, F x, F slope) {
   switch (activation) {
     case OI8_RELU: return activate<OI8_RELU>(x);
     case OI8_GELU: return activate<OI8_GELU>(x);
@@ -61,18 +61,19 @@ template <int Activation>
 class ConvEpilogue {
  public:
   ConvEpilogue(const ConvArguments &arguments, int channel, int width, int sum, int32_t offset)
-      : args_(arguments), channel_(channel), width_(width), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)) {
-    const oi8_instruction &o = *args_.o;
+      : args_(&arguments), channel_(channel), width_(width), final_(arguments.w->final), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)) {
+    const oi8_instruction &o = *arguments.o;
     for (int h = 0; h < 2; h++) {
       const int n = width - h * 16 < 0 ? 0 : width - h * 16;
-      factor_[h] = mul(set(args_.scale), load(o.weight_scale + channel + h * 16, n));
-      correction_[h] = mul(set_int(args_.zero - offset), load(o.weight_sum + sum + h * 16));
+      factor_[h] = mul(set(arguments.scale), load(o.weight_scale + channel + h * 16, n));
+      correction_[h] = mul(set_int(arguments.zero - offset), load(o.weight_sum + sum + h * 16));
       bias_[h] = o.bias ? load(o.bias + channel + h * 16, n) : set(-0.0f);  // x + -0.0 is x to the bit
     }
   }
 
   // Results of `count` rows from `row` on; the sums of a row are 32 integers.
   inline void rows(const int32_t *sums, int64_t row, int count) const {
+    if (width_ == 32 && args_->bytes && !args_->floats && !args_->residual && final_ == OI8_NONE) return bytes_alone(sums, row, count);
     for (int i = 0; i < count; i++, sums += 32, row++)
       if (width_ == 32) {
         half<0>(sums, row, Whole());
@@ -84,23 +85,35 @@ class ConvEpilogue {
   }
 
  private:
+  inline void bytes_alone(const int32_t *sums, int64_t row, int count) const {
+    uint8_t *out = reinterpret_cast<uint8_t *>(args_->bytes + row * args_->byte_bytes) + channel_;
+    const int64_t distance = args_->byte_bytes;
+    const Grid grid = grid_;
+    for (int i = 0; i < count; i++, sums += 32, out += distance) {
+      const F y0 = add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]);
+      const F y1 = add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]);
+      store_bytes(out, grid(activate_with<Activation>(y0, slope_)), grid(activate_with<Activation>(y1, slope_)));
+    }
+  }
+
   template <int H, class Count>
   inline __attribute__((always_inline)) void half(const int32_t *sums, int64_t row, Count n) const {
     const int64_t column = channel_ + H * 16;
     F y = mul(to_float(sub(load(sums), correction_[H])), factor_[H]);
     y = activate_with<Activation>(add(y, bias_[H]), slope_);
-    if (args_.residual) y = add(y, load(reinterpret_cast<const float *>(args_.residual + row * args_.residual_bytes) + column, n));
-    if (args_.w->final != OI8_NONE) y = activate_any(args_.w->final, y, slope_);
-    if (args_.floats) store(reinterpret_cast<float *>(args_.floats + row * args_.float_bytes) + column, y, n);
-    if (args_.bytes) store_bytes(reinterpret_cast<uint8_t *>(args_.bytes + row * args_.byte_bytes) + column, grid_(y), n);
+    if (args_->residual) y = add(y, load(reinterpret_cast<const float *>(args_->residual + row * args_->residual_bytes) + column, n));
+    if (final_ == OI8_RELU) y = max(y, set(0.0f));
+    else if (final_ != OI8_NONE) y = activate_any(final_, y, slope_);
+    if (args_->floats) store(reinterpret_cast<float *>(args_->floats + row * args_->float_bytes) + column, y, n);
+    if (args_->bytes) store_bytes(reinterpret_cast<uint8_t *>(args_->bytes + row * args_->byte_bytes) + column, grid_(y), n);
   }
 
-  const ConvArguments &args_;
-  const int channel_, width_;
+  const ConvArguments *args_;
+  int channel_, width_, final_;
   F factor_[2], bias_[2];
   I correction_[2];
-  const Grid grid_;
-  const F slope_;
+  Grid grid_;
+  F slope_;
 };
 
 }  // namespace OI8_NAMESPACE

@@ -123,7 +123,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
   typename Tile::Rows ready_rows[linear_blocks];
   for (int64_t r = begin; r < end; r += Tile::rows) {
     const int64_t i = (r - begin) / Tile::rows;
-    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), steps, args.prepared + i * block_bytes);
+    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), args.o->reduction, args.prepared + i * block_bytes);
   }
   alignas(64) int32_t sums[2][Tile::rows * 32];
   const int64_t blocks = (end - begin + Tile::rows - 1) / Tile::rows;

@@ -42,6 +42,11 @@ inline void quantize(const oi8_instruction &o, const Context &ctx) {
   const bool dynamic = o.output[1] >= 0, symmetric = o.output[2] < 0;
   const Grid fixed(dynamic ? 1.0f : o.output_scale, o.output_zero_point);
   const int width = dynamic ? o.columns / o.groups : o.columns;
+  if (!dynamic && ctx.program->spatial && ctx.row_bytes(o.input[0]) == width * 4 && ctx.row_bytes(o.output[0]) == width) {
+    // pixels may have very few channels
+    quantize_row(ctx.row<float>(o.input[0], mine.begin), ctx.row<uint8_t>(o.output[0], mine.begin), static_cast<int>(mine.end - mine.begin) * width, fixed);
+    return;
+  }
   for (int64_t r = mine.begin; r < mine.end; r++) {
     const float *x = ctx.row<float>(o.input[0], r);
     uint8_t *q = ctx.row<uint8_t>(o.output[0], r);
