@@ -25,12 +25,13 @@ LENGTHS = (1, 2, 3, 5, 7, 9, 13, 15, 16, 17, 21, 27, 31, 32, 33, 41, 47, 49, 57,
            161, 191, 193, 225, 255, 257, 289, 321, 383, 385, 449, 511, 512)  # fmt: skip
 """Both sides of tile edges, and odd lengths between."""
 
-SECONDS = {"latency": 130.0, "lengths": 120.0, "ragged": 60.0, "scaling": 120.0}
+SECONDS = {"latency": 130.0, "images": 60.0, "lengths": 120.0, "ragged": 60.0, "scaling": 120.0}
 """Time for measuring one model; converting and compiling come on top, the first time."""
 
 FEW = ("int8_dynamic", "eager_fp32", "onnxruntime_dynamic", "openvino_int8")
 ENGINES = {
-    "latency": NAMES,
+    "latency": tuple(name for name in NAMES if name != "eager_channels_last"),
+    "images": ("eager_fp32", "eager_channels_last", "openvino_int8"),
     "lengths": ("int8_dynamic", "eager_fp32", "openvino_int8"),
     "ragged": FEW,
     "scaling": FEW[1:],
@@ -73,7 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="with --render: fail if tables are out of date, change nothing"
     )
     parser.add_argument(
-        "--models", default="bert-base,minilm", help="default: bert-base,minilm; any preset or config.json"
+        "--models",
+        default="bert-base,minilm",
+        help="default: bert-base,minilm; any preset or config.json; on images: resnet-50, yolo-v2",
     )
     parser.add_argument("--shapes", type=shape_list, help=f"default: {SHAPES}")
     parser.add_argument("--engines", type=engine_list, help=f"some of {', '.join(NAMES)}")
@@ -99,10 +102,19 @@ def open_session(args: argparse.Namespace, kind: str, model: str) -> Iterator[Se
 
 def measure(args: argparse.Namespace, kind: str, model: str) -> dict[str, Any]:
     """One result."""
-    from . import suites
-    from .models import find_model
+    from optimum_int8.errors import ConfigError
 
-    limit = find_model(model).max_position_embeddings
+    from . import suites
+    from .images import image_size
+    from .models import find_model, is_image_model
+
+    config = find_model(model)
+    if is_image_model(config):
+        if kind != "latency":
+            raise ConfigError(f"{model} is a model on images, which have one kind of result; leave out --{kind}")
+        with open_session(args, "images", model) as session:
+            return suites.measure_latency(session, args.shapes or [Shape(1, image_size(config))])
+    limit = config.max_position_embeddings
     with open_session(args, kind, model) as session:
         if kind == "lengths":
             return suites.measure_lengths(session, [length for length in LENGTHS if length <= limit])

@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from optimum_int8.evaluation.architectures import example_inputs, find_config, random_model
 
+from . import images
 from .shapes import Shape
 
 TINY = {
@@ -25,7 +26,7 @@ NAMES = {"bert-base": "bert-base", "minilm": "minilm-l6"}
 """Names of the suite, and those of `optimum_int8.evaluation`; any other name is looked up there as it is."""
 
 CHECK = Shape(4, 40, 9)
-"""Before timing, outputs are compared on this batch; ragged, so that a lost mask is seen."""
+"""Before timing, outputs of models on text are compared on this batch; ragged, so that a lost mask is seen."""
 
 Inputs = dict[str, Tensor]
 
@@ -46,17 +47,19 @@ class Job:
     threads: int
     fixed_shapes: bool = True
 
-    def config(self) -> PreTrainedConfig:
+    def config(self) -> Any:
         """The architecture."""
         return find_model(self.model)
 
     def fp32(self) -> PreTrainedModel:
         """The FP32 model; the same weights in every process."""
-        return random_model(self.config())
+        return make_model(self.config())
 
     def calibration(self) -> list[Inputs]:
         """The batches that every static engine is calibrated on."""
         config = self.config()
+        if is_image_model(config):
+            return [make_inputs(config, Shape(2, images.image_size(config)), seed) for seed in range(1, 5)]
         length = min(64, config.max_position_embeddings)
         return [make_inputs(config, Shape(4, length), seed) for seed in range(1, 5)]
 
@@ -78,9 +81,30 @@ class Loaded:
     output: Output
 
 
-def find_model(name: str) -> PreTrainedConfig:
+def find_model(name: str) -> Any:
     """The configuration of a model of the suite. Raises ConfigError for an unknown one."""
+    if name in images.NAMES:
+        return images.NAMES[name]()
     return AutoConfig.for_model(**TINY) if name == "tiny" else find_config(NAMES.get(name, name))
+
+
+def is_image_model(config: Any) -> bool:
+    """Whether its inputs are images: then the length of a shape is their height and width in pixels."""
+    return config.model_type in images.TYPES
+
+
+def make_model(config: Any) -> PreTrainedModel:
+    """The FP32 model of a configuration; every call gives the same weights."""
+    if not isinstance(config, images.YoloV2Config):
+        return random_model(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return images.YoloV2(config).eval()  # type: ignore[return-value]
+
+
+def check_shape(config: Any) -> Shape:
+    """Before timing, outputs are compared on inputs of this shape."""
+    return Shape(1, images.image_size(config)) if is_image_model(config) else CHECK
 
 
 class _Sizes:
@@ -92,8 +116,10 @@ class _Sizes:
         self.config = config
 
 
-def make_inputs(config: PreTrainedConfig, shape: Shape, seed: int = 0) -> Inputs:
-    """`input_ids` and `attention_mask`, int64 `[batch, length]`; the same for every engine."""
+def make_inputs(config: Any, shape: Shape, seed: int = 0) -> Inputs:
+    """`input_ids` and `attention_mask`, int64 `[batch, length]`, or `pixel_values`; the same for every engine."""
+    if is_image_model(config):
+        return images.random_images(config, shape.batch, shape.length, seed)
     inputs = example_inputs(_Sizes(config), shape.batch, shape.length, seed)  # type: ignore[arg-type]
     for row, length in enumerate(shape.lengths()):
         inputs["attention_mask"][row, length:] = 0
@@ -108,10 +134,11 @@ def relative_error(found: Tensor, expected: Tensor, mask: Tensor) -> float:
 
 
 def reference(model: PreTrainedModel, shape: Shape) -> tuple[Tensor, Tensor]:
-    """FP32 `last_hidden_state` of `model`, and the mask."""
+    """FP32 `last_hidden_state` of `model`, and the mask (over images, where they are the inputs)."""
     inputs = make_inputs(model.config, shape)
     with torch.inference_mode():
-        return model(**inputs).last_hidden_state, inputs["attention_mask"]
+        output = model(**inputs).last_hidden_state
+    return output, inputs.get("attention_mask", torch.ones(shape.batch))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .engines import cache_folder, find_engine, missing, version
-from .models import CHECK, relative_error
+from .models import check_shape, find_model, relative_error
 from .shapes import Shape
 from .turns import EngineFailed
 from .worker import WorkerSpec, main
@@ -148,7 +148,7 @@ def start_engines(
     """Start, load and check engines one after the other.
 
     Args:
-        expected: FP32 output on `CHECK`, and its mask.
+        expected: FP32 output on `check_shape`, and its mask.
 
     Returns:
         The workers that can be timed, and what the results say of every engine: `status` is `ok`, or `skipped` with `reason`.
@@ -184,8 +184,9 @@ def check(worker: Worker, expected: tuple[torch.Tensor, torch.Tensor]) -> float:
     """Convert, load, and compare the output with FP32. Raises EngineFailed if it is off."""
     worker.ask("prepare", seconds=START_SECONDS)
     worker.ask("load", seconds=START_SECONDS)
-    output = torch.as_tensor(worker.ask("output", CHECK))
-    worker.ask("forget", CHECK)
+    shape = check_shape(find_model(worker.model))
+    output = torch.as_tensor(worker.ask("output", shape))
+    worker.ask("forget", shape)
     if output.shape != expected[0].shape:
         raise EngineFailed(f"its output has shape {tuple(output.shape)}, FP32's {tuple(expected[0].shape)}")
     error, limit = relative_error(output, *expected), find_engine(worker.engine).LIMIT

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from .images import ImageWork
 from .models import Work
 from .shapes import Shape
 
@@ -54,7 +55,7 @@ def measure_ceilings(isa: str, threads: int, weight_bytes: int, cache: Path) -> 
     }
 
 
-def floor(work: Work, shape: Shape, ceilings: dict[str, Any]) -> dict[str, Any] | None:
+def floor(work: Work | ImageWork, shape: Shape, ceilings: dict[str, Any]) -> dict[str, Any] | None:
     """The least milliseconds of a call, and what they go to. Computing and reading may overlap, so the longer one counts."""
     if "reason" in ceilings:
         return None

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from optimum_int8.evaluation.architectures import random_model
 from optimum_int8.evaluation.benchmark import describe_architecture
 
 from . import results
 from .engines import BASELINE
-from .models import CHECK, Work, find_model, reference
+from .images import ImageWork
+from .models import Work, check_shape, find_model, is_image_model, make_model, reference
 from .pool import CACHE, Runner, ServingGroup, Worker, check, say, start_engines
 from .roofline import floor, measure_ceilings
 from .shapes import Shape
@@ -34,9 +34,11 @@ class Session:
     ) -> None:
         self.name, self.threads, self.seconds = model, threads, seconds
         self.machine = results.describe(threads)
-        fp32 = random_model(find_model(model))
-        self.architecture, self.work = describe_architecture(fp32), Work.of(fp32)
-        self.expected = reference(fp32, CHECK)
+        config = find_model(model)
+        fp32 = make_model(config)
+        self.architecture = describe_architecture(fp32)
+        self.work = ImageWork.of(fp32) if is_image_model(config) else Work.of(fp32)
+        self.expected = reference(fp32, check_shape(config))
         del fp32
         isa = str(self.machine["isa_used"])
         self.limits = measure_ceilings(isa, threads, self.work.weight_bytes, cache)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .images import TYPES
+
 
 @dataclass(frozen=True)
 class TextTable:
@@ -83,7 +85,10 @@ def _latency(result: dict[str, Any]) -> TextTable:
     limits = [row["limit"] for row in data]
     rows.append(["limit", *(f"{milliseconds(limit['floor_ms'])} ms" if limit else "" for limit in limits)])
     rows.append(["reached by the first", *(f"{limit['share']:.0%}" if limit else "" for limit in limits)])
-    columns = ["batch x tokens", *(row["shape"] for row in data)]
+    columns = [
+        "batch x pixels" if result["model"].get("model_type") in TYPES else "batch x tokens",
+        *(row["shape"] for row in data),
+    ]
     text = "Medians; in brackets, how many times longer than the first line, from adjacent turns of one run."
     limits = result["limits"]
     if "reason" in limits:

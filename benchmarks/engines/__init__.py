@@ -24,6 +24,7 @@ NAMES = (
     BASELINE,
     "int8_dynamic",
     "eager_fp32",
+    "eager_channels_last",
     "eager_bf16",
     "torch_compile",
     "torch_dynamic",

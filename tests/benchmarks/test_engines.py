@@ -10,8 +10,20 @@ import pytest
 import torch
 
 from benchmarks import engines, pool, suites
+from benchmarks.__main__ import main
 from benchmarks.engines import BASELINE, NAMES, find_engine, missing
-from benchmarks.models import CHECK, Job, Work, find_model, make_inputs, reference, relative_error
+from benchmarks.images import ImageWork
+from benchmarks.models import (
+    CHECK,
+    Job,
+    Work,
+    check_shape,
+    find_model,
+    make_inputs,
+    make_model,
+    reference,
+    relative_error,
+)
 from benchmarks.shapes import Shape
 from optimum_int8.evaluation.architectures import random_model
 
@@ -95,3 +107,23 @@ def test_cliffs_are_found() -> None:
     assert line["over_longer"] < 1 and line["over_neighbours"] == 1
     cliff = suites.steepest([1, 15, 16, 17], [1.0, 9.0, 3.0, 3.1])
     assert (cliff["over_longer"], cliff["at"], cliff["at_neighbours"]) == (3.0, 15, 15)
+
+
+def test_models_on_images_are_counted_compared_and_not_measured_by_length(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = find_model("resnet-50")
+    config.depths, config.hidden_sizes, config.embedding_size = [1, 1], [32, 48], 16
+    model, shape = make_model(config), check_shape(config)
+    assert str(shape) == "1x224"
+    work = ImageWork.of(model)
+    stem = 7 * 7 * 3 * 16 * 112 * 112
+    first = (16 * 8 + 8 * 8 * 9 + 8 * 32 + 16 * 32) * 56 * 56
+    last = (32 * 12 + 32 * 48 // 4) * 56 * 56 + (12 * 12 * 9 + 12 * 48) * 28 * 28
+    assert work.multiply_adds == stem + first + last
+    assert work.weight_bytes == sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    assert work.operations(Shape(2, 112)) == work.multiply_adds
+    output, mask = reference(model, shape)
+    assert relative_error(output * 1.1, output, mask) == pytest.approx(0.1, rel=1e-4)
+    assert main(["--models", "resnet-50", "--ragged"]) == 2
+    assert "model on images" in capsys.readouterr().err
