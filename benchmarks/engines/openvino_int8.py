@@ -29,8 +29,13 @@ def prepare(job: Job) -> None:
     batches = job.calibration()
     converted = openvino.convert_model(model, example_input=batches[0])
     data = nncf.Dataset(batches, lambda batch: {name: value.numpy() for name, value in batch.items()})
-    kind = None if is_image_model(model.config) else nncf.ModelType.TRANSFORMER
-    quantized = nncf.quantize(converted, data, model_type=kind, subset_size=len(batches))
+    if is_image_model(
+        model.config
+    ):  # NNCF's own advice for activations other than ReLU; the default lost a fifth of YOLO's output
+        how: dict[str, Any] = {"preset": nncf.QuantizationPreset.MIXED}
+    else:
+        how = {"model_type": nncf.ModelType.TRANSFORMER}
+    quantized = nncf.quantize(converted, data, subset_size=len(batches), **how)
     openvino.save_model(quantized, job.folder / "partial.xml")
     (job.folder / "partial.bin").rename(job.folder / "model_int8.bin")
     (job.folder / "partial.xml").rename(job.folder / FILE)

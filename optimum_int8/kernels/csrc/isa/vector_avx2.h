@@ -108,6 +108,13 @@ inline F select(const uint8_t *p, int n, F x, F y) {
 }
 inline F keep(int n, F x, F y) { return blend(lanes_below(n), lanes_below(n - 8), x, y); }
 
+// 32 bytes.
+using Bytes = __m256i;
+inline Bytes no_bytes() { return _mm256_setzero_si256(); }
+inline Bytes load_32(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+inline void store_32(void *p, Bytes x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
+inline Bytes max(Bytes x, Bytes y) { return _mm256_max_epu8(x, y); }
+
 // The same with a count known to be 16.
 using Whole = std::integral_constant<int, 16>;
 inline F load(const float *p, Whole) { return load(p); }

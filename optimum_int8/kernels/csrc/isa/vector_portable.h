@@ -120,6 +120,23 @@ inline F keep(int n, const F &x, const F &y) {
   return lanes<F>([&](int i) { return i < n ? x.v[i] : y.v[i]; });
 }
 
+// 32 bytes.
+struct Bytes {
+  uint8_t v[32];
+};
+inline Bytes no_bytes() { return {}; }
+inline Bytes load_32(const void *p) {
+  Bytes x;
+  std::memcpy(x.v, p, 32);
+  return x;
+}
+inline void store_32(void *p, const Bytes &x) { std::memcpy(p, x.v, 32); }
+inline Bytes max(const Bytes &x, const Bytes &y) {
+  Bytes r;
+  for (int i = 0; i < 32; i++) r.v[i] = x.v[i] > y.v[i] ? x.v[i] : y.v[i];
+  return r;
+}
+
 // The same with a count known to be 16.
 using Whole = std::integral_constant<int, 16>;
 inline F load(const float *p, Whole) { return load(p); }
