@@ -81,6 +81,7 @@ def push_to_hub(
         info = card_data.complete(card_info or CardInfo(), model.name_or_path, options.get("token"))
         values = report.to_dict() if hasattr(report, "to_dict") else report
         for name, content in (files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         info = replace(info, sensitivity=info.sensitivity or _sensitivity_page(folder))
         (folder / "README.md").write_text(render_card(repo_id, config, values, info), encoding="utf-8")
@@ -209,7 +210,12 @@ def _sensitivity_page(folder: Path) -> str | None:
 
 
 def _pushed_files(folder: Path) -> Iterator[Path]:
-    for path in sorted([*folder.glob("*"), *folder.glob("additional_chat_templates/*.jinja")]):
+    inner = [
+        path
+        for pattern in ("additional_chat_templates/*.jinja", "1_Pooling/config.json")
+        for path in folder.glob(pattern)
+    ]
+    for path in sorted([*folder.glob("*"), *inner]):
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in PUSHED):
             yield path
 

@@ -26,7 +26,7 @@ from .batching import Features, feature_length, length_batches
 from .making import make_int8
 from .provenance import DataSource, card_facts
 from .task import Task
-from .tuning import save_sensitivity, sensitivity_files
+from .tuning import sensitivity_files
 
 if TYPE_CHECKING:
     from ..tune import TuneResult
@@ -184,8 +184,6 @@ class Quantizer(Task):
         self._calibrated_on, self._evaluated_on = self._batches_from, None
         if save_directory is not None:
             self.save_pretrained(save_directory)
-            if self.tuning is not None:
-                save_sensitivity(self.tuning, save_directory)
         return self.int8_model
 
     def calibration_batches(self, dataset: Data | Iterable[Any], batch_size: int) -> Iterable[Any]:
@@ -206,7 +204,15 @@ class Quantizer(Task):
         model = self._require_int8()
         OptimizedModel.save_pretrained(model, save_directory, tokenizer=self.tokenizer)
         self.checkpoint = Path(save_directory)
+        for name, content in self.extra_files().items():
+            file = self.checkpoint / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(content)
         card_data.write(self.checkpoint, None, card_facts(self))
+
+    def extra_files(self) -> dict[str, bytes]:
+        """What is saved and published beside the checkpoint, by name: the sensitivity report, where there is one."""
+        return sensitivity_files(self.tuning)
 
     def push_to_hub(
         self,
@@ -236,7 +242,7 @@ class Quantizer(Task):
             repo_id,
             tokenizer=self.tokenizer,
             report=self.report,
-            files=sensitivity_files(self.tuning),
+            files=self.extra_files(),
             # Not left to the INT8 model, which has the name of its own repository when `load_int8` loaded it.
             card_info=card_data.complete(card_facts(self, card_info or CardInfo()), self.model.name_or_path, token),
             private=private,

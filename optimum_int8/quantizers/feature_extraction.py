@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import datasets
 import torch
@@ -13,20 +14,24 @@ from ..errors import ConfigError, DataError
 from ..evaluation.columns import label_column, score_labels, text_columns, texts
 from .base import Quantizer
 from .batching import Batch, Features, run_batches
-from .inputs import model_input_columns
+from .inputs import length_limit, model_input_columns
 from .loading import HEADLESS
+from .sentence_files import read_pooling, sentence_files
 
 POOLINGS = ("mean", "cls")
+
+Q = TypeVar("Q", bound="FeatureExtractionQuantizer")
 
 
 class FeatureExtractionQuantizer(Quantizer):
     """Quantizes models without a head (`BertModel`); the metric is Spearman's correlation on pairs with a score (STS).
 
-    Saved INT8 folders also load with `sentence_transformers.SentenceTransformer(folder)`, after `import optimum_int8`.
+    Saved INT8 folders also load with `sentence_transformers.SentenceTransformer(folder)`, after `import optimum_int8`, and give the same
+    vectors there.
 
     Args:
         pooling: `"mean"` of the tokens, or the vector of the first one, `"cls"`.
-        normalize: scale vectors to length 1.
+        normalize: scale vectors to length 1. `from_pretrained` takes both from the files of Sentence Transformers, where there are some.
 
     Example:
         >>> quantizer = FeatureExtractionQuantizer.from_pretrained("my-encoder")  # doctest: +SKIP
@@ -46,6 +51,18 @@ class FeatureExtractionQuantizer(Quantizer):
             raise ConfigError(f"pooling is {pooling!r}; expected one of {', '.join(POOLINGS)}")
         self.pooling = pooling
         self.normalize = normalize
+
+    @classmethod
+    def from_pretrained(cls: type[Q], name_or_path: str | Path, **kwargs: Any) -> Q:
+        """As the other quantizers'; `pooling` and `normalize` that are not given come from the files beside the model."""
+        found = {} if "pooling" in kwargs else read_pooling(name_or_path, **kwargs)
+        return super().from_pretrained(name_or_path, **{**found, **kwargs})
+
+    def extra_files(self) -> dict[str, bytes]:
+        """What Sentence Transformers reads, beside the sensitivity report."""
+        limit = length_limit(self.tokenizer, self.max_length, self.model.config) if self.tokenizer else self.max_length
+        files = sentence_files(self.model.config.hidden_size, self.pooling, self.normalize, limit)
+        return {**super().extra_files(), **files}
 
     @property
     def metric(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -10,16 +9,14 @@ import datasets
 import torch
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..evaluation.columns import require_column
 from .base import Data, Quantizer
 from .batching import Batch, Features, run_batches, without
+from .generation_settings import USUAL_NEW_TOKENS, check_length, positions, task_settings, with_length
 from .inputs import length_limit
 
 _NO_LABEL = -100
-
-USUAL_NEW_TOKENS = 128
-"""Longest text to generate unless the user says otherwise, or the model has fewer positions."""
 
 
 class TextToTextQuantizer(Quantizer):
@@ -29,12 +26,13 @@ class TextToTextQuantizer(Quantizer):
     Args:
         text_column, label_column: of sources and targets; None finds them by their usual names.
         prefix: put before each source (T5's `"summarize: "`); None takes what the model's configuration says for the task.
-        max_new_tokens: longest text to generate; None takes 128, or as many as the model has positions for.
-        generation: further arguments of `generate`, such as `{"num_beams": 4}`; the model's own are the default.
+        max_new_tokens: longest text to generate; None takes the model's own length, or else 128 or as many as it has positions for.
+        generation: further arguments of `generate`, such as `{"num_beams": 4}`; the default are the model's own, those that its
+            configuration has for the task (T5) included.
     """
 
     auto_class = "AutoModelForSeq2SeqLM"
-    own_options = ("prefix", "max_new_tokens", "generation")
+    own_options: ClassVar[tuple[str, ...]] = ("prefix", "max_new_tokens", "generation")
     column_pairs: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Usual names of sources and targets."""
     answer_key: ClassVar[str] = "generated_text"
@@ -49,12 +47,15 @@ class TextToTextQuantizer(Quantizer):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        usual = (getattr(self.model.config, "task_specific_params", None) or {}).get(self.task, {})
-        self.prefix = usual.get("prefix", "") if prefix is None else prefix
-        if max_new_tokens is None:
-            max_new_tokens = min(USUAL_NEW_TOKENS, self._positions)
-        self.generation = {"max_new_tokens": max_new_tokens, **(generation or {})}
-        self._check_length(self.generation)
+        usual = task_settings(self.model.config, *self.settings_names())
+        own_prefix = usual.pop("prefix", "")
+        self.prefix = own_prefix if prefix is None else prefix
+        self.generation = {**with_length(self.model, usual, max_new_tokens), **(generation or {})}
+        check_length(self.model.config, self.generation)
+
+    def settings_names(self) -> tuple[str, ...]:
+        """Under which names the model's configuration may have settings for this task, best first."""
+        return (self.task,)
 
     def preprocess(self, dataset: datasets.Dataset) -> list[Features]:
         """Tokens of each source and, where the dataset has targets, those of the first target as `labels`."""
@@ -82,7 +83,8 @@ class TextToTextQuantizer(Quantizer):
 
         for batch in super().calibration_batches(dataset, batch_size):
             ready = not isinstance(batch, dict) or any(name in batch for name in ("labels", "decoder_input_ids"))
-            yield from [batch] if ready else generation_batches(self.model, [batch], self.generation["max_new_tokens"])
+            tokens = self.generation.get("max_new_tokens") or min(USUAL_NEW_TOKENS, positions(self.model.config))
+            yield from [batch] if ready else generation_batches(self.model, [batch], tokens)
 
     def references(self, dataset: datasets.Dataset) -> list[Any]:
         """The right texts of each example, one or several. Raises `DataError` for a dataset without targets."""
@@ -122,7 +124,7 @@ class TextToTextQuantizer(Quantizer):
             raise DataError(f"{len(texts)} inputs given; expected at least one text, and none empty")
         model = self._require_int8() if int8 else self.model
         settings = {**self.generation, **generation}
-        self._check_length(settings)
+        check_length(self.model.config, settings)
 
         def forward(batch: Batch) -> Sequence[Any]:
             return self.postprocess(model.generate(**batch, **settings))
@@ -131,20 +133,6 @@ class TextToTextQuantizer(Quantizer):
             self._sources(texts), self.collate, forward, batch_size=batch_size, description="generating"
         )
         return [{self.answer_key: text} for text in found]
-
-    @property
-    def _positions(self) -> int:
-        """How many tokens the decoder has positions for; T5 and its kin, which number none, have no limit."""
-        found = getattr(self.model.config, "max_position_embeddings", None)
-        return found if isinstance(found, int) and found > 0 else sys.maxsize
-
-    def _check_length(self, generation: dict[str, Any]) -> None:
-        tokens = generation.get("max_new_tokens")
-        if tokens is not None and not 1 <= tokens <= self._positions:
-            limit = (
-                "" if self._positions == sys.maxsize else f", and at most the {self._positions} that the model takes"
-            )
-            raise ConfigError(f"max_new_tokens is {tokens}; expected at least 1{limit}")
 
     def _sources(self, texts: Sequence[str]) -> list[Features]:
         features = self.tokenize([[self.prefix + text for text in texts]])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import datasets
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .batching import Features
 from .text_to_text import TextToTextQuantizer
 
@@ -14,6 +16,9 @@ class TranslationQuantizer(TextToTextQuantizer):
 
     Datasets have a column of sources and one of translations (`text_column="en", label_column="de"`), or the Hub's column
     `translation`, whose entries hold a text per language; `text_column` and `label_column` then name languages.
+
+    Args:
+        src_lang, tgt_lang: languages of a model that knows several, by the codes of its tokenizer (`"en_XX"`, `"ro_RO"` of mBART).
 
     Example:
         >>> quantizer = TranslationQuantizer.from_pretrained("my-en-de")  # doctest: +SKIP
@@ -27,6 +32,21 @@ class TranslationQuantizer(TextToTextQuantizer):
     answer_key = "translation_text"
     column_pairs = (("source", "target"), ("src", "tgt"), ("source", "translation"), ("text", "translation"))
 
+    own_options = (*TextToTextQuantizer.own_options, "src_lang", "tgt_lang")
+
+    def __init__(
+        self, *arguments: Any, src_lang: str | None = None, tgt_lang: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        if src_lang is not None:
+            self._choose("src_lang", src_lang)
+        if tgt_lang is not None:
+            self.generation.setdefault("forced_bos_token_id", self._choose("tgt_lang", tgt_lang))
+
+    def settings_names(self) -> tuple[str, ...]:
+        """T5 has settings per pair of languages."""
+        return (f"translation_{self.text_column}_to_{self.label_column}", self.task)
+
     @property
     def metric(self) -> str:
         """`"sacrebleu"`."""
@@ -39,6 +59,22 @@ class TranslationQuantizer(TextToTextQuantizer):
     def references(self, dataset: datasets.Dataset) -> list[list[str]]:
         """The right translations of each example."""
         return super().references(self._flat(dataset))
+
+    def _choose(self, side: str, language: str) -> int:
+        """Set a language of the tokenizer; returns its token. Raises `ConfigError` for one it does not have."""
+        tokenizer = self.require_tokenizer()
+        if not hasattr(tokenizer, side):
+            raise ConfigError(
+                f"{side} is {language!r}, but a {type(tokenizer).__name__} has no languages; leave it out"
+            )
+        code = tokenizer.get_lang_token(language) if hasattr(tokenizer, "get_lang_token") else language
+        token = tokenizer.get_vocab().get(code)
+        if token is None:
+            raise ConfigError(
+                f"{side} is {language!r}, which is no language of the tokenizer; expected a code such as en_XX"
+            )
+        setattr(tokenizer, side, language)
+        return token
 
     def _flat(self, dataset: datasets.Dataset) -> datasets.Dataset:
         """The column `translation` as one column per language."""

@@ -74,12 +74,6 @@ def tune_quantizer(
     return tune(quantizer.model, config, batches, measure, greater_is_better=quantizer.greater_is_better, log=log)
 
 
-def save_sensitivity(result: TuneResult, folder: str | Path) -> None:
-    """The sensitivity report beside a saved model."""
-    for name, content in sensitivity_files(result).items():
-        (Path(folder) / name).write_bytes(content)
-
-
 def sensitivity_files(result: TuneResult | None) -> dict[str, bytes]:
     """Page and picture by name; nothing where no site was measured, or matplotlib is missing."""
     from ..tune.page import PAGE, PICTURE, render_page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from transformers import BertModel
 
 from optimum_int8 import FeatureExtractionQuantizer, Int8Config
 from optimum_int8.errors import ConfigError, DataError
+from optimum_int8.nn import Int8Linear
+from optimum_int8.quantizers.sentence_files import read_pooling, sentence_files
 
 from .tiny import make_config, make_folder, make_sentences, make_tokenizer
 
@@ -88,15 +89,42 @@ def test_nearness_to_fp32(quantizer: FeatureExtractionQuantizer) -> None:
     assert quantizer.similarity_to_fp32(make_sentences(6))["mean"] == pytest.approx(-1, abs=1e-3)
 
 
-def test_in_sentence_transformers(quantizer: FeatureExtractionQuantizer, tmp_path: Path) -> None:
-    if importlib.util.find_spec("sentence_transformers") is None:
-        pytest.skip("sentence-transformers is not installed")
-    from sentence_transformers import SentenceTransformer
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_in_sentence_transformers(pooling: str, normalize: bool, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    options: dict[str, Any] = {"pooling": pooling, "normalize": normalize}
+    made = FeatureExtractionQuantizer(make_encoder(), make_tokenizer(), max_length=12, **options)
+    made.quantize(Int8Config(approach="dynamic"), save_directory=tmp_path)
+    loaded = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
+    assert any(isinstance(module, Int8Linear) for module in loaded.modules())
+    texts = [*make_sentences(5), "word1 " * 30]
+    theirs = torch.as_tensor(loaded.encode(texts))
+    torch.testing.assert_close(theirs, made.encode(texts), rtol=1e-4, atol=1e-5)
+    loaded.save(str(tmp_path / "theirs"))
+    assert read_pooling(tmp_path) == read_pooling(tmp_path / "theirs") == options
 
-    quantizer.save_pretrained(tmp_path)
-    theirs = torch.as_tensor(SentenceTransformer(str(tmp_path), device="cpu").encode(["word1 word2", "word3"]))
-    quantizer.normalize = False
-    torch.testing.assert_close(theirs, quantizer.encode(["word1 word2", "word3"]), rtol=1e-4, atol=1e-5)
+
+def test_pooling_comes_from_the_files_beside_the_model(tmp_path: Path) -> None:
+    make_encoder().save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    plain = FeatureExtractionQuantizer.from_pretrained(tmp_path)
+    assert (plain.pooling, plain.normalize) == ("mean", True)
+    for name, content in sentence_files(32, "cls", False, None).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    found = FeatureExtractionQuantizer.from_pretrained(tmp_path)
+    assert (found.pooling, found.normalize) == ("cls", False)
+    assert FeatureExtractionQuantizer.from_pretrained(tmp_path, pooling="mean").pooling == "mean"
+    (tmp_path / "1_Pooling" / "config.json").write_text("{damaged")
+    assert read_pooling(tmp_path) == {}
+    (tmp_path / "1_Pooling" / "config.json").write_text(
+        '{"pooling_mode_max_tokens": true, "pooling_mode_cls_token": true}'
+    )
+    with pytest.raises(
+        ConfigError, match="pools by pooling_mode_max_tokens, pooling_mode_cls_token; expected one of mean"
+    ):
+        FeatureExtractionQuantizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

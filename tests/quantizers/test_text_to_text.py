@@ -114,6 +114,50 @@ def test_the_hubs_translation_column() -> None:
         translator(text_column=None, label_column=None).preprocess(nested)
 
 
+def test_a_models_own_settings_for_the_task_are_the_pipelines() -> None:
+    own = {"prefix": "word7 ", "num_beams": 2, "min_length": 3, "max_length": 9, "vocabulary": "ignored"}
+    model = make_t5(task_specific_params={"summarization": own, "translation_en_to_de": {**own, "prefix": "word8 "}})
+    summarizer = SummarizationQuantizer(model, make_tokenizer())
+    assert summarizer.generation == {"num_beams": 2, "min_length": 3, "max_length": 9}
+    inputs = make_tokenizer()("word7 word1 word2", return_tensors="pt")
+    tokens = model.generate(**inputs, num_beams=2, min_length=3, max_length=9)
+    expected = make_tokenizer().decode(tokens[0], skip_special_tokens=True)
+    assert summarizer.predict("word1 word2", int8=False) == [{"summary_text": expected.strip()}]
+    assert SummarizationQuantizer(model, make_tokenizer(), **SHORT).generation == {
+        **SHORT,
+        "num_beams": 2,
+        "min_length": 3,
+    }
+    named = TranslationQuantizer(model, make_tokenizer(), text_column="en", label_column="de")
+    assert named.prefix == "word8 " and named.generation["max_length"] == 9
+    other = TranslationQuantizer(model, make_tokenizer(), text_column="en", label_column="fr")
+    assert other.prefix == "" and other.generation == {"max_new_tokens": 128}
+
+
+def test_the_models_own_length() -> None:
+    model = make_marian()
+    model.generation_config.max_length = 20
+    quantizer = TranslationQuantizer(model, make_tokenizer())
+    assert quantizer.generation == {}
+    (batch,) = TranslationQuantizer(model, make_tokenizer(), text_column="en").calibration_batches(
+        rows(3).remove_columns("de"), 4
+    )
+    assert "decoder_input_ids" in batch
+
+
+def test_languages_of_a_model_that_knows_several() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.src_lang = tokenizer.tgt_lang = None
+    quantizer = TranslationQuantizer(make_marian(), tokenizer, src_lang="word3", tgt_lang="word4", **SHORT)
+    assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("word3", "word4")
+    assert quantizer.generation["forced_bos_token_id"] == tokenizer.get_vocab()["word4"]
+    assert quantizer.predict("word1", int8=False)[0]["translation_text"].startswith("word4")
+    with pytest.raises(ConfigError, match="tgt_lang is 'klingon', which is no language of the tokenizer"):
+        TranslationQuantizer(make_marian(), tokenizer, tgt_lang="klingon")
+    with pytest.raises(ConfigError, match="has no languages; leave it out"):
+        TranslationQuantizer(make_marian(), make_tokenizer(), src_lang="word3")
+
+
 def test_summaries_have_several_references_and_a_prefix() -> None:
     model = make_t5(task_specific_params={"summarization": {"prefix": "word7 "}})
     quantizer = SummarizationQuantizer(model, make_tokenizer(), **SHORT)
