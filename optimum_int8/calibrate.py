@@ -16,7 +16,18 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from .config import Int8Config
 from .errors import CalibrationError
-from .nn import ATTENTION, CONV, LINEAR, SCORES, SCORES_INPUTS, Scores, Sites, set_attention
+from .nn import (
+    ATTENTION,
+    CONV,
+    LINEAR,
+    SCORES,
+    SCORES_INPUTS,
+    Scores,
+    Sites,
+    attentions,
+    restore_attention,
+    set_attention,
+)
 from .nn.tokens import counting, mask_for
 from .observers import Observer, TokenRanges, make_observer
 
@@ -185,7 +196,7 @@ def _observing(
     products = [module for module in observers if isinstance(module, Scores)]
     handles += [module.register_forward_pre_hook(_product_hook(observers[module], seen)) for module in products]
     has_cores = len(observers) > len(linears) + len(products)
-    implementation = model.config._attn_implementation if isinstance(model, PreTrainedModel) else None
+    before = attentions(model)
     if has_cores:
         set_attention(model, _OBSERVING)
     token = _attention_observers.set(_Tracked(observers, seen))
@@ -200,9 +211,7 @@ def _observing(
         for module, mode in training.items():
             module.training = mode
         if has_cores:
-            set_attention(model, None)
-            if isinstance(model, PreTrainedModel):
-                model.set_attn_implementation(implementation)
+            restore_attention(model, before)
 
 
 class _Tracked(dict):

@@ -20,7 +20,15 @@ from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .functional import FUNCTIONAL, FunctionalWeight, describe_functional, expose, functional_module, geometry
 from .linear import Int8Linear, float_weight
-from .multihead import PROJECTIONS, UnpackedMultiheadAttention, set_attention, unpack_attention, unpacking_obstacle
+from .multihead import (
+    PROJECTIONS,
+    UnpackedMultiheadAttention,
+    attentions,
+    restore_attention,
+    set_attention,
+    unpack_attention,
+    unpacking_obstacle,
+)
 from .relative import can_unpack, unpack_relative, unpacked
 from .scores import SCORES_INPUTS, Int8Scores, Scores
 from .sites import (
@@ -93,6 +101,8 @@ __all__ = [
     "int8_attention_forward",
     "is_causal_call",
     "require_sites",
+    "attentions",
+    "restore_attention",
     "set_attention",
     "unfake_conv",
     "unfake_embedding",

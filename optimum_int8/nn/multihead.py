@@ -143,13 +143,35 @@ def _unpack(module: nn.MultiheadAttention) -> None:
     module.attention, module._qkv_same_embed_dim = FLOAT_IMPLEMENTATION, False  # type: ignore[assignment]
 
 
-def set_attention(model: nn.Module, implementation: str | None) -> None:
-    """Choose the attention core of a model by its name in Transformers' interface; None is the float one, and leaves that of a
-    Transformers model as it is."""
-    unpacked = (UnpackedMultiheadAttention, CoreCaller)
-    asks = any(uses_attention_interface(m) and not isinstance(m, unpacked) for m in model.modules())
-    if isinstance(model, PreTrainedModel) and implementation is not None and asks:
+_UNPACKED = (UnpackedMultiheadAttention, CoreCaller)
+
+
+def attentions(model: nn.Module) -> dict[str, str]:
+    """By name of each module that chooses one, the attention core: what `restore_attention` takes."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, PreTrainedModel):
+            found[name] = module.config._attn_implementation
+        elif isinstance(module, _UNPACKED):
+            found[name] = module.attention
+    return found
+
+
+def set_attention(model: nn.Module, implementation: str) -> None:
+    """Choose the attention core of a model by its name in Transformers' interface."""
+    asks = any(uses_attention_interface(m) and not isinstance(m, _UNPACKED) for m in model.modules())
+    if isinstance(model, PreTrainedModel) and asks:
         model.set_attn_implementation(implementation)
     for module in model.modules():
-        if isinstance(module, unpacked):
-            module.attention = implementation or FLOAT_IMPLEMENTATION
+        if isinstance(module, _UNPACKED):
+            module.attention = implementation
+
+
+def restore_attention(model: nn.Module, before: dict[str, str]) -> None:
+    """Undo `set_attention`. Each part gets back its own: Transformers' setter refuses what a part without attention cannot do."""
+    for name, implementation in before.items():
+        module = model.get_submodule(name)
+        if isinstance(module, PreTrainedModel):
+            module.config._attn_implementation = implementation
+        else:
+            module.attention = implementation  # type: ignore[assignment]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
-from transformers.modeling_utils import PreTrainedModel
 
 from ..config import Int8Config
 from ..errors import ConfigError, QuantizationError
@@ -26,9 +25,11 @@ from ..nn import (
     FakeQuantizedAttention,
     Int8Module,
     Sites,
+    attentions,
     fake_quantize_conv,
     fake_quantize_embedding,
     fake_quantize_linear,
+    restore_attention,
     set_attention,
     unfake_conv,
     unfake_embedding,
@@ -47,8 +48,8 @@ class QatState:
     config: Int8Config
     sites: Sites
     notes: dict[str, Any]
-    attention: str | None
-    """The attention implementation of the float model."""
+    attention: dict[str, str]
+    """The attention implementations of the float model."""
 
 
 @dataclass
@@ -110,11 +111,10 @@ def prepare_qat(
     prepared = prepare_copy(model, config, calibration_data, inplace=inplace, progress=progress)
     target, sites = prepared.model, prepared.sites
     _insert(prepared, learnable)
-    implementation = None
+    before = attentions(target)
     if sites.of_kind(*CORES):
-        implementation = target.config._attn_implementation if isinstance(target, PreTrainedModel) else None
         set_attention(target, FAKE_IMPLEMENTATION)
-    setattr(target, STATE, QatState(config, sites, prepared.notes, implementation))
+    setattr(target, STATE, QatState(config, sites, prepared.notes, before))
     return target
 
 
@@ -161,9 +161,7 @@ def remove_fake_quantize(model: nn.Module) -> nn.Module:
         unfake_conv(model.get_submodule(name))  # type: ignore[arg-type]
     for name in state.sites.of_kind(*CORES):
         del model.get_submodule(name)._modules[FAKE_CHILD]
-    set_attention(model, None)
-    if state.attention is not None:
-        model.set_attn_implementation(state.attention)  # type: ignore[operator]
+    restore_attention(model, state.attention)
     delattr(model, STATE)
     return model
 

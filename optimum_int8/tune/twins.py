@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..nn import CHILD, CORES, Int8Module, int8_attention_forward, set_attention
+from ..nn import CHILD, CORES, Int8Module, attentions, int8_attention_forward, restore_attention, set_attention
 from ..prepare import Prepared
 from ..remedies import evaluating
 
@@ -53,9 +53,7 @@ class Twins:
             token = _visits.set(cores)
             stack.callback(_visits.reset, token)
             if cores:
-                if isinstance(self.model, PreTrainedModel):
-                    stack.callback(self.model.set_attn_implementation, self.model.config._attn_implementation)
-                stack.callback(set_attention, self.model, None)
+                stack.callback(restore_attention, self.model, attentions(self.model))
                 set_attention(self.model, _BESIDE)
             yield
 
