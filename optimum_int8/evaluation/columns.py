@@ -104,7 +104,7 @@ def class_labels(dataset: datasets.Dataset, name: str, id2label: Mapping[int, st
     values = list(dataset[name])
     feature = dataset.features[name]
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None
-    if names is not None and _match_by_name(names, id2label):
+    if names is not None and match_by_name(names, id2label):
         values = [v if v is None or v < 0 else names[v] for v in values]
     elif names is not None and len(names) > len(id2label):
         raise DataError(
@@ -114,7 +114,7 @@ def class_labels(dataset: datasets.Dataset, name: str, id2label: Mapping[int, st
         ours, theirs = ", ".join(names), _classes(id2label)
         logger.warning("the classes of %r are called %s; the model has %s: matched by number", name, ours, theirs)
     by_name = {label.casefold(): int(number) for number, label in id2label.items()}
-    return [_class_number(value, row, name, by_name, id2label) for row, value in enumerate(values)]
+    return [class_number(value, row, name, by_name, id2label) for row, value in enumerate(values)]
 
 
 def score_labels(dataset: datasets.Dataset, name: str) -> list[float]:
@@ -127,12 +127,14 @@ def score_labels(dataset: datasets.Dataset, name: str) -> list[float]:
     return values
 
 
-def _match_by_name(names: Sequence[str], id2label: Mapping[int, str]) -> bool:
+def match_by_name(names: Sequence[str], id2label: Mapping[int, str]) -> bool:
+    """Whether the model has each of these classes, case aside."""
     known = {label.casefold() for label in id2label.values()}
     return all(label.casefold() in known for label in names)
 
 
-def _class_number(value: Any, row: int, column: str, by_name: Mapping[str, int], id2label: Mapping[int, str]) -> int:
+def class_number(value: Any, row: int, column: str, by_name: Mapping[str, int], id2label: Mapping[int, str]) -> int:
+    """A label as a class number. Raises `DataError`, with its row, for one that the model does not have."""
     if isinstance(value, str):
         text = value.strip()
         if text.casefold() in by_name:

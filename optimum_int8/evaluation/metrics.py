@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from .generation_metrics import Rouge, SacreBleu
 from .local_metric import LocalMetric
+from .objects import MeanAveragePrecision
 from .task_metrics import ExactMatch, Perplexity, Seqeval, Squad, TokenAccuracy
 
 
@@ -119,6 +120,7 @@ METRICS: dict[str, Callable[[], evaluate.EvaluationModule]] = {
     "perplexity": Perplexity,
     "rouge": Rouge,
     "sacrebleu": SacreBleu,
+    "map": MeanAveragePrecision,
 }
 """Name to class. A new metric is one class above and one line here."""
 

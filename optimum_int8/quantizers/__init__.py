@@ -11,6 +11,7 @@ from .image_classification import ImageClassificationQuantizer
 from .language_modeling import LanguageModelingQuantizer
 from .loading import has_head
 from .multiple_choice import MultipleChoiceQuantizer
+from .object_detection import ObjectDetectionQuantizer
 from .question_answering import QuestionAnsweringQuantizer
 from .summarization import SummarizationQuantizer
 from .text_classification import TextClassificationQuantizer
@@ -27,6 +28,7 @@ QUANTIZERS: tuple[type[Quantizer], ...] = (
     LanguageModelingQuantizer,
     FeatureExtractionQuantizer,
     ImageClassificationQuantizer,
+    ObjectDetectionQuantizer,
 )
 """The tasks that are known, each with its `task` name and the `head` that its model classes end in."""
 
@@ -57,6 +59,7 @@ __all__ = [
     "ImageClassificationQuantizer",
     "LanguageModelingQuantizer",
     "MultipleChoiceQuantizer",
+    "ObjectDetectionQuantizer",
     "QuestionAnsweringQuantizer",
     "Quantizer",
     "SummarizationQuantizer",

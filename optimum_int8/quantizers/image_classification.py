@@ -9,16 +9,13 @@ import datasets
 import torch
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..evaluation.columns import class_labels, label_column
-from ..evaluation.images import ImageRow, image_column, image_rows, open_image
-from .base import Quantizer
 from .batching import Batch, Features, run_batches
-from .inputs import model_input_columns
-from .loading import load_image_processor
+from .images import ImageQuantizer, given_images, opened
 
 
-class ImageClassificationQuantizer(Quantizer):
+class ImageClassificationQuantizer(ImageQuantizer):
     """Quantizes `...ForImageClassification` models (ResNet, ViT, ConvNeXt); the metric is accuracy.
 
     Datasets have an image column and a label column: numbers, or the model's class names. Images are opened and
@@ -38,44 +35,16 @@ class ImageClassificationQuantizer(Quantizer):
     task = "image-classification"
     head = "ForImageClassification"
     auto_class = "AutoModelForImageClassification"
-    own_options = ("image_processor", "image_column")
-    load_processor = staticmethod(load_image_processor)
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: Any = None,
-        *,
-        image_processor: Any = None,
-        image_column: str | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, tokenizer if image_processor is None else image_processor, **options)
+    def __init__(self, model: PreTrainedModel, tokenizer: Any = None, **options: Any) -> None:
+        super().__init__(model, tokenizer, **options)
         if model.config.problem_type == "multi_label_classification" or model.config.num_labels < 2:
             raise ConfigError("the model gives several labels per image, or a number; expected one of several classes")
-        wanted = image_column or self.text_column
-        if wanted is not None and not isinstance(wanted, str):
-            raise ConfigError(f"the image column is {wanted!r}; expected one name")
-        self.image_column = wanted
 
     @property
     def metric(self) -> str:
         """`"accuracy"`."""
         return "accuracy"
-
-    def require_image_processor(self) -> Any:
-        """What makes `pixel_values` from images. Raises `ConfigError` when there is none."""
-        if self.tokenizer is None:
-            raise ConfigError(f"the model has no image processor ({self.tokenizer_problem}); pass image_processor=...")
-        return self.tokenizer
-
-    def preprocess(self, dataset: datasets.Dataset) -> list[Features]:
-        """The rows' images, opened by `collate`; or the model's inputs that the dataset has."""
-        column = None if self.image_column else model_input_columns(self.model, dataset)
-        if column and not isinstance(dataset.features[column[0]], datasets.Image):
-            return super().preprocess(dataset)
-        self.require_image_processor()
-        return [{"image": row} for row in image_rows(dataset, image_column(dataset, self.image_column))]
 
     def collate(self, features: Sequence[Features]) -> Batch:
         """`pixel_values` `[batch, channels, height, width]` in float32.
@@ -87,7 +56,7 @@ class ImageClassificationQuantizer(Quantizer):
         if "image" not in features[0]:
             return super().collate(features)
         processor = self.require_image_processor()
-        images = [f["image"].open() if isinstance(f["image"], ImageRow) else f["image"] for f in features]
+        images = opened(features)
         # One by one: processors that take several stack them and fail with many unrelated types at different sizes.
         name = self.model.main_input_name
         tensors = [torch.as_tensor(processor(images=image, return_tensors="pt")[name])[0] for image in images]
@@ -123,18 +92,14 @@ class ImageClassificationQuantizer(Quantizer):
             ConfigError: `int8` before anything was quantized, no image processor, or `top_k` below 1.
             DataError: no images, or something that is not one.
         """
-        items = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if not items:
-            raise DataError("0 inputs given; expected at least one image")
+        features = given_images(inputs)
         if top_k < 1:
             raise ConfigError(f"top_k is {top_k}; expected at least 1")
         model = self._require_int8() if int8 else self.model
-        images = [open_image(item, f"input {number}") for number, item in enumerate(items, 1)]
 
         def forward(batch: Batch) -> Sequence[torch.Tensor]:
             return list(self.forward(model, batch).logits.float())
 
-        features: list[Features] = [{"image": image} for image in images]
         logits = run_batches(features, self.collate, forward, batch_size=batch_size, description="predicting")
         return [self._labels(row, top_k) for row in logits]
 

@@ -13,10 +13,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 from PIL import Image
 
 from tests import zoo
+from tests.quantizers import test_object_detection as detection
 from tests.quantizers.test_text_to_text import make_tokenizer as make_generating_tokenizer
 from tests.quantizers.tiny import make_sentences, make_tokenizer
 
 TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+CPPE5 = ["Coverall", "Face_Shield", "Gloves", "Goggles", "Mask"]
 MRPC = ["not_equivalent", "equivalent"]
 
 MODELS: dict[str, tuple[str, str, list[str] | None]] = {
@@ -28,6 +30,7 @@ MODELS: dict[str, tuple[str, str, list[str] | None]] = {
     "bert-base-swag-static": ("bert", "ForMultipleChoice", None),
     "bert-base-wikitext2-static": ("bert", "ForMaskedLM", None),
     "camembert-base-mrpc-dynamic": ("camembert", "ForSequenceClassification", MRPC),
+    "detr-resnet50-cppe5-static": ("detr", "ForObjectDetection", CPPE5),
     "distilbart-cnn-dynamic": ("bart", "ForConditionalGeneration", None),
     "distilbert-conll03-static": ("distilbert", "ForTokenClassification", TAGS),
     "distilbert-squad-static": ("distilbert", "ForQuestionAnswering", None),
@@ -52,6 +55,10 @@ WITH_TOKEN_TYPES = ("bert", "albert", "electra", "xlnet")
 def save_model(recipe: str, folder: Path) -> None:
     """The FP32 model of a recipe and its tokenizer or image processor."""
     name, head, labels = MODELS[recipe]
+    if name == "detr":
+        model = detection.make_model(name, dict(enumerate(labels or [])))
+        model.save_pretrained(folder)
+        return detection.make_processor(name).save_pretrained(folder)
     base, values = zoo.ZOO[name]
     config_class = getattr(transformers, base).config_class
     model_class = getattr(transformers, config_class.__name__.removesuffix("Config") + head)
@@ -160,6 +167,19 @@ def _beans(source: random.Random, number: int) -> Dataset:
     return Dataset.from_dict(columns, features=Features({**types, "labels": labels}))
 
 
+def _cppe5(source: random.Random, number: int) -> Dataset:
+    images = [Image.new("RGB", (60, 40), tuple(source.randrange(256) for _ in range(3))) for _ in range(number)]
+    objects = [
+        {"id": [0], "area": [50], "bbox": [[5.0, 5.0, 10.0, 5.0]], "category": [row % 5]} for row in range(number)
+    ]
+    feature = {"id": Sequence(Value("int64")), "area": Sequence(Value("int64"))}
+    feature |= {"bbox": Sequence(Sequence(Value("float32"), 4)), "category": Sequence(ClassLabel(names=CPPE5))}
+    columns = {"image_id": list(range(number)), "image": images, "width": [60] * number, "height": [40] * number}
+    whole = {name: Value("int64") for name in ("image_id", "width", "height")}
+    types = Features({**whole, "image": datasets.Image(), "objects": feature})
+    return Dataset.from_dict({**columns, "objects": objects}, features=types)
+
+
 DATASETS: dict[str, Any] = {
     "nyu-mll/glue/sst2": lambda s, n: _labelled(s, n, ("sentence",), ["negative", "positive"]),
     "nyu-mll/glue/mrpc": lambda s, n: _labelled(s, n, ("sentence1", "sentence2"), MRPC),
@@ -173,5 +193,6 @@ DATASETS: dict[str, Any] = {
     "sentence-transformers/stsb": _stsb,
     "Salesforce/wikitext/wikitext-2-raw-v1": _wikitext,
     "AI-Lab-Makerere/beans": _beans,
+    "cppe-5": _cppe5,
 }
 """Dataset (and configuration) of the Hub to a maker of `n` rows."""

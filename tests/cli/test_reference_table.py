@@ -33,7 +33,7 @@ def test_a_recipe_runs(
 
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["config"]["approach"] == recipe["recipe_config"].approach
-    assert result["modules"]["linear"] >= 2 and result["compression_ratio"] > 1.5
+    assert result["modules"]["linear"] >= 2 and result["compression_ratio"] > 1.2
     found = result["evaluation"]
     assert found["fp32"]["value"] is not None and found["int8"]["value"] is not None
     assert recipe.get("metric") in (None, found["metric"])

@@ -17,6 +17,7 @@ from . import test_feature_extraction as vectors
 from . import test_image_classification as images
 from . import test_language_modeling as language
 from . import test_multiple_choice as choice
+from . import test_object_detection as detection
 from . import test_question_answering as answers
 from . import test_text_to_text as generated
 from . import test_token_classification as tokens
@@ -92,6 +93,13 @@ CASES: dict[str, Case] = {
         "row 2 .* holds 3; the model has the 3 classes",
         images.make_processor,
     ),
+    "object-detection": Case(
+        detection.make_model,
+        {"image": [PICTURE, PICTURE], "objects": [{"bbox": [detection.BOX], "category": [n]} for n in (0, 1)]},
+        {"objects": [{"bbox": [detection.BOX], "category": [n]} for n in (0, 3)]},
+        "row 2 .* holds 3; the model has the 3 classes",
+        detection.make_processor,
+    ),
 }
 FOR_TASK = {quantizer.task: quantizer for quantizer in QUANTIZERS}
 
@@ -152,7 +160,7 @@ def test_a_model_of_another_task(task: str, tmp_path: Path) -> None:
     one_error(ConfigError, "expected a class that ends in", lambda: FOR_TASK[task].from_pretrained(tmp_path))
 
 
-@pytest.mark.parametrize("task", [task for task in CASES if task != "image-classification"])
+@pytest.mark.parametrize("task", [task for task in CASES if task not in ("image-classification", "object-detection")])
 def test_a_tokenizer_of_another_model(task: str) -> None:
     """Tokens that the model has no row for are found before the model is run."""
     case = CASES[task]

@@ -1,0 +1,166 @@
+"""Objects in images: the column of boxes and classes of a dataset, and mean average precision."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from .columns import class_number, match_by_name, require_column
+from .local_metric import LocalMetric
+
+OBJECT_COLUMNS = ("objects", "annotations", "labels")
+BOX_KEYS = ("bbox", "boxes", "box", "bboxes")
+CLASS_KEYS = ("category", "category_id", "categories", "label", "labels", "class")
+
+Objects = dict[str, list[Any]]
+"""Of one image: `boxes`, lists of left, top, right, bottom in pixels; `labels`, class numbers; of a prediction `scores` too."""
+
+
+def object_column(dataset: datasets.Dataset, wanted: str | None = None) -> str:
+    """The column with the objects. Raises `DataError` when the wanted one, or every usual one, is missing."""
+    if wanted:
+        return require_column(dataset, wanted, "object")
+    for name in OBJECT_COLUMNS:
+        if name in dataset.column_names:
+            return name
+    raise DataError(
+        f"no column of objects among {', '.join(dataset.column_names) or 'no columns at all'}; expected one of "
+        f"{', '.join(OBJECT_COLUMNS)} with boxes and categories, or name it (label_column=..., --label-column)"
+    )
+
+
+def object_lists(dataset: datasets.Dataset, name: str, id2label: Mapping[int, str]) -> list[Objects]:
+    """A column of objects as the Hub's datasets have it: for each row a mapping of lists, or a list of mappings, with boxes `[left, top,
+    width, height]` in pixels, as COCO has them, and categories, numbers or names.
+
+    Raises:
+        DataError: a row that is no such thing, a box that is none, a class that the model does not have, or no object at all.
+    """
+    names, by_name = _class_names(dataset.features[name]), {label.casefold(): int(n) for n, label in id2label.items()}
+    named = names is not None and match_by_name(names, id2label)
+    if names is not None and not named and len(names) > len(id2label):
+        raise DataError(
+            f"column {name!r} has the {len(names)} classes {', '.join(names[:8])}; the model has {len(id2label)}"
+        )
+    found: list[Objects] = []
+    for row, value in enumerate(dataset.select_columns([name])[name]):
+        boxes, labels = _pairs(value, row, name)
+        labels = [names[v] if named and isinstance(v, int) and 0 <= v < len(names) else v for v in labels]  # type: ignore
+        numbers = [class_number(v, row, name, by_name, id2label) for v in labels]
+        found.append({"boxes": [_corners(box, row, name) for box in boxes], "labels": numbers})
+    if not any(objects["labels"] for objects in found):
+        raise DataError(f"column {name!r} holds no object in {len(found)} rows; expected at least one to find")
+    return found
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """Names of the classes, where the dataset has them."""
+    feature = getattr(feature, "feature", feature)
+    feature = feature[0] if isinstance(feature, list) else feature
+    if not isinstance(feature, Mapping):
+        return None
+    label = next((feature[key] for key in CLASS_KEYS if key in feature), None)
+    label = getattr(label, "feature", label[0] if isinstance(label, list) else label)
+    return label.names if isinstance(label, datasets.ClassLabel) else None
+
+
+def _pairs(value: Any, row: int, column: str) -> tuple[list[Any], list[Any]]:
+    """Boxes and categories of a row."""
+    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        value = {key: [item.get(key) for item in value] for key in {k for item in value for k in item}} if value else {}
+        if not value:
+            return [], []
+    keys = [
+        next((k for k in known if isinstance(value, Mapping) and k in value), None) for known in (BOX_KEYS, CLASS_KEYS)
+    ]
+    lists = [value[key] if key else None for key in keys]
+    if not all(isinstance(items, list) for items in lists) or len(lists[0]) != len(lists[1]):  # type: ignore[arg-type]
+        raise DataError(
+            f"row {row + 1} of column {column!r} holds {_short(value)}; expected boxes ({', '.join(BOX_KEYS)}) and as many "
+            f"classes ({', '.join(CLASS_KEYS)})"
+        )
+    return lists[0], lists[1]  # type: ignore[return-value]
+
+
+def _corners(box: Any, row: int, column: str) -> list[float]:
+    numbers = list(box) if isinstance(box, (list, tuple)) else []
+    plain = len(numbers) == 4 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers)
+    if not plain or numbers[2] < 0 or numbers[3] < 0:
+        raise DataError(
+            f"row {row + 1} of column {column!r} has the box {_short(box)}; expected left, top, width, height"
+        )
+    left, top, width, height = map(float, numbers)
+    return [left, top, left + width, top + height]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class MeanAveragePrecision(LocalMetric):
+    """COCO's mean average precision over classes and overlaps from 0.5 to 0.95, from 0 to 1, by pycocotools; `map_50` and `map_75` beside it.
+
+    Predictions and references are `Objects`, one entry for each image.
+    """
+
+    summary = "mean average precision (COCO)"
+
+    def compute(
+        self, *, predictions: Sequence[Objects], references: Sequence[Objects], **kwargs: Any
+    ) -> dict[str, float]:
+        """See the class. Raises `ConfigError` without pycocotools."""
+        try:
+            from pycocotools.coco import COCO  # type: ignore[import-untyped]
+            from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ConfigError("mean average precision needs pycocotools; pip install 'optimum-int8[vision]'") from error
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+            truth = COCO()
+            truth.dataset = _coco(references)
+            truth.createIndex()
+            rows = [_detection(image, *found) for image, objects in enumerate(predictions) for found in _found(objects)]
+            if not rows:
+                return dict.fromkeys(("map", "map_50", "map_75"), 0.0)
+            run = COCOeval(truth, truth.loadRes(np.array(rows)), "bbox")
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+        return dict(zip(("map", "map_50", "map_75"), map(float, run.stats[:3]), strict=True))
+
+    def _info(self) -> evaluate.EvaluationModuleInfo:
+        plain = datasets.Value("string")
+        features = datasets.Features({"predictions": plain, "references": plain})
+        return evaluate.MetricInfo(description=self.summary, citation="", features=features, inputs_description="")
+
+
+def _coco(references: Sequence[Objects]) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for image, objects in enumerate(references):
+        for label, box in zip(objects["labels"], objects["boxes"], strict=True):
+            width, height = box[2] - box[0], box[3] - box[1]
+            place = {"id": len(annotations) + 1, "image_id": image, "category_id": label}
+            annotations.append({**place, "bbox": [*box[:2], width, height], "area": width * height, "iscrowd": 0})
+    labels = sorted({a["category_id"] for a in annotations})
+    return {
+        "info": {},
+        "images": [{"id": i} for i in range(len(references))],
+        "annotations": annotations,
+        "categories": [{"id": label} for label in labels],
+    }
+
+
+def _found(objects: Objects) -> Any:
+    return zip(objects["boxes"], objects["scores"], objects["labels"], strict=True)
+
+
+def _detection(image: int, box: Sequence[float], score: float, label: int) -> list[float]:
+    return [image, box[0], box[1], box[2] - box[0], box[3] - box[1], score, label]
