@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optimum_int8 import ConfigError, QuantConf, calibrate, convert
-from optimum_int8.nn import Int8Conv2d, Int8Linear
+from optimum_int8.nn import Int8Add, Int8Conv2d, Int8Linear
 from optimum_int8.numerics import choose_symmetric_scale
 
 EXAMPLE = torch.randn(2, 10, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -166,3 +166,88 @@ def test_a_file_of_the_archived_project(tmp_path: Path) -> None:
     path.write_text(json.dumps([*ops, legacy(id=4, name="linear")], indent=4))
     with pytest.raises(ConfigError, match=r"line \d+: name of op 4 .* none called 'linear' is left"):
         converted(path)
+
+
+class Residual(nn.Module):
+    """A residual block with a classifier: ops with and without weights, as the archived project lists them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(x))
+        x = torch.relu(self.conv2(x) + x)
+        return self.fc(torch.flatten(self.pool(x), 1))
+
+
+IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def as_ipex_wrote() -> list[dict[str, Any]]:
+    """The file of `Residual`: one object per op in execution order, inputs named by the output that they are, no module names, and
+    scales as its observers found them (here ours, so that the model is a good one)."""
+    conf = QuantConf()
+    with torch.no_grad(), calibrate(conf):
+        Residual().eval()(IMAGE)
+    found = {op.module: op for op in conf.ops}
+    add = next(op for op in conf.ops if op.name == "add")
+    places = [
+        ("conv2d", found["conv1"], ["conv2d0.input0"]), ("relu", None, ["conv2d0.output0"]),
+        ("conv2d", found["conv2"], ["relu1.output0"]), ("add", add, ["conv2d2.output0", "relu1.output0"]),
+        ("relu", None, ["add3.output0"]), ("adaptive_avg_pool2d", None, ["relu4.output0"]),
+        ("flatten", None, ["adaptive_avg_pool2d5.output0"]), ("linear", found["fc"], ["flatten6.output0"]),
+    ]  # fmt: skip
+    ops = []
+    for i, (name, op, flow) in enumerate(places):
+        weighted = op is not None and op.weight_scales
+        ops.append(
+            {
+                "id": i, "name": name, "algorithm": "min_max",
+                "weight_granularity": "per_channel",
+                "input_scales": op.input_scales if op else [0.05] * len(flow),
+                "input_zero_points": op.input_zero_points if op else [0] * len(flow),
+                "output_scales": op.output_scales if op else [0.05], "output_zero_points": op.output_zero_points if op else [0],
+                "weight_scales": op.weight_scales if weighted else [],
+                "input_quantized_dtypes": ["uint8"] * len(flow), "output_quantized_dtypes": ["uint8"],
+                "inputs_quantized": [name != "add"] * len(flow), "outputs_quantized": [name in ("relu", "adaptive_avg_pool2d", "flatten")],
+                "inputs_flow": flow, "outputs_flow": [f"{name}{i}.output0"],
+            }
+        )  # fmt: skip
+    return ops
+
+
+@torch.no_grad()
+def test_a_whole_file_of_the_archived_project(tmp_path: Path) -> None:
+    ops, path = as_ipex_wrote(), tmp_path / "configure.json"
+
+    def model(**edits: dict[str, Any]) -> Any:
+        for op in ops:
+            op.update(edits.get(f"op{op['id']}", {}))
+        path.write_text(json.dumps(ops, indent=4))
+        return convert(Residual().eval(), QuantConf(path), IMAGE)
+
+    plain = model()
+    kinds = [type(plain.get_submodule(name)) for name in ("conv1", "conv2", "fc")]
+    assert kinds == [Int8Conv2d, Int8Conv2d, Int8Linear]
+    for place, name in ((0, "conv1"), (2, "conv2"), (7, "fc")):
+        module = plain.get_submodule(name)
+        assert float(module.input_scale) == pytest.approx(ops[place]["input_scales"][0])
+        assert int(module.input_zero_point) == ops[place]["input_zero_points"][0]
+        assert module.weight_scale.tolist() == pytest.approx(ops[place]["weight_scales"][0])
+    expected = Residual().eval()(IMAGE)
+    assert 0 < (plain(IMAGE) - expected).abs().max() < 0.1 * expected.abs().max()
+
+    edited = model(
+        op2={"inputs_quantized": [False]},
+        op3={"inputs_quantized": [True, True]},
+        op7={"weight_granularity": "per_tensor"},
+    )
+    assert type(edited.conv2) is nn.Conv2d and edited.fc.weight_scale.unique().numel() == 1
+    assert any(isinstance(m, Int8Add) for m in edited.modules()) and not any(
+        isinstance(m, Int8Add) for m in plain.modules()
+    )
+    with pytest.raises(ConfigError, match=r"line \d+: name of op 7 .* none called 'conv2d' is left"):
+        model(op7={"name": "conv2d"})
