@@ -30,8 +30,7 @@ def run(args: argparse.Namespace) -> Result:
     quantized = _is_int8(model)
     if not quantized:
         model = _as_dynamic(model)
-    _call_once(model, args.tokens)
-    report = inspect(model)
+    report = inspect(model, _call_once(model, args.tokens))
     shown: list[Any] = [report.table()]
     if not quantized:
         shown.append("This is an FP32 model; shown is what `quantize --approach dynamic` would make of it.")
@@ -50,10 +49,12 @@ def _as_dynamic(model: Any) -> Any:
     return quantize(model, Int8Config(approach="dynamic"), inplace=True)
 
 
-def _call_once(model: Any, tokens: int) -> None:
+def _call_once(model: Any, tokens: int) -> Any:
     import torch
 
     from ..evaluation.architectures import example_inputs
 
+    example = example_inputs(model, 1, tokens)
     with torch.inference_mode():
-        model(**example_inputs(model, 1, tokens))
+        model(**example)
+    return example

@@ -11,6 +11,7 @@ from torch import nn
 from ..fx import Block, Compiler, ProgramCall
 from ..nn import Int8Conv, Int8Embedding, Int8Linear
 from .pipeline import no_grad_compile
+from .rows import count_rows
 
 
 def install(model: nn.Module) -> Compiler:
@@ -39,7 +40,7 @@ class BlockRow:
     path: str
     cls: str
     gemms: int
-    share: float  # of the model's multiply-adds per token in linears
+    share: float  # of the model's multiply-adds, see `inspect`
     variants: int
     instructions: int
     left_in_torch: list[str]
@@ -82,9 +83,17 @@ class InspectReport:
         return table
 
 
-def inspect(model: nn.Module) -> InspectReport:
-    """What fine-grained FX found in a model. Blocks are captured at their first call: run the model once before."""
+def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
+    """What fine-grained FX found in a model. Blocks are captured at their first call: run the model once before.
+
+    Args:
+        example_input: arguments of one call, on which the shares are counted: a convolution works at each position of its result. Without,
+            they are per token, or per position, as if all had as many.
+    """
     work = {name: _multiply_adds(m) for name, m in model.named_modules()}
+    if example_input is not None:
+        rows = count_rows(model, example_input)
+        work = {name: each * rows.get(name, 0) for name, each in work.items()}
     quantized = {name for name, m in model.named_modules() if isinstance(m, (Int8Linear, Int8Conv))}
     total = sum(work.values()) or 1
     report = InspectReport(int8_share=sum(work[n] for n in quantized) / total)

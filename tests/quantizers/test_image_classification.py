@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
@@ -42,7 +44,13 @@ def vit() -> PreTrainedModel:
     return ViTForImageClassification(ViTConfig(**sizes, image_size=32, patch_size=8, id2label=NAMES))
 
 
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {"resnet": resnet, "vit": vit}
+def convnext() -> PreTrainedModel:
+    """Depthwise convolutions, layer norms channels-first and last, layer scale."""
+    sizes: dict[str, Any] = {"hidden_sizes": [16, 24], "depths": [1, 1], "num_stages": 2, "layer_scale_init_value": 0.5}
+    return ConvNextForImageClassification(ConvNextConfig(**sizes, id2label=NAMES))
+
+
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {"resnet": resnet, "vit": vit, "convnext": convnext}
 
 
 def make_model(name: str = "resnet") -> PreTrainedModel:
