@@ -9,7 +9,7 @@ from typing import Any
 
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent / "results"
-KINDS = ("latency", "lengths", "ragged", "scaling")
+KINDS = ("latency", "lengths", "ragged", "scaling", "generation")
 
 _TOP: dict[str, type] = {
     "schema": int, "kind": str, "name": str, "model": dict, "machine": dict, "settings": dict, "baseline": str,

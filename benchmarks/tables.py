@@ -148,4 +148,23 @@ def _scaling(result: dict[str, Any]) -> TextTable:
     return TextTable(_title(result, "scaling"), columns, rows, _caption(result, text))
 
 
-_MAKERS = {"latency": _latency, "lengths": _lengths, "ragged": _ragged, "scaling": _scaling}
+def _generation(result: dict[str, Any]) -> TextTable:
+    data, settings = result["rows"], result["settings"]
+    columns = ["engine", *(f"batch {row['shape'].split('x')[0]}" for row in data)]
+
+    def rate(row: dict[str, Any], ms: float) -> str:
+        return f"{row['tokens'] / ms * 1e3:.1f}/s"
+
+    title = result["engines"][result["baseline"]]["title"]
+    rows = [[title, *(rate(row, row["baseline_ms"]) for row in data)]]
+    for name, other in _running(result).items():
+        found = [(row, row["engines"].get(name)) for row in data]
+        rows.append([other, *(f"{rate(row, f['ms'])} ({f['ratio']:.2f}x)" if f else "" for row, f in found)])
+    text = (
+        f"Tokens per second of greedy `generate()`, {settings['prompt']} tokens of prompt, {settings['new_tokens']} new ones. Medians; in "
+        "brackets, how many times longer than the first line, from adjacent turns of one run."
+    )
+    return TextTable(_title(result, "generation"), columns, rows, _caption(result, text))
+
+
+_MAKERS = {"latency": _latency, "lengths": _lengths, "ragged": _ragged, "scaling": _scaling, "generation": _generation}

@@ -1,0 +1,221 @@
+"""Tokens per second of `generate()`: `python -m benchmarks.generation [--models gpt2,t5-base] [--seconds 120]`.
+
+Random weights of the real sizes, prompts of full length, greedy, a fixed number of new tokens. Every engine takes turns with our static
+INT8 model in this process; CTranslate2 INT8 stands beside where it is installed and converts the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from optimum_int8 import Int8Config, quantize
+from optimum_int8.evaluation.benchmark import describe_architecture
+
+from . import results
+from .engines import BASELINE, version
+from .pool import say
+from .tables import make_table
+from .turns import EngineFailed, Pair, alternate
+from .worker import wait_until_quiet
+
+PROMPT, NEW = 32, 32
+BATCHES = (1, 8)
+TITLES = {
+    BASELINE: "optimum_int8 static",
+    "int8_dynamic": "optimum_int8 dynamic",
+    "eager_fp32": "eager FP32",
+    "ctranslate2_int8": "CTranslate2 INT8",
+}
+_LETTERS = 26
+
+Generate = Callable[[Tensor], list[list[int]]]
+"""From prompts `[batch, length]` to the new tokens of each."""
+
+
+def gpt2() -> Any:
+    """GPT-2 (124 M)."""
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config())
+
+
+def t5_base() -> Any:
+    """T5-base (223 M)."""
+    sizes = {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "decoder_start_token_id": 0}
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes))
+
+
+MODELS = {"gpt2": gpt2, "t5-base": t5_base}
+
+
+def make(name: str) -> Any:
+    """The FP32 model, random weights."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    model.generation_config.eos_token_id = None  # every engine makes the same number of tokens
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def prompts(model: Any, batch: int) -> Tensor:
+    """Token ids `[batch, PROMPT]`."""
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(5, model.config.vocab_size - 200, (batch, PROMPT), generator=draw)
+
+
+def in_torch(model: Any) -> Generate:
+    """`generate()` of a Transformers model."""
+
+    def run(ids: Tensor) -> list[list[int]]:
+        options = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
+        found = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return found[:, -NEW:].tolist()
+
+    return torch.no_grad()(run)
+
+
+def int8(model: Any, approach: str) -> Any:
+    """Ours."""
+    ids = prompts(model, 8)
+    batch = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
+    return quantize(model, Int8Config(approach=approach), [batch] if approach == "static" else None, progress=False)
+
+
+def ctranslate2_int8(model: Any, threads: int, folder: Path) -> Generate:
+    """CTranslate2's own generation on the converted model; its converter insists on a tokenizer, which is made up."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+
+    model.save_pretrained(folder / "checkpoint")
+    words = _words(model.config.vocab_size)
+    _save_tokenizer(folder / "checkpoint", words, model.config.model_type)
+    TransformersConverter(str(folder / "checkpoint")).convert(str(folder / "model"), quantization="int8")
+    options = {"inter_threads": 1, "intra_threads": threads, "compute_type": "int8"}
+    lengths = {"beam_size": 1, "sampling_topk": 1}
+    if model.config.is_encoder_decoder:
+        translator = ctranslate2.Translator(str(folder / "model"), **options)
+
+        def translate(ids: Tensor) -> list[list[int]]:
+            tokens = [[words[i] for i in row] for row in ids.tolist()]
+            found = translator.translate_batch(tokens, max_decoding_length=NEW, min_decoding_length=NEW, **lengths)
+            return [[words.index(w) for w in f.hypotheses[0]] for f in found]
+
+        return translate
+    generator = ctranslate2.Generator(str(folder / "model"), **options)
+
+    def run(ids: Tensor) -> list[list[int]]:
+        tokens = [[words[i] for i in row] for row in ids.tolist()]
+        found = generator.generate_batch(
+            tokens, max_length=NEW, min_length=NEW, include_prompt_in_result=False, **lengths
+        )
+        return [list(f.sequences_ids[0]) for f in found]
+
+    return run
+
+
+def _words(size: int) -> list[str]:
+    return ["<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(3, size))]
+
+
+def _save_tokenizer(folder: Path, words: list[str], kind: str) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
+
+
+@dataclass
+class Generation:
+    """One engine on one batch; a turn is one call."""
+
+    run: Generate
+    ids: Tensor
+
+    def turn(self) -> float:
+        """Milliseconds of a call."""
+        import time
+
+        start = time.perf_counter()
+        found = self.run(self.ids)
+        elapsed = (time.perf_counter() - start) * 1e3
+        if any(len(row) != NEW for row in found):
+            raise EngineFailed(f"made {[len(row) for row in found]} tokens instead of {NEW}")
+        wait_until_quiet()
+        return elapsed
+
+
+def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
+    """One model, every engine: a result as `results.save` takes it."""
+    machine = results.describe(threads)
+    model = make(name)
+    makers: dict[str, Callable[[Path], Generate]] = {
+        BASELINE: lambda folder: in_torch(int8(model, "static")),
+        "int8_dynamic": lambda folder: in_torch(int8(model, "dynamic")),
+        "eager_fp32": lambda folder: in_torch(model),
+        "ctranslate2_int8": lambda folder: ctranslate2_int8(model, threads, folder),
+    }
+    engines: dict[str, Generate] = {}
+    notes: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for engine, maker in makers.items():
+            requires = ("ctranslate2",) if engine == "ctranslate2_int8" else ()
+            notes[engine] = {"title": TITLES[engine], "versions": {d: version(d) for d in requires}, "status": "ok"}
+            try:
+                made = maker(Path(folder))
+                for batch in BATCHES:
+                    Generation(made, prompts(model, batch)).turn()
+                engines[engine] = made
+            except Exception as error:  # a peer that cannot do it is left out with its word; ours may not
+                if engine == BASELINE:
+                    raise
+                notes[engine] |= {"status": "skipped", "reason": f"{type(error).__name__}: {error}"[:200]}
+                say(f"{name} {engine}: skipped: {notes[engine]['reason']}")
+    rows = [_row(model, engines, batch, seconds / len(BATCHES)) for batch in BATCHES]
+    for row in rows:
+        say(f"{name} {row['shape']}: {row['baseline_ms']:.0f} ms; " + ", ".join(
+            f"{n} {v['ratio']:.2f}x" for n, v in row["engines"].items()
+        ))  # fmt: skip
+    return {
+        "schema": results.SCHEMA, "kind": "generation", "name": name, "model": describe_architecture(model),
+        "machine": machine, "settings": {"seconds": seconds, "threads": threads, "prompt": PROMPT, "new_tokens": NEW},
+        "baseline": BASELINE, "engines": notes, "limits": {}, "rows": rows,
+    }  # fmt: skip
+
+
+def _row(model: Any, engines: dict[str, Generate], batch: int, seconds: float) -> dict[str, Any]:
+    ids = prompts(model, batch)
+    ours = Generation(engines[BASELINE], ids)
+    pairs = {name: Pair(ours, Generation(run, ids)) for name, run in engines.items() if name != BASELINE}
+    alternate(list(pairs.values()), seconds)
+    found = {name: pair.to_dict() for name, pair in pairs.items() if pair.failure is None}
+    first = next(iter(found.values()))["first_ms"]
+    return {"shape": f"{batch}x{PROMPT}", "tokens": batch * NEW, "baseline_ms": first, "engines": found}
+
+
+def main() -> None:
+    """Measure, save and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", description=__doc__.split("\n")[0])
+    parser.add_argument("--models", default=",".join(MODELS), help=f"some of {', '.join(MODELS)}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=120.0, help="time for measuring each model (default: 120)")
+    parser.add_argument("--output", type=Path, default=results.FOLDER, help="folder of the results")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for name in args.models.split(","):
+        result = measure(name, args.threads, args.seconds)
+        stem = f"generation-{name}-{args.threads}t-{result['machine']['isa_used']}"
+        results.save(result, args.output / f"{stem}.json")
+        make_table(result).print()
+
+
+if __name__ == "__main__":
+    main()
