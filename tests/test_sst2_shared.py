@@ -102,9 +102,8 @@ def test_every_encoder_layer_is_a_captured_block(sst2: Sst2, approach: str) -> N
     assert sorted(layers) == [f"distilbert.transformer.layer.{i}" for i in range(sst2.fp32.config.n_layers)]
     for row in layers.values():
         assert (row.gemms, row.left_in_torch) == (6, [])
-        assert (
-            0 < row.instructions <= (8 if approach == "static" else 11)
-        )  # dynamic ones also measure the rows of three values
+        # dynamic ones also measure the rows of three values; static ones those with outlier tokens, here in the feed-forward half
+        assert 0 < row.instructions <= (9 if approach == "static" else 11)
     assert report.int8_share == 1.0
     assert not report.fp32
 

@@ -234,7 +234,7 @@ def test_squad(approach: str, shared_dir: Path, tmp_path: Path) -> None:
     validation = made.get_calibration_dataset(data / "dev-v1.1.json", num_samples=200)
     report = made.evaluate(validation, batch_size=16, latency_rounds=1)
     assert report.fp32.value > 50
-    # 1,000 questions by hand: F1 57.03 in FP32, 56.88 dynamic (0.3 % lost), 56.03 static (1.7 %, over the 1 % that is
-    # asked for). Over 200 of them the same models lose 1.1 % and 3.4 %: this bound finds a broken model, no more.
-    assert report.relative_loss is not None and report.relative_loss <= 0.06
+    # On 1,000 questions both lose 0.04 % (model_cards/). Over 200 of them F1 moves by 0.8 points with rounding alone: this bound finds a
+    # broken model, as one range for outlier tokens and all others makes it (3.4 %).
+    assert report.relative_loss is not None and report.relative_loss <= 0.03
     assert report.compression_ratio >= 3.8
