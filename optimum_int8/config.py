@@ -58,7 +58,7 @@ class Int8Config:
         accuracy_budget: largest relative loss of the task's metric, 0.01 for 1 %; a quantizer then tunes until it is kept. None
             quantizes once.
         max_trials: models that tuning may make and measure.
-        timeout: seconds after which tuning starts no other trial; None sets no limit.
+        timeout: seconds after which tuning stops, in the middle of a trial but for the first; None sets no limit.
         fuse: run fine-grained FX. The result is the same without it, only slower.
 
     Raises:

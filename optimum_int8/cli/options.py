@@ -60,7 +60,10 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max-trials", metavar="N", type=positive, help="models that tuning may measure (default: 50)")
     group.add_argument(
-        "--timeout", metavar="SECONDS", type=float, help="start no other trial after this (default: never)"
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="stop after this, in the middle of a trial but for the first (default: never)",
     )
 
 
