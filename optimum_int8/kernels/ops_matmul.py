@@ -1,4 +1,5 @@
-"""`torch.ops.optimum_int8.matmul`: two activations, each pair of matrices by the kernel of linears, the second one packed on the way."""
+"""`torch.ops.optimum_int8.matmul`: two activations, by the kernel of linears, the second one packed on the way; batches of short sums by
+torch's float32 product, which is exact there."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from torch import Tensor
 from .. import numerics, numerics_matmul
 from . import ops
 from .packing import pack, row_sums
+
+_EXACT = 514
+"""Longest sums of which each partial one is an integer that float32 holds: 255 * 128 * 514 < 2**24."""
 
 SCHEMAS = {"matmul": "(Tensor x, Tensor scale, Tensor zero_point, Tensor y, Tensor y_scale) -> Tensor"}
 
@@ -20,6 +24,9 @@ def matmul(x: Tensor, scale: Tensor, zero_point: Tensor, y: Tensor, y_scale: Ten
     lead = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     if not (ops._native(x) and ops._native(y)):
         return numerics_matmul.matmul(x, scale, zero_point, y, y_scale).contiguous()
+    if y.dim() > 2 and x.shape[-1] <= _EXACT:
+        sums = (x.to(torch.float32) - zero_point) @ (y.to(torch.float32) - float(numerics.SYMMETRIC_ZERO_POINT))
+        return (sums + 0.0) * (scale.to(torch.float32) * y_scale)  # an integer has no negative zero
     columns = y.shape[-1]
     weights = (y.transpose(-1, -2).to(torch.int16) - numerics.SYMMETRIC_ZERO_POINT).to(torch.int8)
     scales = y_scale.to(torch.float32).reshape(1).expand(columns).contiguous()

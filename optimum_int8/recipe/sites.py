@@ -27,7 +27,11 @@ from ..nn.functional import weighted_arguments
 
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 RESIDUAL = ("add", "cat")
-"""Stay float32 unless the recipe says otherwise: an INT8 step here is felt by all that follows, and saves no multiplication."""
+"""Of these, single inputs may be INT8."""
+
+FLOAT_BY_DEFAULT = (*RESIDUAL, "matmul")
+"""Stay float32 unless the recipe says otherwise. A sum or a concatenation saves no multiplication, and an INT8 step there is felt by all that
+follows; a product of two activations, which both must be quantized and packed at each call, is slower than in float32."""
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Site:
     @property
     def quantized(self) -> bool:
         """Whether a fresh recipe quantizes it."""
-        return not self.why_not and self.op not in RESIDUAL
+        return not self.why_not and self.op not in FLOAT_BY_DEFAULT
 
 
 Found = list[tuple[Site, list[Tensor]]]

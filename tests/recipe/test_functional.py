@@ -63,11 +63,14 @@ class Net(nn.Module):
 EXAMPLE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def calibrated(model: nn.Module, *inputs: Tensor, **settings: Any) -> QuantConf:
-    conf = QuantConf(**settings)
+def calibrated(model: nn.Module, *inputs: Tensor, products: bool = True) -> QuantConf:
+    conf = QuantConf()
     with torch.no_grad(), calibrate(conf):
         for x in inputs:
             model.eval()(x)
+    for op in conf.ops:
+        if op.name == "matmul":  # float by default
+            op.inputs_quantized = [products] * 2
     return conf
 
 
@@ -76,7 +79,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 0.06) -> bool:
 
 
 MIXER = [
-    ("linear", "weight.linear", True), ("matmul", "matmul_2", True), ("matmul", "matmul_3", True), ("add", "add_4", False),
+    ("linear", "weight.linear", True), ("matmul", "matmul_2", False), ("matmul", "matmul_3", False), ("add", "add_4", False),
     ("cat", "cat_4", False),
 ]  # fmt: skip
 
@@ -84,7 +87,7 @@ MIXER = [
 @torch.no_grad()
 def test_the_recipe_and_the_model() -> None:
     model = Net()
-    conf = calibrated(model, EXAMPLE)
+    conf = calibrated(model, EXAMPLE, products=False)
     found = [(op.name, op.module, op.is_quantized) for op in conf.ops]
     first = [(name, f"first.{site}", on) for name, site, on in MIXER]
     assert found[0] == ("conv2d", "filters.conv2d", True)
@@ -92,7 +95,7 @@ def test_the_recipe_and_the_model() -> None:
     assert [op.input_quantized_dtypes for op in conf.ops[1:4]] == [["uint8"], ["uint8", "int8"], ["uint8", "int8"]]
     assert conf.ops[4].inputs_flow == ["matmul3.output0", "linear1.output0"]
     assert len(conf.ops[1].weight_scales[0]) == 24
-    int8: Any = convert(model, conf, EXAMPLE)
+    int8: Any = convert(model, calibrated(model, EXAMPLE), EXAMPLE)
     assert isinstance(int8.filters, FunctionalWeight) and isinstance(int8.filters.conv2d, Int8Conv2d)
     assert isinstance(int8.first.weight.linear, Int8Linear) and isinstance(int8.first.matmul_2, Int8MatMul)
     assert isinstance(int8.first, Mixer) and type(int8.first) is type(int8.second)
@@ -132,6 +135,7 @@ def test_matmul_is_what_numerics_says() -> None:
         ((2, 3, 5, 24), (24, 7)),
         ((5, 24), (3, 24, 1)),
         ((1, 4, 33, 70), (2, 1, 70, 65)),
+        ((2, 3, 520), (2, 520, 4)),
     ):
         x, y = torch.randn(a), torch.randn(b)
         qx = numerics.quantize_affine(x, product.input0_scale, product.input0_zero_point)
