@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def _export(
         raise NotCapturable(_explain(error)) from error
     finally:
         logging.getLogger("torch.export").setLevel(level)
-    return _detach(graph_module, outputs[0])
+    return _detach(graph_module, outputs[0], {name for name, _ in _named_tensors(module)})
 
 
 class _Call(nn.Module):
@@ -116,7 +116,7 @@ def other_shapes(
     """Examples at a larger batch and length, and the dynamic axes of each.
 
     Axis 0 is the batch; the length is axis 1 of the first tensor, and where its size turns up in axis 1 of integers and of 3-D
-    tensors or in the last two of 4-D ones. With `image`, the height and width
+    tensors, in axis 2 of 3-D integers or in the last two of 4-D ones. With `image`, the height and width
     of the first tensor, its last two axes grow too. An axis of size 1 that is not the batch's or the length's broadcasts and stays 1.
 
     Args:
@@ -181,6 +181,8 @@ def _is_image(tensor: Tensor) -> bool:
 def _axes(tensor: Tensor) -> tuple[int, ...]:
     if tensor.dim() == 4:
         return (0, 2, 3)
+    if tensor.dim() == 3 and not tensor.is_floating_point():
+        return (1, 2) if tensor.shape[0] == 1 else (0, 1, 2)  # a matrix of positions, perhaps one for all the batch
     if tensor.dim() == 3 or (tensor.dim() == 2 and not tensor.is_floating_point()):
         return (0, 1)
     return (0,) if tensor.dim() else ()
@@ -191,16 +193,22 @@ def _grow(tensor: Tensor, axis: int, size: int) -> Tensor:
     return tensor.index_select(axis, index)
 
 
-def _detach(graph_module: fx.GraphModule, output: Key) -> Captured:
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _detach(graph_module: fx.GraphModule, output: Key, own: set[str]) -> Captured:
     graph = graph_module.graph
     graph.set_codegen(torch.fx.graph.CodeGen())
     constants = {}
     for node in graph.nodes:
         node.meta = {"val": shaped(node.meta.get("val"))}
         if node.op == "get_attr":
-            if node.target.startswith(_PREFIX):
-                node.target = node.target.removeprefix(_PREFIX)
-            else:
+            name = node.target.removeprefix(_PREFIX)
+            if name != node.target and name in own:
+                node.target = name
+            else:  # torch.export puts some of the tensors that a forward makes below the module
                 constants[node.target] = _attribute(graph_module, node.target)
         elif node.op == "call_module":
             raise NotCapturable(f"its graph calls {node.target}")

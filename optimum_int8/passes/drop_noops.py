@@ -21,6 +21,9 @@ def drop_noops(graph_module: fx.GraphModule) -> int:
         elif is_call(node, aten.split.Tensor, aten.split_with_sizes.default) and _cut(graph_module, node):
             pass
         elif _does_nothing(node):
+            for user in node.users:  # a view needs what is contiguous; a reshape copies where it must
+                if is_call(user, aten.view.default):
+                    user.target = aten.reshape.default
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)
         else:
