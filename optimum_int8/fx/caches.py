@@ -97,9 +97,11 @@ def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -
         part = parts[place]
         while len(part.layers) <= layer:
             part.layers.append(part.layer_class_to_replicate())  # type: ignore[misc]
-        hold(part.layers[layer], tensors[2 * i], tensors[2 * i + 1])  # type: ignore[arg-type]
-        if place == CROSS:
+        keys, values = tensors[2 * i], tensors[2 * i + 1]
+        if place == CROSS:  # every later step reads them: they come to lie as attention wants them, once
+            keys, values = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (keys, values))
             cache.is_updated[layer] = True  # type: ignore[attr-defined]
+        hold(part.layers[layer], keys, values)  # type: ignore[arg-type]
 
 
 def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:

@@ -253,7 +253,7 @@ def _padded_bytes(row_bytes: int, rows: int) -> int:
 
 def set_mask(call: _Call, mask: Tensor, batch: int) -> Tensor:
     """Describe `mask` in `call`; returns the tensor that must outlive the call."""
-    if mask.dtype != torch.bool:
+    if mask.dtype not in (torch.bool, torch.float32):
         mask = mask.to(torch.float32)
     while mask.dim() < 4:
         mask = mask.unsqueeze(0)
