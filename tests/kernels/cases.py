@@ -190,6 +190,7 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "embedding": _embedding,
     "embedding_add": _embedding_add,
     "attention": cases_attention.attention,
+    "scores": cases_attention.scores,
     "attention_rows": cases_attention.attention_rows,
     "attention_floats": cases_attention.attention_floats,
     "attention_rows_quantized": lambda: cases_attention.attention_rows(static_grid(-2.0, 2.0)),

@@ -116,3 +116,12 @@ def attention_floats() -> Iterator[tuple[str, Arguments]]:
 
     for name, shape, dynamic, mask, causal in list(_variants())[1::3]:
         yield name, lambda s=shape, d=dynamic, m=mask, c=causal: rows(s, d, m, c)
+
+
+def scores() -> Iterator[tuple[str, Arguments]]:
+    for name, scales in (("static", (torch.tensor(0.03), torch.tensor(0.025))), ("dynamic", (None, None))):
+        for rows, columns, reduction in ((5, 7, 64), (1, 9, 33)):
+            yield (
+                f"{name}-({rows}, {columns}, {reduction})",
+                lambda r=rows, c=columns, k=reduction, s=scales: (torch.randn(2, r, k), torch.randn(2, c, k), *s),
+            )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_int8 import kernels, numerics, numerics_conv
+from optimum_int8 import kernels, numerics, numerics_conv, numerics_scores
 from optimum_int8.numerics_conv import Window
 
 
@@ -74,6 +74,12 @@ def attention(query, key, value, query_scale, key_scale, value_scale, mask, scal
     return numerics.attention(*quantized, *scales, scaling, mask, causal).transpose(1, 2)
 
 
+def scores(query, key, query_scale, key_scale) -> Tensor:
+    q, q_scale = numerics_scores.symmetric_rows(query, query_scale)
+    k, k_scale = numerics_scores.symmetric_rows(key, key_scale)
+    return numerics_scores.scores(q, k, q_scale, k_scale)
+
+
 def attention_rows(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, mask, scaling, causal) -> Tensor:
     parts = [x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads))]
     scales = [s if s.dim() == 0 else s.transpose(1, 2) for s in (q_scale, k_scale, v_scale)]
@@ -112,6 +118,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "embedding": embedding,
     "embedding_add": embedding_add,
     "attention": attention,
+    "scores": scores,
     "attention_rows": attention_rows,
     "attention_floats": attention_floats,
     "attention_rows_quantized": attention_rows_quantized,
