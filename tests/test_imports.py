@@ -11,21 +11,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "optimum_int8"
 
+RANK_0 = {
+    "_version",
+    "errors",
+    "loss",
+    "numerics",
+    "numerics_bfloat16",
+    "numerics_conv",
+    "numerics_matmul",
+    "numerics_scores",
+    "config",
+}
+
 RANKS = {
-    **dict.fromkeys(
-        [
-            "_version",
-            "errors",
-            "loss",
-            "numerics",
-            "numerics_bfloat16",
-            "numerics_conv",
-            "numerics_matmul",
-            "numerics_scores",
-            "config",
-        ],
-        0,
-    ),
+    **dict.fromkeys(RANK_0, 0),
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
@@ -41,17 +40,7 @@ ORDERED = (("observers", "nn", "fx"), ("hub", "training"))
 what an INT8 module is, and a trainer saves what it trained. All others of equal rank know nothing of each other."""
 
 RANK_4 = {"quantize", "calibrate", "prepare", "remedies", "restore", "tune"}
-SINGLE_FILES = {
-    "_version",
-    "errors",
-    "loss",
-    "numerics",
-    "numerics_bfloat16",
-    "numerics_conv",
-    "numerics_matmul",
-    "numerics_scores",
-    "config",
-} | RANK_4
+SINGLE_FILES = RANK_0 | RANK_4
 """These stand in the same folder, or are stages of one road (rank 4), so that those of equal rank may import each other."""
 
 MAX_FILE_LINES = 330

@@ -53,28 +53,33 @@ def text_columns(dataset: datasets.Dataset, wanted: str | Sequence[str] | None =
     if len(strings) == 1:
         return (strings[0],)
     raise DataError(
-        f"cannot tell the text column among {_listed(dataset)}; name it (text_column=..., --text-column), "
+        f"cannot tell the text column among {listed(dataset)}; name it (text_column=..., --text-column), "
         f"two names for sentence pairs"
     )
 
 
 def label_column(dataset: datasets.Dataset, wanted: str | None = None) -> str:
     """The column with the label. Raises `DataError` when the wanted one, or every usual one, is missing."""
-    if wanted:
-        return require_column(dataset, wanted, "label")
-    for name in LABEL_COLUMNS:
-        if name in dataset.column_names:
-            return name
+    found = usual_column(dataset, wanted, LABEL_COLUMNS, "label")
+    if found is not None:
+        return found
     raise DataError(
-        f"no label column among {_listed(dataset)}; expected one of {', '.join(LABEL_COLUMNS)}, "
+        f"no label column among {listed(dataset)}; expected one of {', '.join(LABEL_COLUMNS)}, "
         f"or name it (label_column=..., --label-column)"
     )
+
+
+def usual_column(dataset: datasets.Dataset, wanted: str | None, usual: Sequence[str], role: str) -> str | None:
+    """The wanted column, else the first of the usual names that is there. Raises `DataError` when the wanted one is missing."""
+    if wanted:
+        return require_column(dataset, wanted, role)
+    return next((name for name in usual if name in dataset.column_names), None)
 
 
 def require_column(dataset: datasets.Dataset, name: str, role: str) -> str:
     """`name`, if the dataset has it. Raises `DataError` with the columns that it has."""
     if name not in dataset.column_names:
-        raise DataError(f"no {role} column {name!r}; the dataset has {_listed(dataset)}")
+        raise DataError(f"no {role} column {name!r}; the dataset has {listed(dataset)}")
     return name
 
 
@@ -155,7 +160,8 @@ def _classes(id2label: Mapping[int, str]) -> str:
     return f"the {len(id2label)} classes {shown}" + (", ..." if len(id2label) > 8 else "")
 
 
-def _listed(dataset: datasets.Dataset) -> str:
+def listed(dataset: datasets.Dataset) -> str:
+    """The columns of a dataset, for a message."""
     return ", ".join(dataset.column_names) or "no columns at all"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from ..errors import ConfigError, DataError
-from .columns import require_column
+from .columns import listed, require_column
 
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "picture", "photo")
 
@@ -48,7 +48,7 @@ def image_column(dataset: datasets.Dataset, wanted: str | None = None) -> str:
         if name in (typed or dataset.column_names):
             return name
     raise DataError(
-        f"cannot tell the image column among {', '.join(dataset.column_names) or 'no columns at all'}; expected one of "
+        f"cannot tell the image column among {listed(dataset)}; expected one of "
         f"the type datasets.Image, or name it (image_column=..., --text-column)"
     )
 

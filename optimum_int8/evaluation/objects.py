@@ -13,7 +13,7 @@ import evaluate
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .columns import class_number, match_by_name, require_column
+from .columns import class_number, listed, match_by_name, usual_column
 from .local_metric import LocalMetric
 
 OBJECT_COLUMNS = ("objects", "annotations", "labels")
@@ -26,13 +26,11 @@ Objects = dict[str, list[Any]]
 
 def object_column(dataset: datasets.Dataset, wanted: str | None = None) -> str:
     """The column with the objects. Raises `DataError` when the wanted one, or every usual one, is missing."""
-    if wanted:
-        return require_column(dataset, wanted, "object")
-    for name in OBJECT_COLUMNS:
-        if name in dataset.column_names:
-            return name
+    found = usual_column(dataset, wanted, OBJECT_COLUMNS, "object")
+    if found is not None:
+        return found
     raise DataError(
-        f"no column of objects among {', '.join(dataset.column_names) or 'no columns at all'}; expected one of "
+        f"no column of objects among {listed(dataset)}; expected one of "
         f"{', '.join(OBJECT_COLUMNS)} with boxes and categories, or name it (label_column=..., --label-column)"
     )
 

@@ -44,12 +44,6 @@ def _describe_argument(x: Any, tensors: list[Tensor], layer: int | None) -> Any:
     return item
 
 
-def cache_item(key: Key) -> tuple[Any, ...] | None:
-    """The entry of the cache in a key."""
-    items = [*key[0], *(item for _, item in key[1])]
-    return next((item for item in items if item is not None and item[0] == CACHE), None)
-
-
 def cache_tensors(key: Key) -> dict[int, str]:
     """Which tensors of a call come from the cache, and of which part they are."""
     position, found = 0, {}

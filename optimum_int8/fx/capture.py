@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental import _config as shape_config
 
-from .arguments import Key, NotCapturable, cache_item, cache_tensors, flatten_output, rebuild
+from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
 from .shapes import shaped
 
@@ -56,11 +56,8 @@ def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: l
         NotCapturable: with the reason and, where there is one, the line of the model's source.
     """
     image = tuple(tensors[0].shape[2:]) if tensors and _is_image(tensors[0]) else None
-    cached = cache_item(key)
-    if cached is not None:
-        return _export(module, forward, key, *other_shapes(tensors, (), cache_tensors(key)))
     if image is None:
-        return _export(module, forward, key, *other_shapes(tensors))
+        return _export(module, forward, key, *other_shapes(tensors, (), cache_tensors(key)))
     try:
         return _export(module, forward, key, *other_shapes(tensors, image))
     except NotCapturable:  # it may be made for one size of image

@@ -58,7 +58,7 @@ class _Values:
         self.known: dict[fx.Node, Any] = {}
         self.inputs: list[fx.Node] = []
         self.whole: list[tuple[int, bool]] = []  # an input with all leading axes, and whether it has no other
-        self.keys: list[int] = []  # inputs of the keys' length
+        self.keys: int | None = None  # an input of the keys' length
 
     def resolve(self, argument: Any, node: fx.Node) -> Any:
         """An argument of `node`; one that is new comes from outside."""
@@ -75,7 +75,7 @@ class _Values:
         columns = 1 if one_column else int(value.shape[-1])
         periodic = is_ids(node, argument) and tuple(value.shape) != lead
         if is_call(node, FLOATS) and argument in node.args[1:3]:
-            self.keys.append(len(self.inputs) - 1)
+            self.keys = len(self.inputs) - 1
         elif not periodic and not self.whole:
             self.whole.append((len(self.inputs) - 1, one_column))
         external = self.program.external(row_bytes(columns, value.dtype), periodic)
@@ -121,7 +121,7 @@ def _replace(graph_module: fx.GraphModule, segment: Segment, name: str) -> None:
         [r[3] for r in results],
         segment.mask is not None,
         values.whole[0],
-        values.keys[:1],
+        values.keys,
     )
     graph_module.add_submodule(name, call)
     with graph.inserting_after(max([*segment.nodes, *segment.aliases], key=list(graph.nodes).index)):

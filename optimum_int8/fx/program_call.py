@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,7 +23,7 @@ class ProgramCall(torch.nn.Module):
     Args:
         squeezed: of each result, whether its one column is no axis of the tensor.
         whole: an input that has all leading axes, and whether it has no axis besides them (ids).
-        keys: an input of the keys' length, where they have one of their own (they come from a cache, or from the encoder).
+        keys: an input of the keys' length, where they have one of their own (they come from a cache, or from the encoder); else None.
     """
 
     def __init__(
@@ -33,12 +33,11 @@ class ProgramCall(torch.nn.Module):
         squeezed: list[bool],
         has_mask: bool,
         whole: tuple[int, bool],
-        keys: Sequence[int] = (),
+        keys: int | None = None,
     ) -> None:
         super().__init__()
-        self.keys = tuple(keys)
         self.program, self.outputs, self.squeezed = program, outputs, squeezed
-        self.has_mask, self.whole = has_mask, whole
+        self.has_mask, self.whole, self.keys = has_mask, whole, keys
 
     def forward(self, *tensors: Any) -> Any:
         """See the class."""
@@ -48,7 +47,7 @@ class ProgramCall(torch.nn.Module):
         lead = inputs[position].shape if is_ids else inputs[position].shape[:-1]
         results = [empty_rows(lead, r.columns, r.dtype) for r in self.outputs]
         length = lead[1] if len(lead) == 2 else lead.numel()
-        key_length = inputs[self.keys[0]].shape[1] if self.keys else None
+        key_length = None if self.keys is None else inputs[self.keys].shape[1]
         skip = mask is not None and key_length is None and not compute_padding.get()
         self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]

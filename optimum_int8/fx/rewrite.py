@@ -19,6 +19,15 @@ def is_call(node: Any, *targets: Any) -> bool:
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
 
 
+def swaps_heads(node: Any) -> bool:
+    """Whether `node` exchanges axes 1 and 2 of four: heads and lengths."""
+    return (
+        is_call(node, aten.transpose.int)
+        and len(shape_of(node)) == 4
+        and sorted(int(axis) % 4 for axis in node.args[1:3]) == [1, 2]
+    )
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
     """The one node that uses `node`, None if there are several or none."""
     return next(iter(node.users)) if len(node.users) == 1 else None

@@ -217,6 +217,11 @@ def _attention_reference(
     return numerics.attention(*quantized, *used, scaling, mask, causal).transpose(1, 2).contiguous()
 
 
+def _to_heads(rows: Tensor, heads: int) -> Tensor:
+    """`[batch, length, heads * head]` as `[batch, heads, length, head]`."""
+    return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
 def attention_rows(
     q: Tensor,
     k: Tensor,
@@ -232,12 +237,8 @@ def attention_rows(
 ) -> Tensor:
     """The attention core on uint8 `[batch, length, heads * head]`, to float32 of q's shape. Scales are scalars, or `[batch, length,
     heads]` when dynamic."""
-
-    def split(x: Tensor, n: int) -> Tensor:
-        return x.unflatten(-1, (n, -1)).transpose(1, 2)
-
     scales = [s if s.dim() == 0 else s.transpose(1, 2) for s in (q_scale, k_scale, v_scale)]
-    parts = split(q, heads), split(k, kv_heads), split(v, kv_heads)
+    parts = _to_heads(q, heads), _to_heads(k, kv_heads), _to_heads(v, kv_heads)
     return numerics.attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
 
 
@@ -255,7 +256,7 @@ def attention_floats(
     causal: bool,
 ) -> Tensor:
     """`attention` on float rows: q `[batch, length, heads * head]`, k and v `[batch, keys, kv_heads * head]`, to float32 of q's shape."""
-    parts = (x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads)))
+    parts = _to_heads(q, heads), _to_heads(k, kv_heads), _to_heads(v, kv_heads)
     return attention(*parts, q_scale, k_scale, v_scale, mask, scaling, causal).flatten(2)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .attention import for_each_query
 from .base import Int8Module
 
 
@@ -26,10 +27,7 @@ class Bfloat16Attention(Int8Module):
         dropout: float = 0.0,
     ) -> Tensor:
         """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1:
-            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        rounded = (x.to(torch.bfloat16) for x in (query, key, value))
+        rounded = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
         dropped = dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(*rounded, mask, dropped, causal, scale=scaling)
         return out.transpose(1, 2).to(query.dtype).contiguous()

@@ -12,7 +12,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import numerics
-from .attention import core_arguments, fits_core
+from .attention import core_arguments, fits_core, for_each_query
 from .fake_quantize import FakeQuantize
 from .masks import int8_mask
 
@@ -45,9 +45,7 @@ class FakeQuantizedAttention(nn.Module):
             fake_quantize(x, x.transpose(1, 2).flatten(2) if fake_quantize.observing and self.training else None)
             for fake_quantize, x in zip((self.query, self.key, self.value), (query, key, value), strict=True)
         )
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1:
-            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        key, value = for_each_query(query, key, value)
         scores = numerics.mask_scores((query @ key.transpose(-1, -2)).float() * scaling, mask, causal)
         e = (scores - scores.detach().amax(-1, keepdim=True)).exp()
         p = functional.dropout(_Probabilities.apply(e), dropout, self.training)

@@ -17,6 +17,7 @@ from ..fx.rewrite import (
     only_user,
     ours,
     shape_of,
+    swaps_heads,
     tensor_of,
 )
 
@@ -87,7 +88,7 @@ def _quantize(
 
 def _columns(x: fx.Node) -> fx.Node | None:
     """The columns of a linear that `view(...).transpose(1, 2)` split into heads."""
-    if not is_call(x, aten.transpose.int) or sorted(int(a) % 4 for a in x.args[1:3]) != [1, 2]:  # type: ignore[arg-type]
+    if not swaps_heads(x):
         return None
     view = x.args[0]
     if (

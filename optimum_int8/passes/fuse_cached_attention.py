@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of, swaps_heads
 from .fuse_attention import joins_heads
 
 
@@ -52,7 +52,7 @@ def _rows(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
 
 def _split_rows(x: fx.Node) -> fx.Node | None:
     """The rows that `view(...).transpose(1, 2)` split into heads."""
-    if not _swaps_axes(x):
+    if not swaps_heads(x):
         return None
     view = x.args[0]
     if not is_call(view, aten.view.default, aten.reshape.default) or len(shape_of(view)) != 4:  # type: ignore[arg-type]
@@ -65,20 +65,12 @@ def _split_rows(x: fx.Node) -> fx.Node | None:
 
 def _swapped(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
     """Heads and lengths exchanged."""
-    if _swaps_axes(x):
+    if swaps_heads(x):
         return x.args[0]  # type: ignore[return-value]
     swapped = graph_module.graph.call_function(aten.transpose.int, (x, 1, 2))
     a, b, c, d = shape_of(x)
     swapped.meta["val"] = x.meta["val"].new_empty((a, c, b, d), x.meta["val"].dtype)
     return swapped
-
-
-def _swaps_axes(x: fx.Node) -> bool:
-    return (
-        is_call(x, aten.transpose.int)
-        and len(shape_of(x)) == 4
-        and sorted(int(axis) % 4 for axis in x.args[1:3]) == [1, 2]  # type: ignore[arg-type]
-    )
 
 
 def _concatenate_rows(graph_module: fx.GraphModule, node: fx.Node) -> bool:

@@ -55,15 +55,12 @@ class ImageClassificationQuantizer(ImageQuantizer):
         """
         if "image" not in features[0]:
             return super().collate(features)
-        processor = self.require_image_processor()
-        images = opened(features)
-        # One by one: processors that take several stack them and fail with many unrelated types at different sizes.
-        name = self.model.main_input_name
-        tensors = [torch.as_tensor(processor(images=image, return_tensors="pt")[name])[0] for image in images]
+        self.require_image_processor()
+        tensors = [self.pixels(image) for image in opened(features)]
         sizes = sorted({tuple(tensor.shape) for tensor in tensors})
         if len(sizes) > 1:
             raise ConfigError(f"the image processor leaves images at {sizes[0]} and {sizes[1]}; expected one size")
-        return {name: torch.stack(tensors)}
+        return {self.model.main_input_name: torch.stack(tensors)}
 
     def references(self, dataset: datasets.Dataset) -> list[Any]:
         """Class numbers of the model. Raises `DataError` for labels that the model does not have."""

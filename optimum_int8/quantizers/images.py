@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ConfigError, DataError
@@ -47,6 +49,12 @@ class ImageQuantizer(Quantizer):
         if self.tokenizer is None:
             raise ConfigError(f"the model has no image processor ({self.tokenizer_problem}); pass image_processor=...")
         return self.tokenizer
+
+    def pixels(self, image: Any) -> Tensor:
+        """One image as its processor prepares it, `[channels, height, width]`. One by one: processors that take several stack them and fail
+        with many unrelated types at different sizes. Raises `ConfigError` without a processor."""
+        prepared = self.require_image_processor()(images=image, return_tensors="pt")
+        return torch.as_tensor(prepared[self.model.main_input_name])[0]
 
     def preprocess(self, dataset: datasets.Dataset) -> list[Features]:
         """The rows' images, opened by `collate`; or the model's inputs that the dataset has."""

@@ -62,11 +62,11 @@ class ObjectDetectionQuantizer(ImageQuantizer):
         """
         if "image" not in features[0]:
             return super().collate(features)
-        processor, images = self.require_image_processor(), opened(features)
-        tensors = []
+        self.require_image_processor()
+        images = opened(features)
         for example, image in zip(features, images, strict=True):
             example["size"] = (image.height, image.width)  # for the boxes
-            tensors.append(torch.as_tensor(processor(images=image, return_tensors="pt")["pixel_values"])[0])
+        tensors = [self.pixels(image) for image in images]
         height, width = (max(t.shape[axis] for t in tensors) for axis in (1, 2))
         if len({t.shape for t in tensors}) > 1 and not self._takes_mask:
             raise ConfigError(
