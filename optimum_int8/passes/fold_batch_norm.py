@@ -1,44 +1,101 @@
-"""Fold a batch norm in evaluation into the convolution before it."""
+"""Fold what a batch norm in evaluation does into the convolution before it: a factor and a shift of each channel."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ..fx.rewrite import add_constant, arguments, aten, is_call, only_user, ours, tensor_of
+from ..fx.rewrite import add_constant, arguments, aten, is_call, only_user, ours, shape_of, tensor_of
 
 _VIEWS = (aten.permute.default, aten.squeeze.dim)
+_ON_CONSTANTS = (
+    aten.reshape.default,
+    aten.view.default,
+    aten.unsqueeze.default,
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.neg.default,
+    aten.rsqrt.default,
+    aten.sqrt.default,
+    aten.reciprocal.default,
+)
+_Affine = tuple[Tensor | None, Tensor | None]
 
 
 def fold_batch_norm(graph_module: fx.GraphModule) -> int:
     """Needs: nothing. Leaves: convolutions whose weight scales and bias include the norm, with or without affine, where only the norm reads
-    them. Preserves: values up to rounding; the int8 weights stay."""
+    them. Preserves: values up to rounding; the int8 weights stay.
+
+    A norm that a detector froze is `x * scale + shift`, both made of its buffers: every product with, and sum of, constants of one number
+    per channel folds, whatever class wrote it.
+    """
     count = 0
     for node in list(graph_module.graph.nodes):
-        conv = _convolution(node)
-        affine = None if conv is None else _affine(graph_module, node)
-        if affine is None:
+        if not is_call(node, aten.batch_norm.default, aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor):
             continue
-        _fold(graph_module, conv, *affine)  # type: ignore[arg-type]
-        node.replace_all_uses_with(node.args[0])
+        source, affine = _affine(graph_module, node)
+        conv = None if affine is None else _convolution(source, node)
+        if affine is None or conv is None:
+            continue
+        _fold(graph_module, conv, *affine)
+        node.replace_all_uses_with(source)  # type: ignore[arg-type]
         graph_module.graph.erase_node(node)
         count += 1
     return count
 
 
-def _convolution(node: fx.Node) -> fx.Node | None:
-    """The plain convolution of which a batch norm, and nothing else, reads the result as torch lays it out."""
-    if not is_call(node, aten.batch_norm.default):
+def _convolution(source: Any, user: fx.Node) -> fx.Node | None:
+    """The plain convolution of which `user`, and nothing else, reads the result as torch lays it out."""
+    norm = user
+    while is_call(source, *_VIEWS) and only_user(source) is user:
+        source, user = source.args[0], source
+    plain = is_call(source, ours.conv.default) and only_user(source) is user and user is not norm
+    return source if plain and arguments(source)[9] == "none" and arguments(source)[11] is None else None
+
+
+def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[Any, _Affine | None]:
+    """What a node reads, and the factor and shift of each channel that it gives it; None when it does something else."""
+    if is_call(node, aten.batch_norm.default):
+        return node.args[0], _norm(graph_module, node)
+    if node.kwargs.get("alpha", 1) != 1:
+        return None, None
+    for source, other in (node.args, node.args[::-1]):
+        given = _per_channel(graph_module, node, other)
+        if given is None or not isinstance(source, fx.Node):
+            continue
+        if is_call(node, aten.sub.Tensor):
+            return source, ((None, -given) if source is node.args[0] else None)
+        return source, ((given, None) if is_call(node, aten.mul.Tensor) else (None, given))
+    return None, None
+
+
+def _per_channel(graph_module: fx.GraphModule, node: fx.Node, other: Any) -> Tensor | None:
+    """A constant of one number per channel (the second axis) of what `node` computes."""
+    shape = shape_of(node)
+    value = constant(graph_module, other) if len(shape) > 2 else None
+    if value is None or not value.is_floating_point():
         return None
-    source, user = node.args[0], node
-    while is_call(source, *_VIEWS) and only_user(source) is user:  # type: ignore[arg-type]
-        source, user = source.args[0], source  # type: ignore[union-attr, assignment]
-    plain = is_call(source, ours.conv.default) and only_user(source) is user and user is not node  # type: ignore[arg-type]
-    return source if plain and arguments(source)[9] == "none" and arguments(source)[11] is None else None  # type: ignore
+    channels = [1] * (len(shape) - value.dim()) + list(value.shape)
+    fits = channels[1:2] == [shape[1]] and all(n == 1 for i, n in enumerate(channels) if i != 1)
+    return value.flatten().to(torch.float64) if fits else None
 
 
-def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor] | None:
-    """Factor and shift of each channel; None when the norm measures the batch."""
+def constant(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
+    """The value of a node that tensors of the module alone decide."""
+    if is_call(node, *_ON_CONSTANTS) and not node.kwargs:
+        args = [constant(graph_module, a) if isinstance(a, fx.Node) else a for a in node.args]
+        numbers = all(isinstance(a, (Tensor, int, float, list, tuple)) for a in args)
+        sizes = all(isinstance(n, int) for a in args if isinstance(a, (list, tuple)) for n in a)
+        return node.target(*args) if numbers and sizes else None
+    return tensor_of(graph_module, node)
+
+
+def _norm(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
+    """Of a batch norm; None when it measures the batch."""
     _, weight, bias, mean, variance, training, _, eps = arguments(node)[:8]
     statistics = tensor_of(graph_module, mean), tensor_of(graph_module, variance)
     if training or any(s is None for s in statistics):
@@ -51,11 +108,17 @@ def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor
     return factor, shift if bias is None else shift + tensor_of(graph_module, bias).to(torch.float64)  # type: ignore
 
 
-def _fold(graph_module: fx.GraphModule, conv: fx.Node, factor: Tensor, shift: Tensor) -> None:
+def _fold(graph_module: fx.GraphModule, conv: fx.Node, factor: Tensor | None, shift: Tensor | None) -> None:
     values = arguments(conv)
     scale, bias = tensor_of(graph_module, values[5]), tensor_of(graph_module, values[6])
-    moved = shift if bias is None else bias.to(torch.float64) * factor + shift
+    moved = None if bias is None else bias.to(torch.float64)
+    if factor is not None and moved is not None:
+        moved = moved * factor
+    if shift is not None:
+        moved = shift if moved is None else moved + shift
     with graph_module.graph.inserting_before(conv):
-        values[5] = add_constant(graph_module, "folded_scale", (scale * factor).to(torch.float32))  # type: ignore[operator]
-        values[6] = add_constant(graph_module, "folded_bias", moved.to(torch.float32))
+        if factor is not None:
+            values[5] = add_constant(graph_module, "folded_scale", (scale * factor).to(torch.float32))  # type: ignore[operator]
+        if moved is not None:
+            values[6] = add_constant(graph_module, "folded_bias", moved.to(torch.float32))
     conv.args, conv.kwargs = tuple(values), {}

@@ -58,6 +58,49 @@ def test_a_batch_norm_that_measures_the_batch_stays() -> None:
     assert made.apply("fold_batch_norm") == 0 and made.count(BATCH_NORM) == 1
 
 
+class Frozen(nn.Module):
+    """A batch norm as detectors freeze it: four buffers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        norm = batch_norm(channels)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, getattr(norm, name).detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight.reshape(1, -1, 1, 1) * (self.running_var.reshape(1, -1, 1, 1) + 1e-5).rsqrt()
+        return x * scale + (self.bias.reshape(1, -1, 1, 1) - self.running_mean.reshape(1, -1, 1, 1) * scale)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_frozen_batch_norm_becomes_scales_and_bias(bias: bool) -> None:
+    made = Case(lambda m, x: torch.relu(m.n(m.c(x))), image(), c=conv(8, 6, bias=bias), n=Frozen(6))
+    made.before("fold_batch_norm")
+    assert made.apply("fold_batch_norm") == 2 and made.count(aten.mul.Tensor) == made.count(aten.add.Tensor) == 0
+    torch.testing.assert_close(made.run()[0], made.expected[0], rtol=1e-5, atol=1e-5)
+    assert len(compiled(made)) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda y: y * torch.ones(1, 6, 9, 7), lambda y: y * y.mean(), lambda y: y * torch.ones(7), lambda y: 2.0 - y],
+)
+def test_what_is_not_one_number_per_channel_does_not_fold(other: Any) -> None:
+    made = Case(lambda m, x: other(m.c(x)), image(), c=conv(8, 6))
+    made.before("fold_batch_norm")
+    assert made.apply("fold_batch_norm") == 0
+
+
+def test_a_constant_minus_a_convolution_does_not_fold_and_its_negation_does() -> None:
+    for function, folds in ((lambda y, v: v - y, 0), (lambda y, v: y - v, 1), (lambda y, v: v + y, 1)):
+        made = Case(
+            lambda m, x, f=function: f(m.c(x), m.v.weight.view(6, 1, 1)), image(), c=conv(8, 6), v=batch_norm(6)
+        )
+        made.before("fold_batch_norm")
+        assert made.apply("fold_batch_norm") == folds
+        torch.testing.assert_close(made.run()[0], made.expected[0], rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_changed_in_place_is_read_changed() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         y = m.c(x)
