@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from .calibrate import run_batch
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
 from .nn import (
@@ -22,7 +24,11 @@ from .nn import (
     Int8Linear,
     Int8Module,
     Sites,
+    bare_parameters,
+    conceal,
     describe_functional,
+    expose,
+    find_functional,
     find_sites,
     require_sites,
     unpack_attention,
@@ -31,6 +37,7 @@ from .nn import (
 )
 from .passes import InspectReport, inspect
 from .prepare import Prepared, prepare
+from .remedies import evaluating
 from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
 
 __all__ = [
@@ -45,6 +52,9 @@ __all__ = [
 ]
 
 
+NOT_LOOKED_FOR = "a bare parameter; whether F.linear or F.conv reads it shows an example: give one as calibration_data"
+
+
 def quantize(
     model: nn.Module,
     config: Int8Config | None = None,
@@ -56,10 +66,12 @@ def quantize(
     """Turn a float model into an INT8 one of the same class.
 
     Args:
-        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, and the attention cores of Transformers and of
-            `nn.MultiheadAttention` are quantized.
+        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, the attention cores of Transformers and of
+            `nn.MultiheadAttention`, and the bare parameters that `F.linear`, `F.conv1d` and `F.conv2d` read (`block.weight.linear`; found on
+            the first batch) are quantized.
         config: what and how; the default is dynamic.
-        calibration_data: static only: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor.
+        calibration_data: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor. Dynamic needs none, and
+            of bare parameters none is found without; one batch is enough for them.
         inplace: convert `model` itself instead of a copy.
         progress: show a bar while calibrating.
 
@@ -100,11 +112,32 @@ def prepare_copy(
         instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
     target = unpack_relative(unpack_attention(model if inplace else copy.deepcopy(model)))
-    sites = find_sites(target, config)
-    check_weights(target, sites)
-    prepared = prepare(target, sites, config, calibration_data, progress)
-    require_sites(model, sites)
+    try:
+        calibration_data, reasons = _expose_weights(target, calibration_data)
+        sites = find_sites(target, config, reasons)
+        conceal(target, sites.int8)
+        check_weights(target, sites)
+        prepared = prepare(target, sites, config, calibration_data, progress)
+        require_sites(model, sites)
+    except BaseException:
+        conceal(target)
+        raise
     return prepared
+
+
+def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Iterable[Any] | None, dict[str, str]]:
+    """Make modules of the bare parameters that functions read in the first batch. Returns the data, whole, and why some stay FP32."""
+    names = bare_parameters(model)
+    if not names:
+        return data, {}
+    iterator = iter(data or ())
+    first = next(iterator, None)
+    if first is None:
+        return data, dict.fromkeys(names, NOT_LOOKED_FOR)
+    with evaluating(model):
+        wanted, reasons = find_functional(model, lambda: run_batch(model, first))
+    expose(model, wanted)
+    return itertools.chain([first], iterator) if iterator is data else data, reasons
 
 
 def convert(prepared: Prepared) -> nn.Module:
@@ -127,6 +160,7 @@ def convert(prepared: Prepared) -> nn.Module:
         put(model, name, LINEAR, new)
     for name in sites.of_kind(CONV, SCORES, *CORES, *CALLS):
         put(model, name, sites.int8[name], prepared.twin(name))
+    conceal(model)
     metadata = describe(config, sites)
     functional = describe_functional(model, sites.int8)
     if functional:

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from ..nn import Int8Module
+from ..nn import FunctionalWeight, Int8Module
 
 _POSITION_IN_STACK = ("layer_idx", "layer_id", "layer_number")
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 def structure_key(module: nn.Module) -> tuple[Any, ...]:
@@ -39,8 +40,9 @@ def holds_int8(module: nn.Module) -> bool:
 
 
 def is_block_candidate(module: nn.Module) -> bool:
-    """Whether a graph of the whole module is worth trying: INT8 below, not a model, a container or a single INT8 module."""
-    return holds_int8(module) and not isinstance(module, (PreTrainedModel, Int8Module, nn.ModuleList, nn.ModuleDict))
+    """Whether a graph of the whole module is worth trying: INT8 below, not a model, a container (of parameters too)
+    or a single INT8 module."""
+    return holds_int8(module) and not isinstance(module, (PreTrainedModel, Int8Module, FunctionalWeight, *_CONTAINERS))
 
 
 def candidates(module: nn.Module, name: str = "", root: bool = True) -> list[tuple[str, nn.Module]]:

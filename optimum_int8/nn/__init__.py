@@ -18,7 +18,8 @@ from .fake_conv import FakeQuantizedConv1d, FakeQuantizedConv2d, fake_quantize_c
 from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unfake_embedding
 from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
 from .fake_quantize import FakeQuantize, fake_quantize_weight
-from .functional import FUNCTIONAL, FunctionalWeight, describe_functional, expose, functional_module, geometry
+from .find_functional import find_functional
+from .functional import FUNCTIONAL, FunctionalWeight, conceal, describe_functional, expose, functional_module, geometry
 from .linear import Int8Linear, float_weight
 from .multihead import (
     PROJECTIONS,
@@ -40,6 +41,7 @@ from .sites import (
     LINEAR,
     SCORES,
     Sites,
+    bare_parameters,
     collect_sites,
     find_sites,
     require_sites,
@@ -86,14 +88,18 @@ __all__ = [
     "Scores",
     "Sites",
     "UnpackedMultiheadAttention",
+    "attentions",
+    "bare_parameters",
     "can_unpack",
     "collect_sites",
+    "conceal",
     "describe_functional",
     "expose",
     "fake_quantize_conv",
     "fake_quantize_embedding",
     "fake_quantize_linear",
     "fake_quantize_weight",
+    "find_functional",
     "find_sites",
     "float_weight",
     "functional_module",
@@ -101,7 +107,6 @@ __all__ = [
     "int8_attention_forward",
     "is_causal_call",
     "require_sites",
-    "attentions",
     "restore_attention",
     "set_attention",
     "unfake_conv",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import CodeType
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..errors import QuantizationError
 from .base import Int8Module
 from .call_modules import CALLS, FloatCall, fits_call
 from .calls import IN_PLACE, OPS, name_at, source_line
@@ -29,7 +30,7 @@ _OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 class FunctionalWeight(nn.Module):
     """Stands where a parameter stood: `F.linear(x, module.weight, bias)` runs its child, named like the function.
 
-    The child is an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` without bias, or its INT8 twin; the bias stays the caller's.
+    The child is an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` without bias, or its INT8 or fake-quantized twin; the bias stays the caller's.
     """
 
     def __init__(self, op: str, parameter: nn.Parameter, options: Mapping[str, Any]) -> None:
@@ -67,15 +68,18 @@ class FunctionalWeight(nn.Module):
         """Computes the one function that this weight is for."""
         x, weight, bias, options = weighted_arguments(func, args, kwargs or {})
         if not isinstance(weight, FunctionalWeight) or OPS.get(func) != weight.op:
-            name = getattr(func, "__name__", str(func))
-            raise TypeError(f"{name} reads a weight that is INT8 now; only functions that calibration saw can")
+            raise QuantizationError(
+                f"{getattr(func, '__name__', func)} reads a weight that is an INT8 site; expected the one function that calibration saw "
+                "read it: begin the calibration data with a batch that makes this call too, or exclude the parameter by its name"
+            )
         module = weight.module
         fits = weight.op == "linear" or geometry(functional_module(weight.op, weight, options)) == geometry(module)
-        if isinstance(module, Int8Module) and fits:
+        if not fits:  # in float: calibration saw another stride
+            return func(x, module.weight, bias, **options)
+        if isinstance(module, Int8Module):
             return module(x, bias)
-        return func(
-            x, module.weight, bias, **options
-        )  # of an INT8 convolution in float: calibration saw another stride
+        y = module(x)  # with its hooks, which calibration needs
+        return y if bias is None else y + bias.view(-1, *[1] * (weight.dim() - 2))
 
 
 def weighted_arguments(func: Any, args: Any, kwargs: Mapping[str, Any]) -> tuple[Tensor, Any, Any, dict[str, Any]]:
@@ -172,6 +176,18 @@ def expose(model: nn.Module, functional: Mapping[str, Mapping[str, Any]]) -> nn.
             owner.add_module(leaf, FloatCall(about["op"]).train(owner.training))
             if not hasattr(type(owner).forward, "_redirects"):
                 owner.__class__ = _redirecting(type(owner))
+    return model
+
+
+def conceal(model: nn.Module, keep: Container[str] = ()) -> nn.Module:
+    """Make parameters again of the weights that `expose` made modules of and that are float still, in place, but for the sites `keep`."""
+    for path, owner in list(model.named_modules()):
+        for name, slot in list(owner._modules.items()):
+            if not isinstance(slot, FunctionalWeight) or isinstance(slot.module, Int8Module):
+                continue
+            if f"{path}.{name}.{slot.op}".removeprefix(".") not in keep:
+                del owner._modules[name]
+                owner.register_parameter(name, slot.module.weight)  # type: ignore[arg-type]
     return model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -15,6 +15,7 @@ from .attention import CHILD, uses_attention_interface
 from .call_modules import FloatCall
 from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
+from .functional import FUNCTIONAL
 from .linear import float_weight
 from .scores import Scores
 
@@ -50,17 +51,22 @@ class Sites:
         self.per_token = [other for other in self.per_token if other != name]
 
 
-def find_sites(model: nn.Module, config: Int8Config) -> Sites:
+def find_sites(model: nn.Module, config: Int8Config, reasons: Mapping[str, str] | None = None) -> Sites:
     """What of `model` becomes INT8 under `config`. A module that several parents share is one site, under its first name.
+
+    Args:
+        reasons: of functional ops that are known to stay FP32.
 
     Raises:
         QuantizationError: an excluded name does not exist, or nothing is left to quantize.
     """
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    known |= {name for p in bare_parameters(model) for name in (p, *(f"{p}.{op}" for op in FUNCTIONAL))}
     missing = [name for name in config.exclude + config.exclude_attention if name not in known]
     if missing:
         raise QuantizationError(f"exclude names a module that the model does not have: {missing[0]!r}; names are exact")
     sites = collect_sites(model, config)
+    sites.fp32 |= reasons or {}
     require_sites(model, sites)
     return sites
 
@@ -79,6 +85,23 @@ def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
         else:
             sites.int8[name] = BFLOAT16_ATTENTION if kind == ATTENTION and config.attention == "bfloat16" else kind
     return sites
+
+
+def bare_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters that a function could read as a weight: of modules that are no site, and not torch's own layers, which
+    call no such function. A single row is a token or a table of positions, no matrix worth a kernel."""
+    sites = collect_sites(model, Int8Config())
+    known = {*sites.int8, *sites.fp32}
+    found = []
+    for name, parameter in model.named_parameters():
+        path = name.rpartition(".")[0]
+        owner = model.get_submodule(path)
+        container = isinstance(owner, (nn.ParameterList, nn.ParameterDict))
+        if path in known or (type(owner).__module__.startswith("torch.nn.") and not container):
+            continue
+        if 2 <= parameter.dim() <= 4 and len(parameter) > 1 and parameter.is_floating_point():
+            found.append(name)
+    return found
 
 
 def require_sites(model: nn.Module, sites: Sites) -> None:

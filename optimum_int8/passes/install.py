@@ -120,7 +120,7 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
             name.startswith(f"{b}.") for b in blocks
         ):
             report.single[name] = type(module).__name__
-    metadata = getattr(getattr(model, "config", None), "quantization_config", None)
+    metadata = getattr(getattr(model, "config", None), "quantization_config", getattr(model, "int8_metadata", None))
     metadata = metadata if isinstance(metadata, dict) or metadata is None else metadata.to_dict()
     report.fp32 = dict((metadata or {}).get("fp32", {}))
     return report

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from ..errors import CalibrationError, ConfigError
+from ..nn.listen import Listener
 from .op import Op, parse
-from .record import Listener, Recording, Seen
+from .record import Recording, Seen
 from .watch import grid
 
 SYMMETRIC_OPS = ("attention",)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..nn.heard import RESIDUAL
 from .op import Op
 from .record import Recording, Seen
-from .sites import RESIDUAL
 
 BESIDE = (
     "relu", "relu_", "gelu", "sigmoid", "tanh", "hardswish", "leaky_relu", "dropout", "flatten", "interpolate", "upsample_nearest2d",

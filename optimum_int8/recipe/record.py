@@ -1,14 +1,9 @@
-"""Hearing what a model computes, from outside of it: a torch function mode sees each op, the stack says whose it is.
-
-Both belong to the thread that runs the model and end with the block, so that nothing is left behind, whatever happens inside.
-"""
+"""What the blocks of a recipe have heard: ops in order, ranges, and what flows into what."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
-import types
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,56 +11,14 @@ from types import FrameType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from .. import numerics
 from ..calibrate import with_masks
 from ..errors import CalibrationError
 from ..nn.calls import IN_PLACE, OPS, Running, arguments_of, running
-from .sites import READ_OTHERWISE, Found, ModelSites, Site
+from ..nn.heard import READ_OTHERWISE, Found, ModelSites, Site
 from .watch import Watch
-
-
-def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of `torch.nn.functional` that does not hand itself over whole to a mode, so that the mode hears what it calls."""
-    scope = {**function.__globals__, "has_torch_function": lambda *_: False}
-    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-_OPENED = {F.multi_head_attention_forward: _opened(F.multi_head_attention_forward)}
-
-
-class Listener(TorchFunctionMode):
-    """Tells `heard` of each op that can be one of a recipe, before it runs; what that returns is told the result."""
-
-    def __init__(self, heard: Callable[..., Callable[[Any], None] | None]) -> None:
-        super().__init__()
-        self.heard = heard
-
-    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _OPENED:
-            with self:
-                return _OPENED[func](*args, **kwargs)
-        told = None
-        if (func in OPS or _reads_parameter(func, args)) and not torch.compiler.is_compiling():
-            told = self.heard(func, args, kwargs, sys._getframe(1))
-        result = func(*args, **kwargs)
-        if told is not None:
-            told(result)
-        return result
-
-
-def _reads_parameter(func: Any, args: Any) -> bool:
-    """Whether a function takes the values of a parameter, and not its shape or dtype alone."""
-    return any(type(x) is nn.Parameter for x in args) and getattr(func, "__name__", "") not in _ABOUT
-
-
-_ABOUT = ("__get__", "size", "dim", "numel", "stride", "is_floating_point", "requires_grad_", "__set__", "__hash__")
 
 
 @dataclass
@@ -101,7 +54,7 @@ class Recording:
     def hear(
         self, func: Any, args: Any, kwargs: Any, frame: FrameType, stop: FrameType | None, innermost: bool = True
     ) -> Any:
-        """See `Listener`. Raises CalibrationError for a second model, and for values that are not finite.
+        """See `nn.listen.Listener`. Raises CalibrationError for a second model, and for values that are not finite.
 
         Args:
             innermost: not so where a block of another recipe lies within; a second model is that one's.
@@ -112,23 +65,16 @@ class Recording:
         with self.lock:
             sites = self._sites_of(now.modules[0])
             site = sites.find(OPS[func], func, args, kwargs, now) if func in OPS else []
-            self._note_reads(sites, args, site)
+            read = sites.note_reads(args, site)
+            for seen in self.seen.values() if read else ():
+                if seen.site.parameter is not None and id(seen.site.parameter) in read:
+                    seen.site.why_not = READ_OTHERWISE
             if not site:
                 return None
             masks = self._masks(now)
             if func in IN_PLACE:  # the values are gone when it has run
                 site = [(s, [x.clone() for x in operands]) for s, operands in site]
         return lambda result: self._finish(site, masks, result)
-
-    def _note_reads(self, sites: ModelSites, args: Any, found: Found) -> None:
-        """A parameter that is read by more than the function of its site cannot be replaced."""
-        own = {id(site.parameter) for site, _ in found}
-        read = {id(x) for x in args if type(x) is nn.Parameter} - own
-        if not read <= sites.read:
-            sites.read |= read
-            for seen in self.seen.values():
-                if seen.site.parameter is not None and id(seen.site.parameter) in read:
-                    seen.site.why_not = READ_OTHERWISE
 
     def _knows(self, root: nn.Module) -> bool:
         known = None if self.model is None else self.model()

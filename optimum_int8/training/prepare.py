@@ -26,6 +26,7 @@ from ..nn import (
     Int8Module,
     Sites,
     attentions,
+    conceal,
     fake_quantize_conv,
     fake_quantize_embedding,
     fake_quantize_linear,
@@ -152,6 +153,10 @@ def qat_state(model: nn.Module) -> QatState:
 
 def remove_fake_quantize(model: nn.Module) -> nn.Module:
     """Undo `prepare_qat`, in place: the float model with the weights it has now."""
+    return conceal(_remove_fake_quantize(model))
+
+
+def _remove_fake_quantize(model: nn.Module) -> nn.Module:
     state = qat_state(model)
     for name in state.sites.of_kind(EMBEDDING):
         unfake_embedding(model.get_submodule(name))  # type: ignore[arg-type]
@@ -182,7 +187,7 @@ def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     without = (EMBEDDING, BFLOAT16_ATTENTION)
     grids = {name: _grids(target, name, kind) for name, kind in state.sites.int8.items() if kind not in without}
     ranges = {name: dict.fromkeys(grid, (-1.0, 1.0)) for name, grid in grids.items()}  # static; `Trained` has the grids
-    remove_fake_quantize(target)
+    _remove_fake_quantize(target)
     trained = Trained(target.eval(), state.config, state.sites, ranges, notes=state.notes, grids=grids)
     return convert(trained).requires_grad_(False)
 

@@ -10,20 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Int8Config
-from ..nn import (
-    ATTENTION,
-    CALLS,
-    FUNCTIONAL,
-    PROJECTIONS,
-    collect_sites,
-    functional_module,
-    geometry,
-    unpacking_obstacle,
-)
-from ..nn.call_modules import fits_call
-from ..nn.calls import Running, call_name
-from ..nn.conv import conv_obstacle
-from ..nn.functional import weighted_arguments
+from .call_modules import CALLS, fits_call
+from .calls import Running, call_name
+from .conv import conv_obstacle
+from .functional import FUNCTIONAL, functional_module, geometry, weighted_arguments
+from .multihead import PROJECTIONS, unpacking_obstacle
+from .sites import ATTENTION, collect_sites
 
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 RESIDUAL = ("add", "cat")
@@ -72,6 +64,14 @@ class ModelSites:
         self.names = {module: name for name, module in self.model.named_modules()}
         self.kinds, self.reasons = found.int8, found.fp32
         self.parameters = {id(p): name for name, p in self.model.named_parameters()}
+
+    def note_reads(self, args: Any, found: Found) -> set[int]:
+        """Note that a function with these arguments runs, whose sites are `found`; returns, by `id`, the parameters that other functions
+        than that of their site read for the first time: such a one cannot be replaced."""
+        own = {id(site.parameter) for site, _ in found}
+        new = {id(x) for x in args if type(x) is nn.Parameter} - own - self.read
+        self.read |= new
+        return new
 
     def find(self, op: str, func: Any, args: Any, kwargs: Any, now: Running) -> Found:
         """The sites that a call belongs to; empty where it is none."""
