@@ -19,7 +19,7 @@ ISA_VARIABLE = "OPTIMUM_INT8_ISA"
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 
-_ABI = 3
+_ABI = 4
 _NAME = "_liboptimum_int8.so"
 _override = threading.local()
 
@@ -35,6 +35,9 @@ class Library:
             )
         self.run = self.native.oi8_run
         self.run.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        self.prepare_weight = self.native.oi8_prepare_weight
+        self.prepare_weight.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
+        self.prepare_weight.restype = ctypes.c_int64
         self.available = tuple(name for i, name in enumerate(ISAS) if self.native.oi8_isa_available(i))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import KernelError
 from ..numerics_conv import CONV_ACTIVATIONS, Window
 from .library import current_isa, library
+from .prepared import prepared_weight
 
 OPS = (
     "quantize",
@@ -83,6 +84,7 @@ class _Instruction(ctypes.Structure):
         ("parameter", _f32),
         ("key_side", _i32),
         ("window", _ptr),
+        ("prepared", _ptr),
     ]
 
 
@@ -129,7 +131,8 @@ class Program:
         self._free: list[tuple[int, int]] = []  # offset and bytes of released values
         self._externals = 0
         self._kept: list[Any] = []  # the instructions hold bare pointers into these
-        self._native: _Program | None = None
+        self._weights: list[tuple[int, Tensor]] = []  # instructions that may read the prepared form of a weight
+        self._native: dict[int, _Program] = {}
 
     def __len__(self) -> int:
         return len(self._instructions)
@@ -180,13 +183,15 @@ class Program:
                 value = ctypes.addressof(value)
             elif isinstance(value, Tensor):
                 self._kept.append(value)
+                if name == "weight" and value.dtype == torch.int8 and op in ("linear", "conv"):
+                    self._weights.append((len(self._instructions), value))
                 value = value.data_ptr()
             elif isinstance(value, (list, tuple)):
                 getattr(instruction, name)[: len(value)] = value
                 continue
             setattr(instruction, name, value)
         self._instructions.append(instruction)
-        self._native = None
+        self._native.clear()
 
     def run(
         self,
@@ -212,13 +217,14 @@ class Program:
         loaded = library()
         if loaded is None:
             raise KernelError("a program needs the native library, which is not here; see `optimum-int8 env`")
-        native = self._native or self._freeze()
+        isa = current_isa()
+        native = self._native.get(isa) or self._freeze(isa)
         call = _Call(batch, length, (_ptr * len(tensors))(*[t.data_ptr() for t in tensors]))
         call.key_length = length if key_length is None else key_length
         call.skip_padding = skip_padding
         if mask is not None:
             mask = set_mask(call, mask, batch)
-        status = loaded.run(current_isa(), ctypes.addressof(native), ctypes.addressof(call))
+        status = loaded.run(isa, ctypes.addressof(native), ctypes.addressof(call))
         if status == 3:
             raise IndexError(_ERRORS[status])
         if status:
@@ -226,7 +232,11 @@ class Program:
                 f"the native library refused a program of {len(self)} instructions: {_ERRORS.get(status, status)}"
             )
 
-    def _freeze(self) -> _Program:
+    def _freeze(self, isa: int) -> _Program:
+        for index, weight in self._weights:
+            prepared = prepared_weight(weight, isa)
+            self._instructions[index].prepared = None if prepared is None else prepared.data_ptr()
+            self._kept.append(prepared)
         native = _Program(
             (_Instruction * len(self._instructions))(*self._instructions),
             (_Value * len(self._values))(*self._values),
@@ -235,7 +245,7 @@ class Program:
             self._arena_row_bytes,
             self.spatial,
         )
-        self._native = native
+        self._native[isa] = native
         return native
 
 

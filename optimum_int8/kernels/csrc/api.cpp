@@ -107,6 +107,11 @@ int oi8_isa_available(int isa) { return oi8_isa_built(isa) && cpu_allows(isa); }
 
 const char *oi8_isa_name(int isa) { return isa >= 0 && isa < OI8_ISA_COUNT ? names[isa] : ""; }
 
+int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panels, int32_t steps, void *out) {
+  if (!oi8_isa_available(isa) || !isas[isa]->prepare_weight) return 0;
+  return isas[isa]->prepare_weight(static_cast<const int8_t *>(weight), panels, steps, static_cast<char *>(out));
+}
+
 int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
   thread_local Buffer arena, scratch;
   thread_local Padding padding;

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 3
+#define OI8_ABI 4
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -104,6 +104,7 @@ typedef struct oi8_instruction {
   float parameter; /* eps of a norm, scaling of an attention */
   int32_t key_side; /* QUANTIZE, LINEAR: the rows are those of keys and values */
   const oi8_window *window; /* CONV and pooling */
+  const void *prepared;     /* LINEAR, CONV: what oi8_prepare_weight made of `weight` for this ISA, or null */
 } oi8_instruction;
 
 typedef struct oi8_program {
@@ -132,6 +133,10 @@ OI8_EXPORT int oi8_abi(void);
 OI8_EXPORT int oi8_isa_built(int isa);     /* compiled into this library */
 OI8_EXPORT int oi8_isa_available(int isa); /* built, and this CPU and kernel allow it */
 OI8_EXPORT const char *oi8_isa_name(int isa);
+
+/* Some instruction sets multiply faster with a second form of the panels of a weight, made once. Returns its bytes, 0 where there is none;
+ * writes it unless `out` (64-byte aligned) is null. Results do not depend on it. */
+OI8_EXPORT int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panels, int32_t steps, void *out);
 
 OI8_EXPORT int oi8_run(int isa, const oi8_program *program, const oi8_call *call);
 

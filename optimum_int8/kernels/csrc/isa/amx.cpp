@@ -19,4 +19,4 @@
 #include "../ops/attention.h"
 #include "../ops/run.h"
 
-const Isa isa_amx = {oi8_amx::scratch_bytes, oi8_amx::run};
+const Isa isa_amx = {oi8_amx::scratch_bytes, oi8_amx::run, nullptr};

@@ -19,4 +19,4 @@
 #include "../ops/attention.h"
 #include "../ops/run.h"
 
-const Isa isa_avx2 = {oi8_avx2::scratch_bytes, oi8_avx2::run};
+const Isa isa_avx2 = {oi8_avx2::scratch_bytes, oi8_avx2::run, oi8_avx2::prepare_weight};

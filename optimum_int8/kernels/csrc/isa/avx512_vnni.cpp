@@ -19,4 +19,4 @@
 #include "../ops/attention.h"
 #include "../ops/run.h"
 
-const Isa isa_avx512_vnni = {oi8_avx512_vnni::scratch_bytes, oi8_avx512_vnni::run};
+const Isa isa_avx512_vnni = {oi8_avx512_vnni::scratch_bytes, oi8_avx512_vnni::run, nullptr};

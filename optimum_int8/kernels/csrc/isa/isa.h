@@ -21,6 +21,9 @@ struct Memory {
 struct Isa {
   int64_t (*scratch_bytes)(const oi8_program &, const oi8_call &);
   int (*run)(const oi8_program &, const oi8_call &, const Memory &);
+  // Writes the prepared form of so many panels of so many steps; returns its bytes, and only that without a place to write to.
+  // Null where the panels are all that is needed.
+  int64_t (*prepare_weight)(const int8_t *weight, int64_t panels, int steps, char *out);
 };
 
 extern const Isa isa_portable, isa_avx2, isa_avx512_vnni, isa_amx;

@@ -22,4 +22,4 @@
 #include "../ops/attention.h"
 #include "../ops/run.h"
 
-const Isa isa_portable = {oi8_portable::scratch_bytes, oi8_portable::run};
+const Isa isa_portable = {oi8_portable::scratch_bytes, oi8_portable::run, nullptr};

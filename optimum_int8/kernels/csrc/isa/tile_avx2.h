@@ -1,9 +1,11 @@
-// The integer tile on AVX2: vpmaddubsw, made exact. Contract in tile_amx.h.
+// The integer tile on AVX2: vpmaddubsw, made exact in two ways. Contract in tile_amx.h. Sums are those of A - 128 (`offset`).
 //
-// vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2 saturates. Therefore A is shifted by 128 to
-// signed, and enters as its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just fits, since only -32768 is reached.
-// The sign is applied by inverting bits, -w - 1, which costs one operation on any port; the magnitudes of the negative values of a row,
-// added to its sums, make up for the ones. Sums are those of A - 128 (`offset`). Rows are rewritten once for all panels (`prepare`).
+// vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2 saturates.
+//
+// Clamped weights (clamped_avx2.h), where they were prepared and there are rows to divide the cost of the excess by: A enters as it lies.
+// Any weights: A is shifted by 128 to signed, and enters as its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just
+// fits, since only -32768 is reached. The sign is applied by inverting bits, -w - 1, which costs one operation on any port; the magnitudes
+// of the negative values of a row, added to its sums, make up for the ones. Rows are rewritten once for all panels (`prepare`).
 // Of the last step only the groups of four that hold something are multiplied.
 #pragma once
 #include <immintrin.h>
@@ -13,25 +15,60 @@
 #include <type_traits>
 #include <utility>
 
+#include "clamped_avx2.h"
+
 namespace OI8_NAMESPACE {
 
 struct Tile {
   static constexpr int rows = 32;
   static constexpr int32_t offset = 128;
 
-  // Of 32 rows: what their sums begin with, then for each step and row 64 magnitudes and 64 signs (0 or -1).
+  // Rows as they lie and transposed, for clamped weights. Otherwise `transposed` is null, and of each row: what its sums begin with, then
+  // for each step 64 magnitudes and 64 signs (0 or -1).
   struct Rows {
+    const uint8_t *a, *transposed;
+    int64_t lda;
     const int32_t *start;
     const uint8_t *steps;
+    int64_t step_bytes;
     int groups;
   };
-  static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;  // not a multiple of 4 KiB, at which stores would meet in one set of the cache
+  static constexpr int64_t row_bytes = 128;
+  static constexpr int few = 6;  // fewer rows cost less without the excess
+
+  struct Panel {
+    const int8_t *bytes, *clamped;
+    const PanelExcess *excess;
+  };
 
   static void enter() {}
   static void leave() {}
-  static int64_t prepared_bytes(int steps) { return rows * 4 + steps * step_bytes; }
 
-  static inline Rows prepare(const uint8_t *a, int64_t lda, int count, int columns, char *to) {
+  static inline Panel panel(const void *weight, const void *prepared, int64_t panels, int64_t index, int steps) {
+    const int8_t *bytes = static_cast<const int8_t *>(weight) + index * steps * 2048;
+    if (!prepared) return {bytes, bytes, nullptr};
+    const char *p = static_cast<const char *>(prepared);
+    int64_t at;
+    std::memcpy(&at, p + index * 8, 8);
+    return {bytes, reinterpret_cast<const int8_t *>(p + clamped_at(panels) + index * steps * 2048), reinterpret_cast<const PanelExcess *>(p + at)};
+  }
+
+  static bool keeps_rows(const void *prepared) { return prepared != nullptr; }
+  static const char *first_byte(const Panel &panel) { return reinterpret_cast<const char *>(panel.clamped); }
+
+  // not a multiple of 4 KiB, at which stores would meet in one set of the cache
+  static int64_t signed_bytes(int count) { return (count + 1) * row_bytes; }
+
+  static int64_t prepared_bytes(int steps, const void *prepared = nullptr) { return rows * 4 + steps * (prepared ? int64_t(2048) : signed_bytes(rows)); }
+
+  static inline Rows prepare(const uint8_t *a, int64_t lda, int count, int columns, char *to, const void *prepared = nullptr) {
+    if (!prepared || count < few) return with_signs(a, lda, count, columns, to);
+    transpose_rows(a, lda, count, columns, reinterpret_cast<uint8_t *>(to));
+    return {a, reinterpret_cast<uint8_t *>(to), lda, nullptr, nullptr, 0, (columns + 3) / 4};
+  }
+
+  static inline Rows with_signs(const uint8_t *a, int64_t lda, int count, int columns, char *to) {
+    const int64_t step_bytes = signed_bytes(count);
     int32_t *start = reinterpret_cast<int32_t *>(to);
     uint8_t *out = reinterpret_cast<uint8_t *>(to + rows * 4);
     const __m256i flip = _mm256_set1_epi8(char(0x80)), zero = _mm256_setzero_si256();
@@ -51,7 +88,7 @@ struct Tile {
       const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(negative), _mm256_extracti128_si256(negative, 1));
       start[r] = _mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
     }
-    return {start, out, groups};
+    return {a, nullptr, lda, start, out, step_bytes, groups};
   }
 
   static inline void column_sums(const int8_t *panel, int columns, int32_t *sums) {
@@ -66,10 +103,33 @@ struct Tile {
   }
 
   template <class Between>
+  static inline void block(const Rows &x, int count, const Panel &panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
+    if (!x.transposed) return block(x, count, panel.bytes, steps, c, ldc, between);
+    if (count > 16) begin_sums<true>(panel.excess, x.transposed, c, ldc);
+    else begin_sums<false>(panel.excess, x.transposed, c, ldc);
+    const int8_t *b = panel.clamped;
+    for (int s = 0; s < steps; s += span, b += span * 2048) {
+      const int last = s + span < steps ? s + span : steps, pairs = ((last * 16 < x.groups ? last * 16 : x.groups) - s * 16 + 1) / 2;
+      for (int r = 0; r < count; r += 4)
+        for (int h = 0; h < 2; h++) {
+          const uint8_t *a = x.a + r * x.lda + s * 64;
+          int32_t *out = c + r * ldc + h * 16;
+          switch (count - r) {
+            case 1: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 1>()); break;
+            case 2: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 2>()); break;
+            case 3: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 3>()); break;
+            default: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 4>());
+          }
+        }
+      for (int i = s; i < last; i++) between(i);
+    }
+  }
+
+  template <class Between>
   static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
     for (int s = 0; s < steps; s++, panel += 2048) {
       const int groups = x.groups - s * 16 < 16 ? x.groups - s * 16 : 16;
-      for (int h = 0; h < 2; h++) all_rows(x.steps + s * step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
+      for (int h = 0; h < 2; h++) all_rows(x.steps + s * x.step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
       between(s);
     }
   }
@@ -81,6 +141,27 @@ struct Tile {
     int32_t x;
     std::memcpy(&x, p, 4);
     return _mm256_set1_epi32(x);
+  }
+
+  static constexpr int span = 8;  // steps whose half panel and rows stay in L1 together
+
+  // Rows r... by 16 clamped channels; `pairs` of groups of four, which lie 8 to a step.
+  template <int... r>
+  static inline void some_clamped(const uint8_t *a, int64_t lda, int pairs, const int8_t *b, int32_t *c, int64_t ldc, std::integer_sequence<int, r...>) {
+    __m256i acc[sizeof...(r)][2];
+    ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
+    const __m256i ones = _mm256_set1_epi16(1);
+    const auto four_products = [&](__m256i x, __m256i y, __m256i v, __m256i w) { return _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(x, v), _mm256_maddubs_epi16(y, w)), ones); };
+    for (; pairs > 0; pairs -= 8, b += 1024)
+      for (int i = pairs < 8 ? pairs : 8; i > 0; i--, a += 8, b += 128) {
+        const __m256i b0 = load(b), b1 = load(b + 32), b2 = load(b + 64), b3 = load(b + 96);
+        const auto row = [&](__m256i (&sums)[2], __m256i x, __m256i y) {
+          sums[0] = _mm256_add_epi32(sums[0], four_products(x, y, b0, b2));
+          sums[1] = _mm256_add_epi32(sums[1], four_products(x, y, b1, b3));
+        };
+        (row(acc[r], four(a + r * lda), four(a + r * lda + 4)), ...);
+      }
+    ((store(c + r * ldc, acc[r][0]), store(c + r * ldc + 8, acc[r][1])), ...);
   }
 
   static inline void all_rows(const uint8_t *a, int groups, const int32_t *start, int count, const int8_t *b, int32_t *c, int64_t ldc) {

@@ -103,12 +103,12 @@ constexpr int linear_blocks = 1024;  // of rows in a chunk, at most
 // Blocks of rows whose bytes, as the tile reads them, stay in L2 while the weights stream by.
 inline int64_t linear_chunk_blocks(const oi8_instruction &o, int64_t lda) {
   constexpr int64_t cached_bytes = 1 << 20, prepared_bytes = 384 << 10;
-  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64), blocks = bytes ? prepared_bytes / bytes : cached_bytes / lda / Tile::rows;
+  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64, o.prepared), blocks = bytes ? prepared_bytes / bytes : cached_bytes / lda / Tile::rows;
   return blocks < 1 ? 1 : blocks > linear_blocks ? linear_blocks : blocks;
 }
 
 inline int64_t linear_scratch(const oi8_instruction &o) {
-  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64);
+  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64, o.prepared);
   return bytes ? bytes * linear_chunk_blocks(o, 1) : 0;
 }
 
@@ -118,20 +118,19 @@ template <int Activation, bool ToBytes, bool Dynamic>
 void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int first, int last) {
   using Epilogue = PanelEpilogue<Activation, ToBytes, Dynamic>;
   const int steps = (args.o->reduction + 63) / 64;
-  const int64_t panel_bytes = int64_t(steps) * 2048, block_bytes = Tile::prepared_bytes(steps);
-  const int8_t *weight = static_cast<const int8_t *>(args.o->weight);
+  const int64_t panel_bytes = int64_t(steps) * 2048, block_bytes = Tile::prepared_bytes(steps, args.o->prepared);
   typename Tile::Rows ready_rows[linear_blocks];
   for (int64_t r = begin; r < end; r += Tile::rows) {
     const int64_t i = (r - begin) / Tile::rows;
-    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), args.o->reduction, args.prepared + i * block_bytes);
+    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), args.o->reduction, args.prepared + i * block_bytes, args.o->prepared);
   }
   alignas(64) int32_t sums[2][Tile::rows * 32];
   const int64_t blocks = (end - begin + Tile::rows - 1) / Tile::rows;
   for (int p = first; p < last; p++) {
     const Epilogue epilogue(args, p);
-    const int8_t *panel = weight + p * panel_bytes;
+    const typename Tile::Panel panel = Tile::panel(args.o->weight, args.o->prepared, (args.o->columns + 31) / 32, p, steps);
     const int lines = p + 1 < last ? static_cast<int>((panel_bytes / 64 + blocks * steps - 1) / (blocks * steps)) : 0;
-    const char *next = reinterpret_cast<const char *>(panel + panel_bytes);
+    const char *next = Tile::first_byte(panel) + panel_bytes;
     int64_t previous = begin;
     int waiting = 0, side = 0;
     for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {

@@ -1,0 +1,192 @@
+// Weights that vpmaddubsw multiplies without saturating, for tile_avx2.h.
+//
+// Two products of bytes, and the two of the next group of four inputs, are added in int16: exact where the positive of these four weights
+// sum up to at most 128, and the negative too (255 * 128 < 2^15). Few fours of a trained weight do not fit; their largest weights are
+// clamped, and what was taken away, the *excess*, is multiplied apart: each excess with its column of A, which is transposed for that.
+//
+// A prepared weight: the offset of each panel's excess (int64), the clamped panels at a multiple of 64 bytes, the excesses.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace OI8_NAMESPACE {
+
+// Four weights of one output channel that are left to add; pairs of them fit vpmaddubsw. A value may be zero.
+struct Excess {
+  uint16_t column[4];
+  int8_t value[4];
+};
+
+// Of one panel; its excesses follow, channel by channel.
+struct PanelExcess {
+  int32_t start[32];  // what a sum begins with: -128 times the sum of the weights
+  uint16_t fours[32];
+};
+
+inline int64_t clamped_at(int64_t panels) { return (panels * 8 + 63) / 64 * 64; }
+
+constexpr int most_clamped_steps = 65536 / 64;  // the columns of an excess have 16 bits
+
+namespace clamping {
+
+struct Part {
+  int column, value;
+};
+
+// Takes from the largest of four weights what their sum on one side of zero has beyond 128.
+inline void clamp_side(int8_t *const (&weights)[4], const int (&columns)[4], int sign, std::vector<Part> &taken) {
+  int sum = 0;
+  for (const int8_t *w : weights) sum += *w * sign > 0 ? *w * sign : 0;
+  while (sum > 128) {
+    int largest = 0;
+    for (int i = 1; i < 4; i++)
+      if (*weights[i] * sign > *weights[largest] * sign) largest = i;
+    const int size = *weights[largest] * sign, most = size < 127 ? size : 127, part = sum - 128 < most ? sum - 128 : most;
+    *weights[largest] = static_cast<int8_t>(*weights[largest] - part * sign);
+    taken.push_back({columns[largest], part * sign});
+    sum -= part;
+  }
+}
+
+// Pairs may not sum up to more than 128 on one side; the largest meet the smallest, or nothing.
+inline void join(std::vector<Part> &parts, std::vector<Excess> &out) {
+  std::vector<Part> pairs;
+  while (!parts.empty()) {
+    const Part a = parts.back();
+    parts.pop_back();
+    size_t fits = 0;
+    while (fits < parts.size() && a.value * parts[fits].value > 0 && std::abs(a.value) + std::abs(parts[fits].value) > 128) fits++;
+    pairs.push_back(a);
+    pairs.push_back(fits < parts.size() ? parts[fits] : Part{0, 0});
+    if (fits < parts.size()) parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(fits));
+  }
+  for (size_t i = 0; i < pairs.size(); i += 4) {
+    Excess four = {};
+    for (size_t k = 0; k < 4 && i + k < pairs.size(); k++) four.column[k] = static_cast<uint16_t>(pairs[i + k].column), four.value[k] = static_cast<int8_t>(pairs[i + k].value);
+    out.push_back(four);
+  }
+}
+
+inline void clamp_channel(int8_t *panel, int steps, int channel, PanelExcess &head, std::vector<Excess> &out) {
+  std::vector<Part> taken;
+  int32_t sum = 0;
+  int8_t *const first = panel + channel / 16 * 1024 + channel % 16 * 4;
+  for (int g = 0; g < steps * 16; g += 2)
+    for (int lane = 0; lane < 2; lane++) {
+      int8_t *weights[4];
+      int columns[4];
+      for (int i = 0; i < 4; i++) {
+        const int group = g + i / 2, inside = lane * 2 + i % 2;
+        weights[i] = first + group / 16 * 2048 + group % 16 * 64 + inside, columns[i] = group * 4 + inside;
+        sum += *weights[i];
+      }
+      clamp_side(weights, columns, 1, taken);
+      clamp_side(weights, columns, -1, taken);
+    }
+  const size_t before = out.size();
+  join(taken, out);
+  head.start[channel] = -128 * sum, head.fours[channel] = static_cast<uint16_t>(out.size() - before);
+}
+
+}  // namespace clamping
+
+// Writes the prepared form of so many panels to `out`; returns its bytes. Only returns them when `out` is null.
+inline int64_t prepare_weight(const int8_t *weight, int64_t panels, int steps, char *out) {
+  if (steps > most_clamped_steps) return 0;
+  const int64_t panel_bytes = int64_t(steps) * 2048;
+  int64_t at = clamped_at(panels) + panels * panel_bytes;
+  std::vector<int8_t> panel(static_cast<size_t>(panel_bytes));
+  std::vector<Excess> excess;
+  for (int64_t p = 0; p < panels; p++) {
+    std::memcpy(panel.data(), weight + p * panel_bytes, panel.size());
+    PanelExcess head;
+    excess.clear();
+    for (int channel = 0; channel < 32; channel++) clamping::clamp_channel(panel.data(), steps, channel, head, excess);
+    if (out) {
+      std::memcpy(out + p * 8, &at, 8);
+      std::memcpy(out + clamped_at(panels) + p * panel_bytes, panel.data(), panel.size());
+      std::memcpy(out + at, &head, sizeof(head));
+      std::memcpy(out + at + sizeof(head), excess.data(), excess.size() * sizeof(Excess));
+    }
+    at += static_cast<int64_t>(sizeof(head) + excess.size() * sizeof(Excess) + 63) / 64 * 64;
+  }
+  return at;
+}
+
+// Rows as an excess reads them: for each column 32 bytes, rows 0 to 7, 16 to 23, 8 to 15, 24 to 31. Rows from `count` on repeat the last.
+inline void transpose_rows(const uint8_t *a, int64_t lda, int count, int columns, uint8_t *out) {
+  const uint8_t *low[16], *high[16];
+  for (int i = 0; i < 16; i++) {
+    const int row = i < 8 ? i : i + 8, other = row + 8;
+    low[i] = a + (row < count ? row : count - 1) * lda, high[i] = a + (other < count ? other : count - 1) * lda;
+  }
+  for (int k = 0; k < columns; k += 16) {
+    __m256i x[16], y[16];
+    for (int i = 0; i < 16; i++)
+      x[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(low[i] + k))), _mm_loadu_si128(reinterpret_cast<const __m128i *>(high[i] + k)), 1);
+    // Four times the halves of the list are dealt into each other, byte by byte: that is the transposition.
+    for (int stage = 0; stage < 4; stage++) {
+      for (int i = 0; i < 8; i++) y[2 * i] = _mm256_unpacklo_epi8(x[i], x[i + 8]), y[2 * i + 1] = _mm256_unpackhi_epi8(x[i], x[i + 8]);
+      for (int i = 0; i < 16; i++) x[i] = y[i];
+    }
+    for (int i = 0; i < 16; i++) _mm256_store_si256(reinterpret_cast<__m256i *>(out + (k + i) * 32), x[i]);
+  }
+}
+
+inline void transpose_8(__m256i (&x)[8]) {
+  __m256i y[8];
+  for (int i = 0; i < 4; i++) y[2 * i] = _mm256_unpacklo_epi32(x[2 * i], x[2 * i + 1]), y[2 * i + 1] = _mm256_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
+  for (int i = 0; i < 2; i++) {
+    const __m256i *z = y + 4 * i;
+    x[4 * i] = _mm256_unpacklo_epi64(z[0], z[2]), x[4 * i + 1] = _mm256_unpackhi_epi64(z[0], z[2]);
+    x[4 * i + 2] = _mm256_unpacklo_epi64(z[1], z[3]), x[4 * i + 3] = _mm256_unpackhi_epi64(z[1], z[3]);
+  }
+  for (int i = 0; i < 4; i++) y[i] = _mm256_permute2x128_si256(x[i], x[i + 4], 0x20), y[i + 4] = _mm256_permute2x128_si256(x[i], x[i + 4], 0x31);
+  for (int i = 0; i < 8; i++) x[i] = y[i];
+}
+
+// What the sums of a block of rows begin with: the start of each channel and its excesses. Written for 16 rows, or 32 when Wide.
+template <bool Wide>
+inline void begin_sums(const PanelExcess *head, const uint8_t *transposed, int32_t *c, int64_t ldc) {
+  constexpr int parts = Wide ? 4 : 2;
+  const Excess *next = reinterpret_cast<const Excess *>(head + 1);
+  const __m256i ones = _mm256_set1_epi16(1);
+  const auto column = [&](int k) { return _mm256_load_si256(reinterpret_cast<const __m256i *>(transposed + k * 32)); };
+  const auto pair = [](const int8_t *values) {
+    int16_t both;
+    std::memcpy(&both, values, 2);
+    return _mm256_set1_epi16(both);
+  };
+  for (int first = 0; first < 32; first += 8) {
+    __m256i sums[parts][8];
+    for (int i = 0; i < 8; i++) {
+      __m256i acc[4];
+      acc[0] = acc[1] = acc[2] = acc[3] = _mm256_set1_epi32(head->start[first + i]);
+      for (int n = head->fours[first + i]; n > 0; n--, next++) {
+        const __m256i a = column(next->column[0]), b = column(next->column[1]), d = column(next->column[2]), e = column(next->column[3]);
+        const __m256i ab = pair(next->value), de = pair(next->value + 2);
+        const auto add = [&](__m256i x, __m256i y, __m256i &one, __m256i &other) {
+          x = _mm256_maddubs_epi16(x, ab), y = _mm256_maddubs_epi16(y, de);
+          one = _mm256_add_epi32(one, _mm256_madd_epi16(_mm256_unpacklo_epi16(x, y), ones));
+          other = _mm256_add_epi32(other, _mm256_madd_epi16(_mm256_unpackhi_epi16(x, y), ones));
+        };
+        add(_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(d, e), acc[0], acc[1]);
+        if constexpr (Wide) add(_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(d, e), acc[2], acc[3]);
+      }
+      for (int k = 0; k < parts; k++) sums[k][i] = acc[k];
+    }
+    for (int k = 0; k < parts; k++) {
+      transpose_8(sums[k]);
+      for (int i = 0; i < 8; i++) {
+        const int row = k / 2 * 16 + k % 2 * 4 + (i < 4 ? i : i + 4);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(c + row * ldc + first), sums[k][i]);
+      }
+    }
+  }
+}
+
+}  // namespace OI8_NAMESPACE
