@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import numerics, numerics_matmul
 from . import ops
 from .packing import pack, row_sums
+from .prepared import used_once
 
 _EXACT = 514
 """Longest sums of which each partial one is an integer that float32 holds: 255 * 128 * 514 < 2**24."""
@@ -41,7 +42,7 @@ def matmul(x: Tensor, scale: Tensor, zero_point: Tensor, y: Tensor, y_scale: Ten
 
 
 def _product(x: Tensor, scale: Tensor, zero_point: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-    return ops.linear(x, scale, zero_point, pack(weight), row_sums(weight), scales, None)
+    return ops.linear(x, scale, zero_point, used_once(pack(weight)), row_sums(weight), scales, None)
 
 
 @torch.library.register_fake("optimum_int8::matmul")

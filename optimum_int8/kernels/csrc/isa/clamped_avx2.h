@@ -4,13 +4,14 @@
 // sum up to at most 128, and the negative too (255 * 128 < 2^15). Few fours of a trained weight do not fit; their largest weights are
 // clamped, and what was taken away, the *excess*, is multiplied apart: each excess with its column of A, which is transposed for that.
 //
-// A prepared weight: the offset of each panel's excess (int64), the clamped panels at a multiple of 64 bytes, the excesses.
+// A prepared weight: where each panel begins and the last one ends (int64), then each panel clamped, with its excess behind it.
 #pragma once
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 namespace OI8_NAMESPACE {
@@ -26,8 +27,6 @@ struct PanelExcess {
   int32_t start[32];  // what a sum begins with: -128 times the sum of the weights
   uint16_t fours[32];
 };
-
-inline int64_t clamped_at(int64_t panels) { return (panels * 8 + 63) / 64 * 64; }
 
 constexpr int most_clamped_steps = 65536 / 64;  // the columns of an excess have 16 bits
 
@@ -52,6 +51,24 @@ inline void clamp_side(int8_t *const (&weights)[4], const int (&columns)[4], int
   }
 }
 
+inline __m256i pair_sums(__m256i x) { return _mm256_maddubs_epi16(_mm256_set1_epi8(1), x); }
+
+// Clamps the four weights of each lane of int16, of eight channels and two groups; `taken[i]` gets what is taken from channel i.
+inline void clamp_groups(int8_t *one, int8_t *other, int first_column, std::vector<Part> *taken) {
+  const __m256i zero = _mm256_setzero_si256(), limit = _mm256_set1_epi16(128);
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(one)), y = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(other));
+  const __m256i above = _mm256_add_epi16(pair_sums(_mm256_max_epi8(x, zero)), pair_sums(_mm256_max_epi8(y, zero)));
+  const __m256i below = _mm256_sub_epi16(zero, _mm256_add_epi16(pair_sums(_mm256_min_epi8(x, zero)), pair_sums(_mm256_min_epi8(y, zero))));
+  unsigned lanes = static_cast<unsigned>(_mm256_movemask_epi8(_mm256_or_si256(_mm256_cmpgt_epi16(above, limit), _mm256_cmpgt_epi16(below, limit)))) & 0x55555555u;
+  for (; lanes; lanes &= lanes - 1) {
+    const int at = __builtin_ctz(lanes), inside = at % 4;
+    int8_t *const weights[4] = {one + at, one + at + 1, other + at, other + at + 1};
+    const int columns[4] = {first_column + inside, first_column + inside + 1, first_column + inside + 4, first_column + inside + 5};
+    clamp_side(weights, columns, 1, taken[at / 4]);
+    clamp_side(weights, columns, -1, taken[at / 4]);
+  }
+}
+
 // Pairs may not sum up to more than 128 on one side; the largest meet the smallest, or nothing.
 inline void join(std::vector<Part> &parts, std::vector<Excess> &out) {
   std::vector<Part> pairs;
@@ -71,50 +88,53 @@ inline void join(std::vector<Part> &parts, std::vector<Excess> &out) {
   }
 }
 
-inline void clamp_channel(int8_t *panel, int steps, int channel, PanelExcess &head, std::vector<Excess> &out) {
-  std::vector<Part> taken;
-  int32_t sum = 0;
-  int8_t *const first = panel + channel / 16 * 1024 + channel % 16 * 4;
+// Clamps a panel; `excess` is what is left, channel by channel.
+inline void clamp_panel(int8_t *panel, int steps, PanelExcess &head, std::vector<Excess> &excess) {
+  std::vector<Part> taken[32];
+  __m256i sums[4] = {};
   for (int g = 0; g < steps * 16; g += 2)
-    for (int lane = 0; lane < 2; lane++) {
-      int8_t *weights[4];
-      int columns[4];
-      for (int i = 0; i < 4; i++) {
-        const int group = g + i / 2, inside = lane * 2 + i % 2;
-        weights[i] = first + group / 16 * 2048 + group % 16 * 64 + inside, columns[i] = group * 4 + inside;
-        sum += *weights[i];
-      }
-      clamp_side(weights, columns, 1, taken);
-      clamp_side(weights, columns, -1, taken);
+    for (int i = 0; i < 4; i++) {
+      int8_t *const one = panel + g / 16 * 2048 + i / 2 * 1024 + g % 16 * 64 + i % 2 * 32, *const other = one + 64;
+      for (const int8_t *w : {one, other})
+        sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(pair_sums(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w))), _mm256_set1_epi16(-128)));
+      clamp_groups(one, other, g * 4, taken + i * 8);
     }
-  const size_t before = out.size();
-  join(taken, out);
-  head.start[channel] = -128 * sum, head.fours[channel] = static_cast<uint16_t>(out.size() - before);
+  std::memcpy(head.start, sums, sizeof(sums));
+  excess.clear();
+  for (int channel = 0; channel < 32; channel++) {
+    const size_t before = excess.size();
+    join(taken[channel], excess);
+    head.fours[channel] = static_cast<uint16_t>(excess.size() - before);
+  }
 }
 
 }  // namespace clamping
 
-// Writes the prepared form of so many panels to `out`; returns its bytes. Only returns them when `out` is null.
+// Writes the prepared form of so many panels to `out`; returns its bytes. Only returns them when `out` is null. 0 where it would not pay:
+// for 32 rows a four of excesses takes 24 instructions and putting a panel's sums in place some 1900, a group of inputs 192 less than with signs.
 inline int64_t prepare_weight(const int8_t *weight, int64_t panels, int steps, char *out) {
   if (steps > most_clamped_steps) return 0;
   const int64_t panel_bytes = int64_t(steps) * 2048;
-  int64_t at = clamped_at(panels) + panels * panel_bytes;
+  int64_t at = (panels * 8 + 8 + 63) / 64 * 64;
   std::vector<int8_t> panel(static_cast<size_t>(panel_bytes));
   std::vector<Excess> excess;
+  int64_t cost = 0;
   for (int64_t p = 0; p < panels; p++) {
     std::memcpy(panel.data(), weight + p * panel_bytes, panel.size());
     PanelExcess head;
-    excess.clear();
-    for (int channel = 0; channel < 32; channel++) clamping::clamp_channel(panel.data(), steps, channel, head, excess);
+    clamping::clamp_panel(panel.data(), steps, head, excess);
+    cost += 1900 + 24 * static_cast<int64_t>(excess.size());
     if (out) {
+      char *const to = out + at, *const behind = to + panel_bytes;
       std::memcpy(out + p * 8, &at, 8);
-      std::memcpy(out + clamped_at(panels) + p * panel_bytes, panel.data(), panel.size());
-      std::memcpy(out + at, &head, sizeof(head));
-      std::memcpy(out + at + sizeof(head), excess.data(), excess.size() * sizeof(Excess));
+      std::memcpy(to, panel.data(), panel.size());
+      std::memcpy(behind, &head, sizeof(head));
+      std::memcpy(behind + sizeof(head), excess.data(), excess.size() * sizeof(Excess));
     }
-    at += static_cast<int64_t>(sizeof(head) + excess.size() * sizeof(Excess) + 63) / 64 * 64;
+    at += panel_bytes + static_cast<int64_t>(sizeof(head) + excess.size() * sizeof(Excess) + 63) / 64 * 64;
   }
-  return at;
+  if (out) std::memcpy(out + panels * 8, &at, 8);
+  return cost < panels * steps * 16 * 192 * 2 / 3 ? at : 0;
 }
 
 // Rows as an excess reads them: for each column 32 bytes, rows 0 to 7, 16 to 23, 8 to 15, 24 to 31. Rows from `count` on repeat the last.
@@ -162,6 +182,11 @@ inline void begin_sums(const PanelExcess *head, const uint8_t *transposed, int32
     return _mm256_set1_epi16(both);
   };
   for (int first = 0; first < 32; first += 8) {
+    if (_mm_testz_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(head->fours + first)), _mm_set1_epi32(-1))) {
+      const __m256i start = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(head->start + first));
+      for (int row = 0; row < parts * 8; row++) _mm256_storeu_si256(reinterpret_cast<__m256i *>(c + row * ldc + first), start);
+      continue;
+    }
     __m256i sums[parts][8];
     for (int i = 0; i < 8; i++) {
       __m256i acc[4];

@@ -4,18 +4,26 @@
 
 namespace OI8_NAMESPACE {
 
+struct Stretch {
+  const char *at;
+  int64_t count;
+};
+
+// `prepared` is the prepared form of a weight or null (optimum_int8.h).
 struct RowsAsTheyLie {
   struct Rows {
     const uint8_t *a;
     int64_t lda;
   };
-  static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
-  static int64_t prepared_bytes(int, const void * = nullptr) { return 0; }  // of one block of rows, of so many steps, for a prepared weight
-  static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *, const void * = nullptr) { return {a, lda}; }  // so many rows of so many columns
   using Panel = const int8_t *;
-  static Panel panel(const void *weight, const void *, int64_t, int64_t index, int steps) { return static_cast<const int8_t *>(weight) + index * steps * 2048; }  // of so many, of a weight and its prepared form
-  static constexpr bool keeps_rows(const void *) { return true; }  // whether what `prepare` returns, for a prepared weight, still reads A
-  static const char *first_byte(Panel panel) { return reinterpret_cast<const char *>(panel); }  // to prefetch what follows
+  static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
+
+  static const void *prepared_for(const void *, int64_t) { return nullptr; }  // what is of use for so many rows; all others take its result
+  static constexpr bool keeps_rows(const void *) { return true; }             // whether what `prepare` returns still reads A
+  static int64_t prepared_bytes(int, const void * = nullptr) { return 0; }    // of one block of rows, of so many steps
+  static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *, const void * = nullptr) { return {a, lda}; }  // so many rows of so many columns
+  static Panel panel(const void *weight, const void *, int64_t index, int steps) { return static_cast<const int8_t *>(weight) + index * steps * 2048; }
+  static Stretch next(Panel panel, int steps) { return {reinterpret_cast<const char *>(panel) + int64_t(steps) * 2048, int64_t(steps) * 2048}; }  // panel: to prefetch
   static void column_sums(const int8_t *, int, int32_t *) {}  // of so many columns of a panel; called only where there is an offset
 };
 

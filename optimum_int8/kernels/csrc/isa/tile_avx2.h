@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "clamped_avx2.h"
+#include "rows.h"
 
 namespace OI8_NAMESPACE {
 
@@ -30,45 +31,46 @@ struct Tile {
     int64_t lda;
     const int32_t *start;
     const uint8_t *steps;
-    int64_t step_bytes;
     int groups;
   };
-  static constexpr int64_t row_bytes = 128;
-  static constexpr int few = 6;  // fewer rows cost less without the excess
-
   struct Panel {
-    const int8_t *bytes, *clamped;
-    const PanelExcess *excess;
+    const int8_t *bytes;
+    const PanelExcess *excess;  // null: as packed
+    const char *end;
   };
 
   static void enter() {}
   static void leave() {}
 
-  static inline Panel panel(const void *weight, const void *prepared, int64_t panels, int64_t index, int steps) {
-    const int8_t *bytes = static_cast<const int8_t *>(weight) + index * steps * 2048;
-    if (!prepared) return {bytes, bytes, nullptr};
-    const char *p = static_cast<const char *>(prepared);
-    int64_t at;
-    std::memcpy(&at, p + index * 8, 8);
-    return {bytes, reinterpret_cast<const int8_t *>(p + clamped_at(panels) + index * steps * 2048), reinterpret_cast<const PanelExcess *>(p + at)};
-  }
-
+  // Few rows cost less without the excess.
+  static const void *prepared_for(const void *prepared, int64_t rows) { return rows < 6 ? nullptr : prepared; }
   static bool keeps_rows(const void *prepared) { return prepared != nullptr; }
-  static const char *first_byte(const Panel &panel) { return reinterpret_cast<const char *>(panel.clamped); }
+
+  static inline Panel panel(const void *weight, const void *prepared, int64_t index, int steps) {
+    const int64_t bytes = int64_t(steps) * 2048;
+    if (!prepared) {
+      const int8_t *packed = static_cast<const int8_t *>(weight) + index * bytes;
+      return {packed, nullptr, reinterpret_cast<const char *>(packed + bytes)};
+    }
+    const char *p = static_cast<const char *>(prepared);
+    int64_t at[2];
+    std::memcpy(at, p + index * 8, 16);
+    return {reinterpret_cast<const int8_t *>(p + at[0]), reinterpret_cast<const PanelExcess *>(p + at[0] + bytes), p + at[1]};
+  }
+  static Stretch next(const Panel &panel, int) { return {panel.end, panel.end - reinterpret_cast<const char *>(panel.bytes)}; }
 
   // not a multiple of 4 KiB, at which stores would meet in one set of the cache
-  static int64_t signed_bytes(int count) { return (count + 1) * row_bytes; }
+  static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;
 
-  static int64_t prepared_bytes(int steps, const void *prepared = nullptr) { return rows * 4 + steps * (prepared ? int64_t(2048) : signed_bytes(rows)); }
+  static int64_t prepared_bytes(int steps, const void *prepared = nullptr) { return rows * 4 + steps * (prepared ? int64_t(2048) : step_bytes); }
 
   static inline Rows prepare(const uint8_t *a, int64_t lda, int count, int columns, char *to, const void *prepared = nullptr) {
-    if (!prepared || count < few) return with_signs(a, lda, count, columns, to);
+    if (!prepared) return with_signs(a, lda, count, columns, to);
     transpose_rows(a, lda, count, columns, reinterpret_cast<uint8_t *>(to));
-    return {a, reinterpret_cast<uint8_t *>(to), lda, nullptr, nullptr, 0, (columns + 3) / 4};
+    return {a, reinterpret_cast<uint8_t *>(to), lda, nullptr, nullptr, (columns + 3) / 4};
   }
 
   static inline Rows with_signs(const uint8_t *a, int64_t lda, int count, int columns, char *to) {
-    const int64_t step_bytes = signed_bytes(count);
     int32_t *start = reinterpret_cast<int32_t *>(to);
     uint8_t *out = reinterpret_cast<uint8_t *>(to + rows * 4);
     const __m256i flip = _mm256_set1_epi8(char(0x80)), zero = _mm256_setzero_si256();
@@ -88,7 +90,7 @@ struct Tile {
       const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(negative), _mm256_extracti128_si256(negative, 1));
       start[r] = _mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
     }
-    return {a, nullptr, lda, start, out, step_bytes, groups};
+    return {a, nullptr, lda, start, out, groups};
   }
 
   static inline void column_sums(const int8_t *panel, int columns, int32_t *sums) {
@@ -107,7 +109,7 @@ struct Tile {
     if (!x.transposed) return block(x, count, panel.bytes, steps, c, ldc, between);
     if (count > 16) begin_sums<true>(panel.excess, x.transposed, c, ldc);
     else begin_sums<false>(panel.excess, x.transposed, c, ldc);
-    const int8_t *b = panel.clamped;
+    const int8_t *b = panel.bytes;
     for (int s = 0; s < steps; s += span, b += span * 2048) {
       const int last = s + span < steps ? s + span : steps, pairs = ((last * 16 < x.groups ? last * 16 : x.groups) - s * 16 + 1) / 2;
       for (int r = 0; r < count; r += 4)
@@ -129,7 +131,7 @@ struct Tile {
   static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
     for (int s = 0; s < steps; s++, panel += 2048) {
       const int groups = x.groups - s * 16 < 16 ? x.groups - s * 16 : 16;
-      for (int h = 0; h < 2; h++) all_rows(x.steps + s * x.step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
+      for (int h = 0; h < 2; h++) all_rows(x.steps + s * step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
       between(s);
     }
   }

@@ -16,21 +16,23 @@ constexpr int64_t conv_cached_panels = 160 << 10;  // bytes of panels that stay 
 
 inline int64_t conv_row_bytes(const oi8_instruction &o) { return (int64_t(o.reduction) + 63) / 64 * 64; }
 
-inline int64_t conv_prepared_bytes(const oi8_instruction &o) { return (Tile::prepared_bytes((o.reduction + 63) / 64, o.prepared) + 63) / 64 * 64; }
+inline const void *conv_prepared(const oi8_instruction &o) { return Tile::prepared_for(o.prepared, int64_t(o.window->out_height) * o.window->out_width); }
+
+inline int64_t conv_prepared_bytes(const oi8_instruction &o) { return (Tile::prepared_bytes((o.reduction + 63) / 64, conv_prepared(o)) + 63) / 64 * 64; }
 
 inline bool conv_in_place(const oi8_window &w) {
   return w.kernel_height == 1 && w.kernel_width == 1 && w.stride_y == 1 && w.stride_x == 1 && !w.top && !w.left && w.out_height == w.height && w.out_width == w.width;
 }
 
 inline int64_t conv_blocks(const oi8_instruction &o) {
-  const int64_t bytes = conv_prepared_bytes(o) + (Tile::keeps_rows(o.prepared) ? conv_row_bytes(o) * Tile::rows : 0);
+  const int64_t bytes = conv_prepared_bytes(o) + (Tile::keeps_rows(conv_prepared(o)) ? conv_row_bytes(o) * Tile::rows : 0);
   return conv_chunk_bytes < bytes ? 1 : conv_chunk_bytes / bytes;
 }
 
 // Windows are gathered where the tile reads them, or block by block on their way to there.
 inline int64_t conv_gathered_bytes(const oi8_instruction &o) {
   if (conv_in_place(*o.window)) return 64;
-  return (Tile::keeps_rows(o.prepared) ? conv_blocks(o) : 1) * Tile::rows * conv_row_bytes(o) + 64;
+  return (Tile::keeps_rows(conv_prepared(o)) ? conv_blocks(o) : 1) * Tile::rows * conv_row_bytes(o) + 64;
 }
 
 constexpr int depthwise_rows = 8;
@@ -118,7 +120,7 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   int waiting = 0, side = 0;
   const auto multiply = [&](int64_t r, int p) {
     const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), share = (waiting + steps - 1) / steps;
-    const typename Tile::Panel panel = Tile::panel(o.weight, o.prepared, int64_t(panels) * o.groups, group * panels + p, steps);
+    const typename Tile::Panel panel = Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps);
     const int32_t *ready = sums[side ^ 1];
     int done = 0;
     Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
@@ -164,9 +166,9 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
     for (int g = first / panels; g * panels < last; g++) {
       for (int64_t i = 0; i < count; i += Tile::rows) {
         const int rows = static_cast<int>(count - i < Tile::rows ? count - i : Tile::rows);
-        const uint8_t *a = in_place ? args.image + (r + i) * lda + g * channels : gathered + (Tile::keeps_rows(o.prepared) ? i * lda : 0);
+        const uint8_t *a = in_place ? args.image + (r + i) * lda + g * channels : gathered + (Tile::keeps_rows(conv_prepared(o)) ? i * lda : 0);
         if (!in_place) gather(args, r + i, rows, g * channels, channels, const_cast<uint8_t *>(a), lda);
-        blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, o.reduction, ctx.scratch + i / Tile::rows * prepared, o.prepared);
+        blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, o.reduction, ctx.scratch + i / Tile::rows * prepared, conv_prepared(o));
       }
       const int from = first - g * panels, to = last - g * panels;
       conv_panels<Activation>(args, g, blocks, r, count, from < 0 ? 0 : from, to > panels ? panels : to);

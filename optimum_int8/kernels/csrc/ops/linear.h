@@ -4,6 +4,7 @@
 // padding does not matter. Threads divide the panels, or the rows where there are more row blocks than panels.
 #pragma once
 #include <cstring>
+#include <initializer_list>
 
 namespace OI8_NAMESPACE {
 
@@ -11,7 +12,8 @@ struct LinearArguments {
   const oi8_instruction *o;
   const uint8_t *a;
   int64_t lda;
-  char *prepared;  // for the rows of a chunk, as the tile wants them
+  char *rows;  // place for the rows of a chunk, as the tile wants them
+  const void *prepared;  // form of the weight, or null
   const float *row_scale;  // dynamic: one per row
   const int32_t *row_zero;
   char *out;
@@ -101,15 +103,19 @@ class PanelEpilogue {
 constexpr int linear_blocks = 1024;  // of rows in a chunk, at most
 
 // Blocks of rows whose bytes, as the tile reads them, stay in L2 while the weights stream by.
-inline int64_t linear_chunk_blocks(const oi8_instruction &o, int64_t lda) {
+inline int64_t linear_chunk_blocks(const oi8_instruction &o, const void *prepared, int64_t lda) {
   constexpr int64_t cached_bytes = 1 << 20, prepared_bytes = 384 << 10;
-  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64, o.prepared), blocks = bytes ? prepared_bytes / bytes : cached_bytes / lda / Tile::rows;
+  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64, prepared), blocks = bytes ? prepared_bytes / bytes : cached_bytes / lda / Tile::rows;
   return blocks < 1 ? 1 : blocks > linear_blocks ? linear_blocks : blocks;
 }
 
 inline int64_t linear_scratch(const oi8_instruction &o) {
-  const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64, o.prepared);
-  return bytes ? bytes * linear_chunk_blocks(o, 1) : 0;
+  int64_t most = 0;
+  for (const void *prepared : {static_cast<const void *>(nullptr), o.prepared}) {
+    const int64_t bytes = Tile::prepared_bytes((o.reduction + 63) / 64, prepared), all = bytes ? bytes * linear_chunk_blocks(o, prepared, 1) : 0;
+    if (all > most) most = all;
+  }
+  return most;
 }
 
 // Rows [begin, end) of panels [first, last). The epilogue of a block runs between the tile steps of the next one, so that the vector
@@ -118,19 +124,20 @@ template <int Activation, bool ToBytes, bool Dynamic>
 void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int first, int last) {
   using Epilogue = PanelEpilogue<Activation, ToBytes, Dynamic>;
   const int steps = (args.o->reduction + 63) / 64;
-  const int64_t panel_bytes = int64_t(steps) * 2048, block_bytes = Tile::prepared_bytes(steps, args.o->prepared);
+  const int64_t block_bytes = Tile::prepared_bytes(steps, args.prepared);
   typename Tile::Rows ready_rows[linear_blocks];
   for (int64_t r = begin; r < end; r += Tile::rows) {
     const int64_t i = (r - begin) / Tile::rows;
-    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), args.o->reduction, args.prepared + i * block_bytes, args.o->prepared);
+    ready_rows[i] = Tile::prepare(args.a + r * args.lda, args.lda, static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows), args.o->reduction, args.rows + i * block_bytes, args.prepared);
   }
   alignas(64) int32_t sums[2][Tile::rows * 32];
   const int64_t blocks = (end - begin + Tile::rows - 1) / Tile::rows;
   for (int p = first; p < last; p++) {
     const Epilogue epilogue(args, p);
-    const typename Tile::Panel panel = Tile::panel(args.o->weight, args.o->prepared, (args.o->columns + 31) / 32, p, steps);
-    const int lines = p + 1 < last ? static_cast<int>((panel_bytes / 64 + blocks * steps - 1) / (blocks * steps)) : 0;
-    const char *next = Tile::first_byte(panel) + panel_bytes;
+    const typename Tile::Panel panel = Tile::panel(args.o->weight, args.prepared, p, steps);
+    const Stretch ahead = Tile::next(panel, steps);
+    const int lines = p + 1 < last ? static_cast<int>((ahead.count / 64 + blocks * steps - 1) / (blocks * steps)) : 0;
+    const char *next = ahead.at;
     int64_t previous = begin;
     int waiting = 0, side = 0;
     for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {
@@ -172,10 +179,12 @@ inline LinearRegion linear_variant(int activation, bool to_bytes, bool dynamic) 
 
 inline void linear(const oi8_instruction &o, const Context &ctx) {
   const bool dynamic = o.input[1] >= 0;
+  const int64_t rows = ctx.rows(o), blocks = (rows + Tile::rows - 1) / Tile::rows;
   const LinearArguments args = {&o,
                                 ctx.row<uint8_t>(o.input[0], 0),
                                 ctx.row_bytes(o.input[0]),
                                 ctx.scratch,
+                                Tile::prepared_for(o.prepared, rows),
                                 dynamic ? ctx.row<float>(o.input[1], 0) : nullptr,
                                 dynamic ? ctx.row<int32_t>(o.input[2], 0) : nullptr,
                                 ctx.value<char>(o.output[0]),
@@ -183,12 +192,11 @@ inline void linear(const oi8_instruction &o, const Context &ctx) {
                                 ctx.is_external(o.output[0]) ? &ctx : nullptr};
   const LinearRegion region = linear_variant(o.activation, o.output_scale > 0 || o.output_scales, dynamic);
   const int panels = (o.columns + 31) / 32;
-  const int64_t rows = ctx.rows(o), blocks = (rows + Tile::rows - 1) / Tile::rows;
   const bool by_rows = panels < 2 * ctx.threads && blocks > panels;
   const Range mine = ctx.share(by_rows ? blocks : panels);
   const int64_t begin = by_rows ? mine.begin * Tile::rows : 0;
   const int64_t end = by_rows ? (mine.end * Tile::rows < rows ? mine.end * Tile::rows : rows) : rows;
-  const int64_t chunk = linear_chunk_blocks(o, args.lda) * Tile::rows;
+  const int64_t chunk = linear_chunk_blocks(o, args.prepared, args.lda) * Tile::rows;
   for (int64_t r = begin; r < end; r += chunk)
     region(args, r, r + chunk < end ? r + chunk : end, by_rows ? 0 : static_cast<int>(mine.begin), by_rows ? panels : static_cast<int>(mine.end));
 }
