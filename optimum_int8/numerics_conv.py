@@ -6,15 +6,20 @@ Padding holds the zero point, which is 0.0 to the bit, so that it needs no case 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .errors import KernelError
 from .numerics import ACTIVATIONS, affine_qparams, quantize_affine
 
 MAX_TAPS = 518
 """Largest kernel (height by width) of a depthwise convolution: its sums stay exact in float32, 255 * 127 * 518 < 2**24."""
+
+MAX_POSITIONS = 2**23
+"""Largest window (height by width) whose sum of uint8 values int32 holds, 255 * 2**23 < 2**31."""
 
 
 class Window(NamedTuple):
@@ -41,6 +46,37 @@ class Window(NamedTuple):
         rows = height + self.top + self.bottom - self.dilation_y * (self.height - 1) - 1
         columns = width + self.left + self.right - self.dilation_x * (self.width - 1) - 1
         return rows // self.stride_y + 1, columns // self.stride_x + 1
+
+
+def pool_window(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+    ceil_mode: bool = False,
+) -> Window | None:
+    """The window of torch's pooling. `ceil_mode` is as much more padding behind as one step leaves over; None where torch would drop a last
+    window that lies in the padding, which depends on the size of the image."""
+    reach = [d * (k - 1) + 1 - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
+    more = [s - 1 if ceil_mode else 0 for s in stride]
+    if any(m and m >= r for m, r in zip(more, reach, strict=True)):
+        return None
+    behind = (padding[0] + more[0], padding[1] + more[1])
+    return Window(*kernel, *stride, *padding, *behind, *dilation)
+
+
+def averaged_window(window: Sequence[int] | None, height: int, width: int) -> Window:
+    """The window of an average over an image of this size; None is the whole image.
+
+    Raises:
+        KernelError: its sum can overflow int32.
+    """
+    found = Window(height, width) if window is None else Window(*window)
+    if found.taps > MAX_POSITIONS:
+        raise KernelError(
+            f"an average over {found.taps} positions can overflow int32; expected at most {MAX_POSITIONS}"
+        )
+    return found
 
 
 def leaky_relu(x: Tensor, slope: float) -> Tensor:
@@ -134,22 +170,64 @@ def max_pool(x: Tensor, window: Window) -> Tensor:
     return y.permute(0, 2, 3, 1).to(x.dtype)
 
 
-def avg_pool(x: Tensor, scale: Tensor, zero_point: Tensor, window: Window) -> Tensor:
-    """Mean of each window: uint8 on one grid to float32 `sum(x - zero_point) * (scale * (1 / taps))`; padding counts as 0.0."""
-    weight = torch.ones(x.shape[-1], 1, window.height, window.width)
-    sums = conv_int32(x, zero_point, weight, window, x.shape[-1])
-    share = 1.0 / torch.tensor(float(window.taps))
-    return sums.to(torch.float32) * (torch.as_tensor(scale).to(torch.float32) * share)
+def avg_pool(
+    x: Tensor,
+    scale: Tensor | None = None,
+    zero_point: Tensor | None = None,
+    window: Sequence[int] | None = None,
+    padding_counts: bool = False,
+) -> Tensor:
+    """Mean of each window, float32 `[batch, height', width', channels]`.
+
+    Of uint8 `sum(x - zero_point) * (scale * (1 / count))`; of float32 the sum, row by row of the window from its first position on, divided
+    by the count: `torch.nn.functional.avg_pool2d` to the bit.
+
+    Args:
+        x: uint8 `[batch, height, width, channels]` on the grid `scale`, `zero_point` (scalars), or float32 without a grid.
+        window: a `Window` without dilation; None takes the whole image.
+        padding_counts: whether the count holds padding, as much behind the image as in front of it; what lies beyond never counts.
+    """
+    w = averaged_window(window, *x.shape[1:3])
+    down, across = w.output_size(*x.shape[1:3])
+    rows = _positions(x.shape[1], w.height, w.stride_y, w.top, down, padding_counts)
+    columns = _positions(x.shape[2], w.width, w.stride_x, w.left, across, padding_counts)
+    count = (rows.unsqueeze(1) * columns).to(torch.float32).unsqueeze(-1)
+    if scale is None or zero_point is None:
+        return _sums_in_order(x.to(torch.float32), w, down, across) / count
+    centred = (x.to(torch.float64) - zero_point.to(torch.float64)).permute(0, 3, 1, 2)
+    padded = torch.nn.functional.pad(centred, (w.left, w.right, w.top, w.bottom))
+    strides = (w.stride_y, w.stride_x)
+    sums = torch.nn.functional.avg_pool2d(padded, (w.height, w.width), strides, divisor_override=1)
+    sums = sums.permute(0, 2, 3, 1).to(torch.int32).to(torch.float32)
+    return sums * (scale.to(torch.float32) * (1.0 / count))
+
+
+def _positions(size: int, kernel: int, stride: int, before: int, windows: int, padding_counts: bool) -> Tensor:
+    """How many positions of each window count, along one axis."""
+    starts, padding = torch.arange(windows) * stride - before, before if padding_counts else 0
+    return (starts + kernel).clamp(max=size + padding) - starts.clamp(min=-padding)
+
+
+def _sums_in_order(x: Tensor, w: Window, down: int, across: int) -> Tensor:
+    padded = torch.nn.functional.pad(x, (0, 0, w.left, w.right, w.top, w.bottom))
+    sums = torch.zeros(x.shape[0], down, across, x.shape[3])
+    for i in range(w.height):
+        for j in range(w.width):
+            sums = sums + padded[:, i :: w.stride_y, j :: w.stride_x][:, :down, :across]
+    return sums
 
 
 __all__ = [
     "CONV_ACTIVATIONS",
+    "MAX_POSITIONS",
     "MAX_TAPS",
     "Window",
     "activate",
+    "averaged_window",
     "avg_pool",
     "conv",
     "conv_int32",
     "max_pool",
+    "pool_window",
     "quantize_samples",
 ]

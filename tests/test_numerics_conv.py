@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from optimum_int8 import numerics, numerics_conv
+from optimum_int8 import KernelError, numerics, numerics_conv
 from optimum_int8.numerics_conv import CONV_ACTIVATIONS, Window
 from tests.kernels.cases_conv import SHAPES, grid
 
@@ -60,9 +63,38 @@ def test_max_pooling_and_quantization_commute() -> None:
 
 def test_average_pooling_is_torch_on_dequantized_values() -> None:
     q = torch.randint(0, 256, (2, 7, 9, 5), dtype=torch.uint8)
-    found = numerics_conv.avg_pool(q, *grid(), Window(3, 3, 2, 2, 1, 1, 1, 1))
     floats = numerics.dequantize_affine(q, *grid()).permute(0, 3, 1, 2)
-    torch.testing.assert_close(found, F.avg_pool2d(floats, 3, 2, 1).permute(0, 2, 3, 1))
+    found = numerics_conv.avg_pool(q, *grid())
+    torch.testing.assert_close(found, floats.mean((2, 3), keepdim=True).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("padding_counts", [True, False])
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 3, 0), ((3, 4), (2, 3), (1, 0)), (5, 1, 2), (7, 9, 0)]
+)
+def test_average_pooling_is_torchs_to_the_bit(
+    kernel: Any, stride: Any, padding: Any, ceil_mode: bool, padding_counts: bool
+) -> None:
+    pairs = [(v, v) if isinstance(v, int) else v for v in (kernel, stride, padding)]
+    window = numerics_conv.pool_window(*pairs, ceil_mode=ceil_mode)
+    if window is None:
+        assert ceil_mode and stride == 9  # a step longer than the window: torch drops the last one
+        return
+    for height, width in itertools.product((7, 8, 9, 10), (7, 10, 11)):
+        x = torch.randn(2, 5, height, width)
+        expected = F.avg_pool2d(x, kernel, stride, padding, ceil_mode, padding_counts).permute(0, 2, 3, 1)
+        assert torch.equal(numerics_conv.avg_pool(x.permute(0, 2, 3, 1), None, None, window, padding_counts), expected)
+        q, (scale, zero_point) = numerics.quantize_affine(x, *grid()).permute(0, 2, 3, 1), grid()
+        found = numerics_conv.avg_pool(q, scale, zero_point, window, padding_counts)
+        floats = numerics.dequantize_affine(q, scale, zero_point).permute(0, 3, 1, 2)
+        pooled = F.avg_pool2d(floats, kernel, stride, padding, ceil_mode, padding_counts).permute(0, 2, 3, 1)
+        torch.testing.assert_close(found, pooled)
+
+
+def test_an_average_whose_sum_could_overflow_is_refused() -> None:
+    with pytest.raises(KernelError, match="9000000 positions"):
+        numerics_conv.avg_pool(torch.zeros(1, 1, 9_000_000, 1, dtype=torch.uint8), *grid())
 
 
 def test_each_sample_has_its_own_range() -> None:

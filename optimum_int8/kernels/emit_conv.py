@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..numerics_conv import Window
+from ..numerics_conv import Window, averaged_window
 from . import program
 from .emit import Emission, Rows, _out_grid
 
@@ -104,11 +104,33 @@ def max_pool(e: ImageEmission, x: Rows, window: Sequence[int]) -> Rows:
     return out
 
 
-def avg_pool(e: ImageEmission, x: Rows, scale: Tensor, zero_point: Tensor, window: Sequence[int]) -> Rows:
-    """float32."""
-    w = Window(*window)
+def _avg_pool(
+    e: ImageEmission,
+    dtype: torch.dtype,
+    x: Rows,
+    scale: Tensor | None,
+    zero_point: Tensor | None,
+    window: Sequence[int] | None,
+    padding_counts: bool,
+    **fields: object,
+) -> Rows:
+    w = averaged_window(window, *x.size)
     e.size = w.output_size(*x.size)
-    out = e.new(x.columns, torch.float32)
-    fields = {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}
-    e.program.add("avg_pool", [x.value], [out.value], columns=x.columns, window=program.window(w, *x.size), **fields)
+    out, shape = e.new(x.columns, dtype), program.window(w, *x.size)
+    shape.floats, shape.padding_counts = x.dtype == torch.float32, padding_counts
+    if scale is not None and zero_point is not None:
+        fields |= {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}
+    outputs = [out.value, -1] if dtype == torch.float32 else [-1, out.value]
+    e.program.add("avg_pool", [x.value], outputs, columns=x.columns, window=shape, **fields)
     return out
+
+
+def avg_pool(e, x, scale=None, zero_point=None, window=None, padding_counts=False) -> Rows:  # type: ignore[no-untyped-def]
+    """float32."""
+    return _avg_pool(e, torch.float32, x, scale, zero_point, window, padding_counts)
+
+
+def avg_pool_quantized(e, x, scale, zero_point, window, padding_counts, out_scale, out_zero_point) -> Rows:  # type: ignore[no-untyped-def]
+    """uint8 on the grid of the last two arguments."""
+    grid = _out_grid(out_scale, out_zero_point)
+    return _avg_pool(e, torch.uint8, x, scale, zero_point, window, padding_counts, **grid)

@@ -61,6 +61,15 @@ def _(x: Tensor, window: Any) -> Tensor:
     return _bytes(x, *shape) if x.dtype == torch.uint8 else _like(x, *shape, dtype=x.dtype)
 
 
+def _averages(x: Tensor, window: Any) -> tuple[Any, ...]:
+    return (x.shape[0], 1, 1, x.shape[-1]) if window is None else _image(x, window, x.shape[-1])
+
+
 @_fake("avg_pool")
-def _(x: Tensor, scale: Any, zero_point: Any, window: Any) -> Tensor:
-    return _like(x, *_image(x, window, x.shape[-1]))
+def _(x: Tensor, s: Any = None, z: Any = None, window: Any = None, padding_counts: bool = False) -> Tensor:
+    return _like(x, *_averages(x, window))
+
+
+@_fake("avg_pool_quantized")
+def _(x: Tensor, s: Any, z: Any, window: Any, padding_counts: bool, out_scale: Any, out_zero_point: Any) -> Tensor:
+    return _bytes(x, *_averages(x, window))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import numerics, numerics_conv
-from ..numerics_conv import Window
+from ..numerics_conv import Window, averaged_window
 from . import emit_conv, ops
 from .immediate import ImmediateImages
 from .packing_conv import unpack_conv
@@ -30,7 +30,11 @@ SCHEMAS = {
     "conv_quantized": f"({_CONV}{_EPILOGUE_TO_BYTES}) -> Tensor",
     "conv_both": f"({_CONV}{_EPILOGUE_TO_BYTES}) -> (Tensor, Tensor)",
     "max_pool": "(Tensor x, int[] window) -> Tensor",
-    "avg_pool": "(Tensor x, Tensor scale, Tensor zero_point, int[] window) -> Tensor",
+    "avg_pool": "(Tensor x, Tensor? scale, Tensor? zero_point, int[]? window=None, bool padding_counts=False) -> Tensor",
+    "avg_pool_quantized": (
+        "(Tensor x, Tensor? scale, Tensor? zero_point, int[]? window, bool padding_counts, Tensor output_scale, "
+        "Tensor output_zero_point) -> Tensor"
+    ),
 }
 
 for _name, _schema in SCHEMAS.items():
@@ -114,12 +118,26 @@ def max_pool(x: Tensor, window: Sequence[int]) -> Tensor:
     return e.run_images(emit_conv.max_pool(e, e.image(x), window))
 
 
-def avg_pool(x: Tensor, scale: Tensor, zero_point: Tensor, window: Sequence[int]) -> Tensor:
-    """uint8 `[batch, height, width, channels]` to the mean of each window, float32; see `numerics_conv.avg_pool`."""
-    if not _native_image(x, window):
-        return numerics_conv.avg_pool(x, scale, zero_point, Window(*window))
+def avg_pool(
+    x: Tensor,
+    scale: Tensor | None,
+    zero_point: Tensor | None,
+    window: Sequence[int] | None = None,
+    padding_counts: bool = False,
+) -> Tensor:
+    """uint8 on a grid, or float32, `[batch, height, width, channels]` to the mean of each window (None: the whole image), float32; see
+    `numerics_conv.avg_pool`."""
+    if not _native_image(x, averaged_window(window, *x.shape[1:3])):
+        return numerics_conv.avg_pool(x, scale, zero_point, window, padding_counts)
     e = ImmediateImages(x.shape)
-    return e.run_images(emit_conv.avg_pool(e, e.image(x), scale, zero_point, window))
+    image = e.image(x.to(torch.float32) if scale is None else x)
+    return e.run_images(emit_conv.avg_pool(e, image, scale, zero_point, window, padding_counts))
+
+
+def avg_pool_quantized(*args: object) -> Tensor:
+    """`avg_pool`, then `quantize` on the grid of the last two arguments."""
+    *core, scale, zero_point = args
+    return numerics.quantize_affine(avg_pool(*core), scale, zero_point)  # type: ignore[arg-type]
 
 
 for _name in SCHEMAS:

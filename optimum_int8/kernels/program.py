@@ -53,7 +53,7 @@ class _Window(ctypes.Structure):
         ("depthwise", _i32),
         ("final", _i32),
         ("floats", _i32),
-        ("reserved", _i32),
+        ("padding_counts", _i32),
     ]
 
 

@@ -200,6 +200,7 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "conv_both": cases_conv.conv_to_bytes,
     "max_pool": cases_conv.max_pools,
     "avg_pool": cases_conv.avg_pools,
+    "avg_pool_quantized": lambda: cases_conv.avg_pools(*cases_conv.grid(-1.0, 2.0)),
 }
 
 

@@ -136,9 +136,33 @@ def _floats(x: Tensor) -> Tensor:
     return y
 
 
-def avg_pools() -> Made:
-    for name, make in pools():
-        yield name, lambda m=make: (m()[0], *grid(), m()[1])
+AVERAGED: dict[str, tuple[Window | None, bool]] = {
+    "2x2": (Window(2, 2, 2, 2), False),
+    "3x3": (Window(3, 3, 2, 2, 1, 1, 1, 1), False),
+    "3x3-padding_counts": (Window(3, 3, 1, 2, 1, 1, 1, 1), True),
+    "uneven": (Window(2, 5, 1, 3, 0, 2, 0, 2), False),
+    "beyond": (Window(3, 2, 3, 2, 0, 0, 2, 1), False),  # as ceil_mode
+    "beyond-padding_counts": (Window(4, 4, 3, 3, 2, 2, 4, 4), True),
+    "all": (None, False),
+    "all-given": (Window(7, 9), True),
+}
+
+
+def avg_pools(*rest: Any) -> Made:
+    for name, (window, padding_counts) in AVERAGED.items():
+        for channels in (1, 16, 33, 64, 65, 200):
+            more = None if window is None else list(window), padding_counts, *rest
+            bytes_ = lambda c=channels, m=more: (_pixels(c), *grid(), *m)  # noqa: E731
+            yield f"{name}-{channels}", bytes_
+            yield f"{name}-{channels}-floats", lambda c=channels, m=more: (_floats(_pixels(c)), None, None, *m)
+    for value in (0, 255):
+        image = torch.full((1, 300, 200, 3), value, dtype=torch.uint8)  # sums beyond what float32 holds exactly
+        zero = torch.tensor(255 - value, dtype=torch.int32)
+        yield f"all_{value}", lambda i=image, z=zero: (i, torch.tensor(0.5), z, None, False, *rest)
+
+
+def _pixels(channels: int) -> Tensor:
+    return torch.randint(0, 256, (2, 7, 9, channels), dtype=torch.uint8)
 
 
 def samples() -> Made:

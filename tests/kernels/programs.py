@@ -42,6 +42,11 @@ def _conv(op: str, x: Any, scale: Any, zero_point: Any, *rest: Any) -> Any:
     return e.run_images(getattr(emit_conv, op)(e, *inputs, *rest[:at], residual, *rest[at + 1 :]))
 
 
+def _avg_pool(op: str, x: Any, *rest: Any) -> Any:
+    e = ImmediateImages(x.shape)
+    return e.run_images(getattr(emit_conv, op)(e, e.image(x), *rest))
+
+
 PROGRAMS = {
     "embedding_add": _embedding_add,
     "norm_quantized": _norm,
@@ -51,6 +56,7 @@ PROGRAMS = {
     "attention_floats": _attention,
     "conv_quantized": _conv,
     "conv_both": _conv,
+    "avg_pool_quantized": _avg_pool,
 }
 """Operators that are several calls (or `numerics`) when they are called by themselves."""
 

@@ -127,7 +127,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "conv_quantized": lambda *args: conv_both(*args)[1],
     "conv_both": conv_both,
     "max_pool": lambda x, window: numerics_conv.max_pool(x, Window(*window)),
-    "avg_pool": lambda x, scale, zero_point, window: numerics_conv.avg_pool(x, scale, zero_point, Window(*window)),
+    "avg_pool": numerics_conv.avg_pool,
+    "avg_pool_quantized": lambda *args: numerics.quantize_affine(numerics_conv.avg_pool(*args[:-2]), *args[-2:]),
 }
 
 

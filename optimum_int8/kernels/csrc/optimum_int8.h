@@ -62,7 +62,8 @@ typedef struct oi8_value {
  *            `groups`; `columns`: all output channels. input[0] uint8, input[1] scale and input[2] zero point of the image when dynamic, input[3] float32
  *            added after the activation -> output[0] float32, output[1] uint8, either may be absent. `parameter`: slope of a leaky ReLU.
  * MAX_POOL   input[0] -> output[0], both uint8 or (window->floats) float32.
- * AVG_POOL   input[0] uint8 on the grid input_scale[0], input_zero_point -> output[0] float32.
+ * AVG_POOL   input[0] uint8 on the grid input_scale[0], input_zero_point, or (window->floats) float32 -> output[0] float32, or output[1] uint8 on the
+ *            grid output_scale, output_zero_point.
  * QUANTIZE_SAMPLE  input[0] float32 -> output[0] uint8 on a grid for the image, scale to output[1], zero point (int32) to output[2].
  */
 typedef struct oi8_window {
@@ -74,8 +75,8 @@ typedef struct oi8_window {
   int32_t dilation_y, dilation_x;
   int32_t depthwise;
   int32_t final;  /* activation after the addition */
-  int32_t floats; /* MAX_POOL: of float32 */
-  int32_t reserved;
+  int32_t floats; /* pooling: of float32 */
+  int32_t padding_counts; /* AVG_POOL: in the number that the sum is divided by; as much behind as in front */
 } oi8_window;
 
 typedef struct oi8_instruction {

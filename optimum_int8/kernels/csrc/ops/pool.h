@@ -1,4 +1,4 @@
-// MAX_POOL, AVG_POOL: windows over one image of uint8 pixels. QUANTIZE_SAMPLE: an image to uint8 on one grid for all of it.
+// MAX_POOL, AVG_POOL: windows over one image of uint8 or float32 pixels; of an average at most 2**23 positions, so that int32 holds its sum. QUANTIZE_SAMPLE: an image to uint8 on one grid for all of it.
 // Output pixels are divided among threads; any number of channels.
 #pragma once
 #include <cstring>
@@ -76,24 +76,88 @@ inline void max_pool(const oi8_instruction &o, const Context &ctx) {
   }
 }
 
-// The sums are exact; padding counts as the zero point.
+// What a window of an AVG_POOL is divided by: its positions in the image, and in the padding where that counts.
+inline int counted(const oi8_window &w, int64_t r) {
+  const int64_t y = r / w.out_width * w.stride_y - w.top, x = r % w.out_width * w.stride_x - w.left;
+  const int64_t top = w.padding_counts ? w.top : 0, left = w.padding_counts ? w.left : 0;
+  const int64_t bottom = y + w.kernel_height < w.height + top ? y + w.kernel_height : w.height + top;
+  const int64_t right = x + w.kernel_width < w.width + left ? x + w.kernel_width : w.width + left;
+  return static_cast<int>((bottom - (y > -top ? y : -top)) * (right - (x > -left ? x : -left)));
+}
+
+// The mean of one window of bytes: exact sums, then one factor.
+struct ByteMean {
+  using Sum = I;
+  static constexpr int bytes = 1;
+  I zeros;
+  F factor;
+  ByteMean(const oi8_instruction &o, const Taps &taps, int count)
+      : zeros(set_int(taps.count() * o.input_zero_point)), factor(set(o.input_scale[0] * (1.0f / static_cast<float>(count)))) {}
+  static I zero() { return set_int(0); }
+  template <class Count>
+  static I load(const char *x, Count) { return load_ubytes(reinterpret_cast<const uint8_t *>(x)); }
+  F operator()(I sum) const { return mul(to_float(sub(sum, zeros)), factor); }
+};
+
+// Of float32: sums from the first position on, then one division, as PyTorch does it.
+struct FloatMean {
+  using Sum = F;
+  static constexpr int bytes = 4;
+  F count;
+  FloatMean(const oi8_instruction &, const Taps &, int n) : count(set(static_cast<float>(n))) {}
+  static F zero() { return set(0.0f); }
+  template <class Count>
+  static F load(const char *x, Count n) { return OI8_NAMESPACE::load(reinterpret_cast<const float *>(x), n); }
+  F operator()(F sum) const { return div(sum, count); }
+};
+
+// One pixel of a cache line of channels: pieces of a line divide the work of a pool over the whole image.
+template <class Mean, class Write>
+inline void average(const Mean &mean, const Taps &taps, const char *image, int64_t distance, int begin, int end, Write &&write) {
+  constexpr int vectors = 4;
+  int c = begin;
+  for (; c + 16 * vectors <= end; c += 16 * vectors) {
+    typename Mean::Sum sums[vectors];
+    for (auto &sum : sums) sum = Mean::zero();
+    taps.each(image + c * Mean::bytes, distance, [&](const char *x) {
+      for (int j = 0; j < vectors; j++) sums[j] = add(sums[j], Mean::load(x + j * 16 * Mean::bytes, Whole()));
+    });
+    for (int j = 0; j < vectors; j++) write(c + j * 16, mean(sums[j]), Whole());
+  }
+  by_16(end - c, [&](int i, auto count) {
+    auto sum = Mean::zero();
+    taps.each(image + (c + i) * Mean::bytes, distance, [&](const char *x) { sum = add(sum, Mean::load(x, count)); });
+    write(c + i, mean(sum), count);
+  });
+}
+
+template <class Mean>
 inline void avg_pool(const oi8_instruction &o, const Context &ctx) {
+  constexpr int line = 64;
   const oi8_window &w = *o.window;
-  const Range mine = ctx.share(int64_t(w.out_height) * w.out_width);
-  const F factor = set(o.input_scale[0] * (1.0f / static_cast<float>(w.kernel_height * w.kernel_width)));
+  const int64_t lines = (o.columns + line - 1) / line;
+  const Range mine = ctx.share(int64_t(w.out_height) * w.out_width * lines);
+  const Grid grid(o.output[1] >= 0 ? o.output_scale : 1.0f, o.output_zero_point);
   const char *image = ctx.value<char>(o.input[0]);
   const int64_t distance = ctx.row_bytes(o.input[0]);
-  for (int64_t r = mine.begin; r < mine.end; r++) {
+  for (int64_t i = mine.begin; i < mine.end;) {
+    const int64_t r = i / lines, last = mine.end < (r + 1) * lines ? mine.end : (r + 1) * lines;
+    const int begin = static_cast<int>(i - r * lines) * line, some = static_cast<int>(last - r * lines) * line;
+    const int end = some < o.columns ? some : o.columns;
     const Taps taps(w, r);
-    const I zeros = set_int(taps.count() * o.input_zero_point);
-    float *out = ctx.row<float>(o.output[0], r);
-    by_16(o.columns, [&](int c, auto count) {
-      I sums = set_int(0);
-      taps.each(image + c, distance, [&](const char *x) { sums = add(sums, load_ubytes(reinterpret_cast<const uint8_t *>(x))); });
-      store(out + c, mul(to_float(sub(sums, zeros)), factor), count);
-    });
+    const Mean mean(o, taps, counted(w, r));
+    if (o.output[1] >= 0) {
+      uint8_t *out = ctx.row<uint8_t>(o.output[1], r);
+      average(mean, taps, image, distance, begin, end, [&](int c, F x, auto count) { store_bytes(out + c, grid(x), count); });
+    } else {
+      float *out = ctx.row<float>(o.output[0], r);
+      average(mean, taps, image, distance, begin, end, [&](int c, F x, auto count) { store(out + c, x, count); });
+    }
+    i = last;
   }
 }
+
+inline void avg_pool(const oi8_instruction &o, const Context &ctx) { o.window->floats ? avg_pool<FloatMean>(o, ctx) : avg_pool<ByteMean>(o, ctx); }
 
 // Every thread looks at the whole image, which costs less than waiting for the others.
 inline void quantize_sample(const oi8_instruction &o, const Context &ctx) {
