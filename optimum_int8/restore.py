@@ -81,7 +81,9 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
                     f"the checkpoint says that {name!r} is INT8, but {type(model).__name__} has no such module"
                 )
             if kind in CALLS and name in functional:
-                put(model, name, kind, INT8_CALLS[kind](functional[name]["inputs_quantized"]))
+                about = functional[name]
+                call = INT8_CALLS[kind](about["inputs_quantized"], about.get("output_quantized", False))
+                put(model, name, kind, call)
             else:
                 has_grid = static and name not in per_token
                 put(model, name, kind, _empty(module, name, kind, has_grid, config.activation_bits))

@@ -20,6 +20,7 @@ RANK_0 = {
     "numerics_conv",
     "numerics_matmul",
     "numerics_scores",
+    "numerics_sum",
     "config",
 }
 

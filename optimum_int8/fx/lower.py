@@ -62,6 +62,8 @@ class _Values:
 
     def resolve(self, argument: Any, node: fx.Node) -> Any:
         """An argument of `node`; one that is new comes from outside."""
+        if isinstance(argument, (list, tuple)):
+            return [self.resolve(item, node) for item in argument]
         if not isinstance(argument, fx.Node):
             return argument
         if argument in self.known:

@@ -12,16 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from ..kernels import as_rows, emit, emit_conv, empty_rows
+from ..kernels import as_rows, emit, emit_conv, emit_sum, empty_rows
 from ..kernels.emit import Rows, row_bytes
 from ..kernels.program import Program
 from .program_call import ProgramCall
 from .rewrite import is_call, is_constant, ours, tensor_of
+from .segments import adds_unequal
 
 _IMAGES = ("conv", "conv_quantized", "conv_both", "max_pool", "avg_pool", "quantize_samples")
 _ROWS = ("quantize", "linear", "linear_quantized", "norm", "norm_quantized")
-_EMITTERS = {getattr(ours, name).default: getattr(emit_conv, name) for name in _IMAGES} | {
-    getattr(ours, name).default: getattr(emit, name) for name in _ROWS
+_SUMS = ("dequantize", "add", "add_quantized", "cat_quantized")
+_EMITTERS = {
+    getattr(ours, name).default: getattr(module, name)
+    for module, names in ((emit_conv, _IMAGES), (emit, _ROWS), (emit_sum, _SUMS))
+    for name in names
 }
 _CONVS = tuple(
     getattr(ours, name).default for name in ("linear", "linear_quantized", "conv", "conv_quantized", "conv_both")
@@ -74,13 +78,13 @@ def _segments(graph_module: fx.GraphModule) -> list[_Segment]:
 
 
 def _can_lower(node: fx.Node) -> bool:
-    if not is_call(node, *_EMITTERS):
+    if not is_call(node, *_EMITTERS) or adds_unequal(node):
         return False
     if is_call(node, *_CONVS) and not all(a is None or is_constant(a) for a in node.args[3:7]):
         return False
     value = node.meta["val"]
     first = value[0] if isinstance(value, tuple) else value
-    source = node.args[0].meta["val"]  # type: ignore[union-attr]
+    source = node.all_input_nodes[0].meta["val"]
     return len(first.shape) == 4 and source.dtype in (torch.float32, torch.uint8)
 
 
@@ -90,6 +94,8 @@ def _replace(graph_module: fx.GraphModule, segment: _Segment, name: str) -> None
     inputs: list[fx.Node] = []
 
     def resolve(argument: Any) -> Any:
+        if isinstance(argument, (list, tuple)):
+            return [resolve(item) for item in argument]
         if not isinstance(argument, fx.Node) or argument in values:
             return values.get(argument, argument) if isinstance(argument, fx.Node) else argument
         constant = tensor_of(graph_module, argument)
@@ -104,7 +110,7 @@ def _replace(graph_module: fx.GraphModule, segment: _Segment, name: str) -> None
     last_use: dict[_Value, int] = {}
     for i, node in enumerate(segment.nodes):
         args = tuple(resolve(a) for a in node.args)
-        last_use |= {a: i for a in args if isinstance(a, _Value) and a.step >= 0}
+        last_use |= {a: i for a in _values(args) if a.step >= 0}
         several = isinstance(node.meta["val"], tuple)
         outs = {u.args[1]: u for u in node.users if u in segment.items} if several else {0: node}
         count = len(node.meta["val"]) if several else 1
@@ -130,6 +136,19 @@ def _replace(graph_module: fx.GraphModule, segment: _Segment, name: str) -> None
     for node in reversed(list(graph.nodes)):
         if segment.contains(node):
             graph.erase_node(node)
+
+
+def _values(args: Any) -> list[_Value]:
+    """Those among arguments, also in lists."""
+    if isinstance(args, _Value):
+        return [args]
+    return [value for a in args for value in _values(a)] if isinstance(args, (list, tuple)) else []
+
+
+def _rows(argument: Any, values: dict[_Value, Rows]) -> Any:
+    if isinstance(argument, list):
+        return [_rows(item, values) for item in argument]
+    return values[argument] if isinstance(argument, _Value) else argument
 
 
 class _Emission:
@@ -182,8 +201,8 @@ class ImagesCall(ProgramCall):
             value = e.program.external(row_bytes(columns, t.dtype), rows=size[0] * size[1])
             values[_Value(-1, i)] = Rows(value, columns, t.dtype, size=size)
         for i, step in enumerate(self.steps):
-            args = [values[a] if isinstance(a, _Value) else a for a in step.args]
-            e.size, e.external = args[0].size, list(step.external)
+            args = [_rows(a, values) for a in step.args]
+            e.size, e.external = values[_values(step.args)[0]].size, list(step.external)
             made = step.emitter(e, *args)
             values |= {_Value(i, k): rows for k, rows in enumerate(made if type(made) is tuple else (made,))}
             for dead in step.dead:

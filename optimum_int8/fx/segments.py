@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..kernels import emit
+from ..kernels import emit, emit_sum
 from .rewrite import aten, is_call, is_constant, ours, shape_of, tensor_of
 
 EMITTERS = {
@@ -29,6 +29,9 @@ EMITTERS = {
         "embedding",
         "embedding_add",
     )
+} | {
+    getattr(ours, name).default: getattr(emit_sum, name)
+    for name in ("dequantize", "add", "add_quantized", "cat_quantized")
 }
 _EMBEDDINGS = (ours.embedding.default, ours.embedding_add.default)
 _LINEARS = (ours.linear.default, ours.linear_quantized.default)
@@ -95,6 +98,8 @@ def _lead(node: fx.Node) -> tuple[str, ...] | None:
         return None
     if is_call(node, *_LINEARS) and not all(a is None or is_constant(a) for a in node.args[3:7]):
         return None
+    if adds_unequal(node):
+        return None
     value = node.meta["val"]
     shape = (value[0] if isinstance(value, tuple) else value).shape
     return shape[:-1] if type(shape[-1]) is int else None  # rows of one width: not those of a matrix of scores
@@ -123,6 +128,11 @@ def _is_alias(node: fx.Node) -> bool:
         return False
     axis = node.args[1] if len(node.args) > 1 else 0
     return axis in (-1, len(shape_of(node.args[0])) - 1) and len(node.args) < 5  # type: ignore[arg-type]
+
+
+def adds_unequal(node: fx.Node) -> bool:
+    """Whether a node adds values of different shapes, which rows cannot."""
+    return is_call(node, ours.add.default) and shape_of(node.args[0]) != shape_of(node.args[3])  # type: ignore[arg-type]
 
 
 def is_ids(node: fx.Node, argument: fx.Node) -> bool:

@@ -162,6 +162,8 @@ def _is_functional(value: Any, modules: Mapping[str, str]) -> bool:
             flags, fits = about.get("inputs_quantized"), isinstance(about.get("source"), str)
             if not fits or not isinstance(flags, list) or not all(type(f) is bool for f in flags):
                 return False
+            if type(about.get("output_quantized", False)) is not bool:
+                return False
             if modules[name] != about["op"] or not _CALL_NAME.fullmatch(name.rpartition(".")[2]):
                 return False
         elif name.rpartition(".")[2] != about["op"] or not all(map(_is_option, about.values())):

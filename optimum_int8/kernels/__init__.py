@@ -1,6 +1,6 @@
 """The arithmetic of `numerics`, fast: a native library (csrc/), its programs, and the operators in `torch.ops.optimum_int8`."""
 
-from . import emit, fake, fake_conv, ops_conv, ops_matmul, ops_scores
+from . import emit, fake, fake_conv, fake_sum, ops_conv, ops_matmul, ops_scores, ops_sum
 from .immediate import as_rows, empty_rows
 from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .ops import attention, embedding, linear, quantize, quantize_rows
@@ -23,6 +23,7 @@ __all__ = [
     "empty_rows",
     "fake",
     "fake_conv",
+    "fake_sum",
     "info",
     "is_depthwise",
     "library",
@@ -30,6 +31,7 @@ __all__ = [
     "ops_conv",
     "ops_matmul",
     "ops_scores",
+    "ops_sum",
     "pack",
     "pack_conv",
     "quantize",

@@ -24,6 +24,7 @@ OPS = (
     "max_pool",
     "avg_pool",
     "quantize_sample",
+    "add",
 )
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
 NORMS = ("none", "layer_norm", "rms_norm")

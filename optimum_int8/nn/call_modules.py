@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import numerics
 from .base import Int8Module
 
 MATMUL, ADD, CAT = "matmul", "add", "cat"
@@ -33,18 +33,24 @@ class Int8Call(Int8Module):
 
     Args:
         inputs_quantized: of each input, whether it has a grid; the others stay float.
+        output_quantized: whether the result is rounded to a grid of its own, `output_scale` and `output_zero_point`; of sums and
+            concatenations alone. It is float32 on that grid; in captured blocks it is uint8.
     """
 
-    def __init__(self, inputs_quantized: Sequence[bool]) -> None:
+    output_scale: Tensor
+    output_zero_point: Tensor
+
+    def __init__(self, inputs_quantized: Sequence[bool], output_quantized: bool = False) -> None:
         super().__init__()
-        self.inputs_quantized = list(inputs_quantized)
+        self.inputs_quantized, self.output_quantized = list(inputs_quantized), output_quantized
         for i, quantized in enumerate(self.inputs_quantized):
             self._grid_buffers((f"input{i}_scale", f"input{i}_zero_point"), quantized)
+        self._grid_buffers(("output_scale", "output_zero_point"), output_quantized)
 
-    def set_grid(self, i: int, scale: float, zero_point: int) -> None:
-        """The grid of input `i`; its zero point on uint8."""
-        setattr(self, f"input{i}_scale", torch.tensor(scale))
-        setattr(self, f"input{i}_zero_point", torch.tensor(zero_point, dtype=torch.int32))
+    def set_grid(self, name: str, scale: float, zero_point: int) -> None:
+        """The grid of `input0`, `input1`, ... or `output`; its zero point on uint8."""
+        setattr(self, f"{name}_scale", torch.tensor(scale))
+        setattr(self, f"{name}_zero_point", torch.tensor(zero_point, dtype=torch.int32))
 
     def grid(self, i: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point of input `i`."""
@@ -52,14 +58,20 @@ class Int8Call(Int8Module):
 
     def round(self, x: Tensor, i: int) -> Tensor:
         """`x` on the grid of input `i`, in float32."""
-        if not self.inputs_quantized[i]:
-            return x
-        scale, zero_point = self.grid(i)
-        return numerics.dequantize_affine(torch.ops.optimum_int8.quantize(x, scale, zero_point), scale, zero_point)
+        return _round(x, self.grid(i)) if self.inputs_quantized[i] else x
+
+    def round_output(self, y: Tensor) -> Tensor:
+        """`y` on the result's grid, in float32."""
+        return _round(y, (self.output_scale, self.output_zero_point)) if self.output_quantized else y
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return ", ".join("INT8" if quantized else "FP32" for quantized in self.inputs_quantized)
+        inputs = ", ".join("INT8" if quantized else "FP32" for quantized in self.inputs_quantized)
+        return f"{inputs} -> INT8" if self.output_quantized else inputs
+
+
+def _round(x: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.ops.optimum_int8.dequantize(torch.ops.optimum_int8.quantize(x, *grid), *grid)
 
 
 class Int8MatMul(Int8Call):
@@ -73,11 +85,17 @@ class Int8MatMul(Int8Call):
 
 
 class Int8Add(Int8Call):
-    """`torch.add` of two activations on their grids; the float sum goes to the grid of whatever reads it."""
+    """`torch.add` of two activations on their grids; see `numerics_sum.add`. The float sum goes to the grid of whatever reads it."""
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """As `input + other`."""
-        return (self.round(input, 0) + self.round(other, 1)).to(torch.result_type(input, other))
+        if all(self.inputs_quantized):
+            grids = self.grid(0), self.grid(1)
+            x, y = (torch.ops.optimum_int8.quantize(v, *grid) for v, grid in zip((input, other), grids, strict=True))
+            total = torch.ops.optimum_int8.add(x, *grids[0], y, *grids[1])
+        else:
+            total = self.round(input, 0) + self.round(other, 1)
+        return self.round_output(total).to(torch.result_type(input, other))
 
 
 class Int8Cat(Int8Call):
@@ -85,7 +103,8 @@ class Int8Cat(Int8Call):
 
     def forward(self, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         """As `torch.cat`."""
-        return torch.cat([self.round(x, i).to(x.dtype) for i, x in enumerate(tensors)], dim)
+        dtype = functools.reduce(torch.promote_types, [x.dtype for x in tensors])
+        return self.round_output(torch.cat([self.round(x, i) for i, x in enumerate(tensors)], dim)).to(dtype)
 
 
 def fits_call(op: str, args: Sequence[Any], kwargs: Any) -> bool:

@@ -203,5 +203,8 @@ def describe_functional(model: nn.Module, names: Mapping[str, str]) -> dict[str,
                 found[name] |= dict(zip(_OPTIONS, geometry(parent.module), strict=True))
         elif kind in CALLS:
             found[name] = {"op": kind, "source": source_line(type(parent).__bases__[0], leaf)}
-            found[name]["inputs_quantized"] = parent._modules[leaf].inputs_quantized  # type: ignore[union-attr]
+            module: Any = parent._modules[leaf]
+            found[name]["inputs_quantized"] = module.inputs_quantized
+            if module.output_quantized:
+                found[name]["output_quantized"] = True
     return found

@@ -24,6 +24,7 @@ _ELEMENTWISE = {
     aten.add.Tensor: aten.add.Tensor,
     aten.add_.Tensor: aten.add.Tensor,
 }
+_ON_GRIDS = (ours.quantize.default, ours.dequantize.default, ours.add.default)
 _IN_PLACE = (
     aten.relu_.default,
     aten.silu_.default,
@@ -34,12 +35,16 @@ _IN_PLACE = (
 
 
 def channels_last(graph_module: fx.GraphModule) -> int:
-    """Needs: nothing. Leaves: elementwise operators and max pooling on `[batch, height, width, channels]`, and no transpose forth and back.
+    """Needs: nothing. Leaves: elementwise operators, concatenations of channels and max pooling on `[batch, height, width, channels]`, and no transpose forth and back.
     Preserves: bits."""
     count = 0
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ELEMENTWISE):
             count += _elementwise(graph_module, node)
+        elif is_call(node, *_ON_GRIDS):
+            count += _on_grids(graph_module, node)
+        elif is_call(node, aten.cat.default):
+            count += _cat(graph_module, node)
         elif is_call(node, aten.max_pool2d.default):
             count += _max_pool(graph_module, node)
         elif is_call(node, aten.permute.default, aten.unsqueeze.default):
@@ -58,6 +63,31 @@ def _elementwise(graph_module: fx.GraphModule, node: fx.Node) -> int:
         args = [_last(graph, a) if isinstance(a, fx.Node) else a for a in node.args]
         new = graph.call_function(_ELEMENTWISE[node.target], tuple(args), dict(node.kwargs))  # type: ignore[index]
         new.meta["val"] = args[0].meta["val"].new_empty(shape_of(args[0]), node.meta["val"].dtype)
+        _replace(graph, node, new)
+    return 1
+
+
+def _on_grids(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    """What works value by value, with grids beside the values."""
+    values = [a for a in node.args if isinstance(a, fx.Node) and shape_of(a)]
+    if not any(_is_first(x) for x in values) or any(shape_of(x) != shape_of(node) for x in values):
+        return 0
+    graph = graph_module.graph
+    with graph.inserting_before(node):
+        new = add_call(graph_module, node.target, *[_last(graph, a) if a in values else a for a in node.args])  # type: ignore[arg-type]
+        _replace(graph, node, new)
+    return 1
+
+
+def _cat(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    """Along the channels."""
+    parts, axis = (*node.args, 0)[:2]
+    if axis not in (1, -3) or not all(len(shape_of(x)) == 4 for x in parts) or not any(map(_is_first, parts)):  # type: ignore
+        return 0
+    graph, shape = graph_module.graph, shape_of(node)
+    with graph.inserting_before(node):
+        new = graph.call_function(aten.cat.default, ([_last(graph, x) for x in parts], 3))  # type: ignore[union-attr]
+        new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in _TO_LAST], node.meta["val"].dtype)
         _replace(graph, node, new)
     return 1
 

@@ -24,6 +24,7 @@ from .fuse_norm import fuse_norm
 from .merge_projections import merge_projections
 from .quantize_in_conv import quantize_in_conv
 from .quantize_in_producer import quantize_in_producer
+from .quantize_in_sum import quantize_in_sum
 from .share_quantization import share_quantization
 
 
@@ -38,6 +39,7 @@ REWRITES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
     Pass(fold_batch_norm, 0.02),  # before layouts: it stands between a convolution and its transpose
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
+    Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
     Pass(merge_projections),  # before activations are folded: only plain linears merge
     Pass(fuse_activation, 0.02),

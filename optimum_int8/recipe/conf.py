@@ -132,6 +132,8 @@ class QuantConf:
         if given is not None and given.name == op.name and len(given.inputs_quantized) == len(flags):
             op.algorithm, op.weight_granularity = given.algorithm, given.weight_granularity
             op.inputs_quantized, op.input_quantized_dtypes = given.inputs_quantized, given.input_quantized_dtypes
+            if given.output_quantized and given.output_quantized_dtypes:
+                op.outputs_quantized, op.output_quantized_dtypes = [True], given.output_quantized_dtypes
             op.line, op.lines, op.file = given.line, given.lines, given.file
         chosen = ranges.get(op.algorithm)
         if chosen is None and ranges:
@@ -140,7 +142,7 @@ class QuantConf:
         op.input_scales, op.input_zero_points = [scale for scale, _ in grids], [zero for _, zero in grids]
         result = seen.output.ranges().get("min_max")
         if result is not None:
-            scale, zero = grid(result, dtypes[0])
+            scale, zero = grid(result, op.output_quantized_dtypes[0] if op.output_quantized_dtypes else dtypes[0])
             op.output_scales, op.output_zero_points = [scale], [zero]
         if op.weight_granularity == "per_tensor" and op.weight_scales:
             op.weight_scales = [[max(scales)] for scales in op.weight_scales]

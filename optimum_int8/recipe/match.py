@@ -75,7 +75,7 @@ def _check(op: Op, seen: Seen) -> None:
         raise op.refuse("input_quantized_dtypes", op.input_quantized_dtypes, "int8 for the second input of a matmul")
     if seen.inputs and len(op.input_scales) != count:
         raise op.refuse("input_scales", op.input_scales, f"{count} values; calibrate with this file")
-    if op.module is not None and any(op.outputs_quantized):
+    if op.module is not None and any(op.outputs_quantized) and not op.output_quantized:
         expected = "false: a result is rounded by the op that reads it; set its inputs_quantized"
         raise op.refuse("outputs_quantized", op.outputs_quantized, expected)
     if len(op.weight_scales) == 1 and seen.site.weight is not None and op.name != "embedding":

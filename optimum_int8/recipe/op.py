@@ -13,6 +13,8 @@ from ..errors import ConfigError
 from .watch import ALGORITHMS, DTYPES, Range, grid
 
 GRANULARITIES = ("per_channel", "per_tensor")
+SUMS = ("add", "add_", "cat")
+"""Ops whose result can be INT8 by itself."""
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Op:
             by name and order.
         algorithm: which of `input_ranges` gives the scales; a key of `ALGORITHMS`.
         inputs_quantized: False leaves the op in FP32.
+        outputs_quantized: of a sum or a concatenation: True rounds its result to the grid of `output_scales`.
         inputs_flow, outputs_flow: names of tensors; an input with the name of an earlier output is that tensor.
         input_ranges: algorithm to a range of each input, so that another algorithm needs no further calibration.
         why_not: the reason for which the op cannot be INT8; empty where it can.
@@ -67,8 +70,13 @@ class Op:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether any of its inputs is."""
-        return any(self.inputs_quantized)
+        """Whether any of its inputs is, or the result of a sum or a concatenation."""
+        return any(self.inputs_quantized) or self.output_quantized
+
+    @property
+    def output_quantized(self) -> bool:
+        """Whether its result has a grid of its own. Other ops leave that to whatever reads it."""
+        return self.name in SUMS and any(self.outputs_quantized)
 
     def check(self) -> None:
         """Raises ConfigError, with the line, at the first value that cannot be one."""
@@ -99,8 +107,11 @@ class Op:
         _check_ranges(self)
         count = len(self.inputs_quantized)
         for key in ("input_quantized_dtypes", "input_scales", "input_zero_points"):
-            if len(getattr(self, key)) != count and self.is_quantized and self.name != "embedding":
+            if len(getattr(self, key)) != count and any(self.inputs_quantized) and self.name != "embedding":
                 raise self.refuse(key, getattr(self, key), f"{count} values, one for each of inputs_quantized")
+        for key in ("output_quantized_dtypes", "output_scales", "output_zero_points"):
+            if self.output_quantized and len(getattr(self, key)) != 1:
+                raise self.refuse(key, getattr(self, key), "one value, as outputs_quantized is true")
 
     def settle(self) -> None:
         """Bring the scales in line with algorithm and dtype after an edit.
@@ -131,9 +142,15 @@ class Op:
                 self.input_scales[i], self.input_zero_points[i] = wanted
             elif dtype == "int8" and current[1]:  # the grid of an affine uint8: the dtype was edited
                 scale, zero_point = current
-                self.input_scales[i], self.input_zero_points[i] = grid(
-                    (-zero_point * scale, (255 - zero_point) * scale), dtype
-                )
+                self.input_scales[i], self.input_zero_points[i] = _symmetric(scale, zero_point)
+        if self.output_quantized_dtypes[:1] == ["int8"] and any(self.output_zero_points[:1]) and self.output_scales:
+            scale, zero_point = _symmetric(self.output_scales[0], self.output_zero_points[0])
+            self.output_scales[0], self.output_zero_points[0] = scale, zero_point
+
+
+def _symmetric(scale: float, zero_point: int) -> tuple[float, int]:
+    """The int8 grid that holds what an affine uint8 one does."""
+    return grid((-zero_point * scale, (255 - zero_point) * scale), "int8")
 
 
 def _require(op: Op, key: str, holds: bool, expected: str) -> None:

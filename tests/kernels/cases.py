@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels, numerics
-from tests.kernels import cases_attention, cases_conv
+from tests.kernels import cases_attention, cases_conv, cases_sum
 
 WIDTHS = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 SHAPES = (
@@ -201,6 +201,10 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "max_pool": cases_conv.max_pools,
     "avg_pool": cases_conv.avg_pools,
     "avg_pool_quantized": lambda: cases_conv.avg_pools(*cases_conv.grid(-1.0, 2.0)),
+    "dequantize": cases_sum.dequantize,
+    "add": cases_sum.add,
+    "add_quantized": lambda: cases_sum.add(*cases_sum.RESULT),
+    "cat_quantized": lambda: cases_sum.listed(cases_sum.cat()),
 }
 
 

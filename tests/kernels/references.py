@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_int8 import kernels, numerics, numerics_conv, numerics_scores
+from optimum_int8 import kernels, numerics, numerics_conv, numerics_scores, numerics_sum
 from optimum_int8.numerics_conv import Window
 
 
@@ -129,6 +129,10 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "max_pool": lambda x, window: numerics_conv.max_pool(x, Window(*window)),
     "avg_pool": numerics_conv.avg_pool,
     "avg_pool_quantized": lambda *args: numerics.quantize_affine(numerics_conv.avg_pool(*args[:-2]), *args[-2:]),
+    "dequantize": numerics.dequantize_affine,
+    "add": numerics_sum.add,
+    "add_quantized": numerics_sum.add_quantized,
+    "cat_quantized": numerics_sum.cat_quantized,
 }
 
 

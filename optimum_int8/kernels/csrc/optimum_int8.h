@@ -25,11 +25,11 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 4
+#define OI8_ABI 5
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
-enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_CONV, OI8_MAX_POOL, OI8_AVG_POOL, OI8_QUANTIZE_SAMPLE, OI8_OP_COUNT };
+enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_CONV, OI8_MAX_POOL, OI8_AVG_POOL, OI8_QUANTIZE_SAMPLE, OI8_ADD, OI8_OP_COUNT };
 
 enum oi8_activation { OI8_NONE, OI8_RELU, OI8_GELU, OI8_GELU_TANH, OI8_SILU, OI8_TANH, OI8_LEAKY_RELU, OI8_HARDSWISH, OI8_ACTIVATION_COUNT }; /* the last two: of a CONV */
 
@@ -64,6 +64,8 @@ typedef struct oi8_value {
  * MAX_POOL   input[0] -> output[0], both uint8 or (window->floats) float32.
  * AVG_POOL   input[0] uint8 on the grid input_scale[0], input_zero_point, or (window->floats) float32 -> output[0] float32, or output[1] uint8 on the
  *            grid output_scale, output_zero_point.
+ * ADD        input[0] uint8 on the grid input_scale[0], input_zero_point (+ input[1] uint8 on input_scale[1], zero point `parameter`)
+ *            -> output[0] float32, or uint8 when output_scale > 0, from byte column[2] of its rows on; `columns` are the inputs'.
  * QUANTIZE_SAMPLE  input[0] float32 -> output[0] uint8 on a grid for the image, scale to output[1], zero point (int32) to output[2].
  */
 typedef struct oi8_window {
@@ -102,7 +104,7 @@ typedef struct oi8_instruction {
   int32_t input_zero_point;
   float output_scale;
   int32_t output_zero_point;
-  float parameter; /* eps of a norm, scaling of an attention */
+  float parameter; /* eps of a norm, scaling of an attention, second zero point of an ADD */
   int32_t key_side; /* QUANTIZE, LINEAR: the rows are those of keys and values */
   const oi8_window *window; /* CONV and pooling */
   const void *prepared;     /* LINEAR, CONV: what oi8_prepare_weight made of `weight` for this ISA, or null */

@@ -16,6 +16,7 @@
 #include "../ops/conv_epilogue.h"
 #include "../ops/conv.h"
 #include "../ops/pool.h"
+#include "../ops/add.h"
 #include "../ops/attention.h"
 #include "../ops/run.h"
 

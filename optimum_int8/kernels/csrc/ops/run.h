@@ -28,6 +28,7 @@ inline int execute(const oi8_instruction &o, const Context &ctx) {
     case OI8_MAX_POOL: max_pool(o, ctx); return OI8_OK;
     case OI8_AVG_POOL: avg_pool(o, ctx); return OI8_OK;
     case OI8_QUANTIZE_SAMPLE: quantize_sample(o, ctx); return OI8_OK;
+    case OI8_ADD: add_rows(o, ctx); return OI8_OK;
     default: return OI8_BAD_ARGUMENT;
   }
 }

@@ -1,0 +1,46 @@
+"""The definition of sums and concatenations of INT8 values, in plain torch; continues `numerics`, with its rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .numerics import dequantize_affine, quantize_affine
+
+
+def add(
+    x: Tensor, scale: Tensor, zero_point: int | Tensor, y: Tensor, y_scale: Tensor, y_zero_point: int | Tensor
+) -> Tensor:
+    """`(x - zero_point) * scale + (y - y_zero_point) * y_scale`: uint8 of shapes that broadcast, to float32."""
+    return dequantize_affine(x, scale, zero_point) + dequantize_affine(y, y_scale, y_zero_point)
+
+
+def add_quantized(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    y: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    output_scale: Tensor,
+    output_zero_point: Tensor,
+) -> Tensor:
+    """`add`, rounded to a grid: uint8."""
+    return quantize_affine(add(x, scale, zero_point, y, y_scale, y_zero_point), output_scale, output_zero_point)
+
+
+def cat_quantized(
+    parts: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    zero_points: Sequence[Tensor],
+    output_scale: Tensor,
+    output_zero_point: Tensor,
+) -> Tensor:
+    """uint8 `[..., n_i]`, each on a grid of its own, to uint8 `[..., sum of n_i]` on one: each value goes through float32. Of a part that
+    is on this grid already the bytes stay, as `(q - z) * s * (1 / s)` is within 2**-14 of a whole number."""
+    grids = zip(parts, scales, zero_points, strict=True)
+    return torch.cat(
+        [quantize_affine(dequantize_affine(q, *g), output_scale, output_zero_point) for q, *g in grids], -1
+    )

@@ -1,0 +1,76 @@
+"""Sums and concatenations whose result is read as INT8 go straight to uint8 on the reader's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from ..fx.rewrite import add_call, aten, is_call, ours, same_constant, shape_of
+
+
+def quantize_in_sum(graph_module: fx.GraphModule) -> int:
+    """Needs: values channels-last. Leaves: sums of INT8 values that write uint8, concatenations of uint8. Preserves: bits.
+
+    Quantizing each value of a concatenation is quantizing the concatenation; the parts' producers can then write uint8. Where a part is on
+    that grid already, its bytes are copied; of a value that comes from uint8 on the reader's own grid nothing is left to do.
+    """
+    count = 0
+    waiting = [node for node in graph_module.graph.nodes if is_call(node, ours.quantize.default)]
+    while waiting:
+        node = waiting.pop()
+        source = node.args[0]
+        rewrite = _REWRITES.get(source.target) if isinstance(source, fx.Node) and source.op == "call_function" else None
+        if rewrite is None or not all(is_call(user, ours.quantize.default) for user in source.users):  # type: ignore[union-attr]
+            continue
+        with graph_module.graph.inserting_before(node):
+            new, more = rewrite(graph_module, source, node.args[1], node.args[2])
+        if new is None:
+            continue
+        node.replace_all_uses_with(new)
+        graph_module.graph.erase_node(node)
+        waiting += more
+        count += 1
+    return count
+
+
+Rewritten = tuple["fx.Node | None", "list[fx.Node]"]
+"""What takes the quantization's place, and new quantizations."""
+
+
+def _dequantized(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
+    q, *grid = source.args
+    if all(same_constant(graph_module, x, y) for x, y in zip(grid, (scale, zero_point), strict=True)):
+        return q, []  # type: ignore[return-value]
+    values = [q], grid[:1], grid[1:], scale, zero_point
+    return add_call(graph_module, ours.cat_quantized.default, *values), []
+
+
+def _added(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
+    if shape_of(source.args[0]) != shape_of(source.args[3]):  # type: ignore[arg-type]
+        return None, []
+    return add_call(graph_module, ours.add_quantized.default, *source.args, scale, zero_point), []
+
+
+def _concatenated(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
+    parts, axis = (*source.args, 0)[:2]
+    rank = len(shape_of(source))
+    if axis not in (-1, rank - 1) or any(len(shape_of(part)) != rank for part in parts):  # type: ignore[union-attr]
+        return None, []
+    grids, new = [], []
+    for part in parts:  # type: ignore[union-attr]
+        if is_call(part, ours.dequantize.default):
+            grids.append(part.args)
+        else:
+            new.append(add_call(graph_module, ours.quantize.default, part, scale, zero_point))
+            grids.append((new[-1], scale, zero_point))
+    values = [list(column) for column in zip(*grids, strict=True)]
+    return add_call(graph_module, ours.cat_quantized.default, *values, scale, zero_point), new
+
+
+_REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node, Any, Any], Rewritten]] = {
+    ours.dequantize.default: _dequantized,
+    ours.add.default: _added,
+    aten.cat.default: _concatenated,
+}
