@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import CalibrationError, ConfigError
 from ..nn.listen import Listener
+from .archived import parse_archived
 from .op import Op, parse
 from .record import Recording, Seen
 from .watch import grid
@@ -32,7 +33,7 @@ class QuantConf:
     """What each op of a model is quantized to: calibrated, saved as JSON, read, edited, and given to `convert`.
 
     Args:
-        configure_file: a recipe to start from, of `save` or of Intel Extension for PyTorch 1.x. Calibrating with it keeps its
+        configure_file: a recipe to start from, of `save` or of Intel Extension for PyTorch, 1.x or 2.x. Calibrating with it keeps its
             settings and replaces its scales.
         qscheme: of a fresh recipe: `torch.per_tensor_affine` (uint8 with a zero point) or `torch.per_tensor_symmetric` (int8).
 
@@ -214,14 +215,14 @@ def _read(path: Path) -> list[Op]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the recipe {str(path)!r}: {error}") from error
-    ops = parse(text, path.name)
+    ops = (parse_archived if text.lstrip().startswith("{") else parse)(text, path.name)
     if not ops:
         raise ConfigError(f"{path.name} holds no op; calibrate a model and save its recipe first")
     modules = [op.module for op in ops if op.module is not None]
-    if modules and len(modules) != len(ops):
-        odd = next(op for op in ops if op.module is None)
+    odd = next((op for op in ops if op.module is None and op.owner is None), None)
+    if modules and odd is not None:
         raise odd.refuse("module", None, "a qualified module name, as the other ops have")
     for i, op in enumerate(ops):
-        if op.module is not None and op.module in modules[:i]:
+        if op.module is not None and op.module in [other.module for other in ops[:i]]:
             raise op.refuse("module", op.module, "each module once")
     return ops

@@ -18,17 +18,23 @@ _OTHER_NAMES = {"bmm": "matmul", "add_": "add", "embedding_bag": "embedding"}
 def match(ops: list[Op], found: Recording) -> dict[str, Op]:
     """Recipe by site name, for the ops that the model ran.
 
-    An op with a `module` is matched by it; the ops of a file of Intel Extension for PyTorch by name and order.
+    An op with a `module` is matched by it, one with an `owner` by name and order in that module; the ops of a file of Intel Extension for
+    PyTorch 1.x by name and order.
 
     Raises:
         ConfigError: an op that the model does not have, and an edit that cannot be done: with the line.
     """
-    if any(op.module is None for op in ops):
-        matched = _by_order(ops, found)
+    if any(op.module is None and op.owner is None for op in ops):
+        matched = _by_order(ops, list(found.seen.values()))
     else:
         matched = {}
+        for owner in dict.fromkeys(op.owner for op in ops if op.owner is not None):
+            inside = [seen for seen in found.seen.values() if seen.site.functional and _owner(seen, found) == owner]
+            matched |= _by_order([op for op in ops if op.owner == owner], inside)
         for op in ops:
-            seen = found.seen.get(op.module or "")
+            if op.module is None:
+                continue
+            seen = found.seen.get(op.module)
             if seen is None and op.is_quantized and op.module not in _names(found):
                 raise op.refuse("module", op.module, "the qualified name of a module of this model")
             if seen is not None:
@@ -42,8 +48,15 @@ def _names(found: Recording) -> set[str]:
     return set() if found.sites is None else set(found.sites.names.values())
 
 
-def _by_order(ops: list[Op], found: Recording) -> dict[str, Op]:
-    rest = list(found.seen.values())
+def _owner(seen: Seen, found: Recording) -> str:
+    """The module that a function belongs to: the longest name of one that its own begins with."""
+    path, names = seen.site.name, _names(found)
+    while path and path not in names:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _by_order(ops: list[Op], rest: list[Seen]) -> dict[str, Op]:
     matched = {}
     for op in ops:
         name = _OTHER_NAMES.get(op.name, op.name)

@@ -31,6 +31,7 @@ class Op:
         outputs_quantized: of a sum or a concatenation: True rounds its result to the grid of `output_scales`.
         inputs_flow, outputs_flow: names of tensors; an input with the name of an earlier output is that tensor.
         input_ranges: algorithm to a range of each input, so that another algorithm needs no further calibration.
+        owner: of a function in a file of Intel Extension for PyTorch 2.x: the module whose code calls it.
         why_not: the reason for which the op cannot be INT8; empty where it can.
         line: where it stands in its file, 0 without one; `lines` those of its keys.
     """
@@ -52,6 +53,7 @@ class Op:
     outputs_flow: list[str] = field(default_factory=list)
     module: str | None = None
     input_ranges: dict[str, list[Range]] = field(default_factory=dict)
+    owner: str | None = None
     why_not: str = ""
     line: int = field(default=0, compare=False)
     lines: dict[str, int] = field(default_factory=dict, compare=False)
@@ -60,6 +62,7 @@ class Op:
     def to_dict(self) -> dict[str, Any]:
         """The op as JSON types."""
         left_out = {"line", "lines", "file"} | ({"why_not"} if not self.why_not else set())
+        left_out |= {"owner"} if self.owner is None else set()
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
     def refuse(self, key: str, found: object, expected: str) -> ConfigError:
@@ -83,6 +86,7 @@ class Op:
         _require(self, "id", type(self.id) is int, "a whole number")
         _require(self, "name", isinstance(self.name, str), "the name of an op")
         _require(self, "module", self.module is None or isinstance(self.module, str), "a qualified module name")
+        _require(self, "owner", self.owner is None or isinstance(self.owner, str), "a qualified module name")
         _require(self, "algorithm", self.algorithm in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
         _require(
             self, "weight_granularity", self.weight_granularity in GRANULARITIES, f"one of {', '.join(GRANULARITIES)}"
@@ -220,7 +224,7 @@ def parse(text: str, file: str) -> list[Op]:
 
 def _elements(text: str, file: str) -> Iterator[tuple[Any, int, int]]:
     """The values of a JSON list with the positions where each starts and ends."""
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    decoder = json.JSONDecoder(parse_constant=reject_constant)
     blank = re.compile(r"\s*")
 
     def skip(position: int, expected: str) -> int:
@@ -253,5 +257,6 @@ def _elements(text: str, file: str) -> Iterator[tuple[Any, int, int]]:
         raise ConfigError(f"{file}, line {text.count(chr(10), 0, position) + 1}: something follows the list of ops")
 
 
-def _no_constant(name: str) -> None:
+def reject_constant(name: str) -> None:
+    """Raises ValueError for NaN and the infinities, which Python's JSON has and JSON has not."""
     raise ValueError(f"{name} is no number of JSON")
