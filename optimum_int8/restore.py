@@ -19,6 +19,7 @@ from .nn import (
     CONV,
     CORES,
     EMBEDDING,
+    FLOAT_IMPLEMENTATION,
     IMPLEMENTATION,
     INT8_CALLS,
     LINEAR,
@@ -32,6 +33,7 @@ from .nn import (
     Int8Scores,
     Scores,
     Sites,
+    attentions,
     can_unpack,
     expose,
     set_attention,
@@ -179,7 +181,7 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
         model.config.quantization_config = metadata
     else:
         model.int8_metadata = metadata  # type: ignore[assignment]  # with the tensors, all that `build_skeleton` needs
-    if any(kind in CORES for kind in metadata["modules"].values()):
+    if any(kind in CORES for kind in metadata["modules"].values()) or _takes_any_core(model):
         set_attention(model, IMPLEMENTATION)
     if metadata["config"].get("fuse", True):
         install(model)
@@ -187,6 +189,11 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
         for prepare in ON_ACTIVATE:
             prepare(model)
     return model
+
+
+def _takes_any_core(model: nn.Module) -> bool:
+    """Whether float32 cores may run on our kernel: only where the model's own are torch's, with nothing special about them."""
+    return set(attentions(model).values()) <= {FLOAT_IMPLEMENTATION, IMPLEMENTATION}
 
 
 def _check_values(name: str, module: Int8Module) -> None:

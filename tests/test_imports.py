@@ -18,6 +18,7 @@ RANK_0 = {
     "numerics",
     "numerics_bfloat16",
     "numerics_conv",
+    "numerics_float",
     "numerics_matmul",
     "numerics_scores",
     "numerics_sum",

@@ -16,7 +16,17 @@ from ..kernels.emit import Rows, row_bytes
 from ..kernels.program import Program
 from .program_call import ProgramCall
 from .rewrite import is_call, shape_of, tensor_of
-from .segments import ATTENTION, EMITTERS, FLOATS, MASK, Segment, is_ids, is_row_input, match_dtypes, segments
+from .segments import (
+    ATTENTION,
+    EMITTERS,
+    Segment,
+    has_keys_outside,
+    is_ids,
+    is_row_input,
+    mask_place,
+    match_dtypes,
+    segments,
+)
 
 
 def lower(graph_module: fx.GraphModule) -> int:
@@ -76,7 +86,7 @@ class _Values:
         one_column = is_ids(node, argument) or value.dim() == len(lead)
         columns = 1 if one_column else int(value.shape[-1])
         periodic = is_ids(node, argument) and tuple(value.shape) != lead
-        if is_call(node, FLOATS) and argument in node.args[1:3]:
+        if argument in node.args[1:3] and argument is not node.args[0] and has_keys_outside(node, self.segment):
             self.keys = len(self.inputs) - 1
         elif not periodic and not self.whole:
             self.whole.append((len(self.inputs) - 1, one_column))
@@ -107,7 +117,7 @@ def _replace(graph_module: fx.GraphModule, segment: Segment, name: str) -> None:
             continue
         wanted = _outside(node, segment)
         emission.external = wanted.copy()
-        skip = {MASK} if is_call(node, *ATTENTION) else set()
+        skip = {mask_place(node)} if is_call(node, *ATTENTION) else set()
         made = EMITTERS[node.target](
             emission, *[values.resolve(a, node) for i, a in enumerate(node.args) if i not in skip]
         )

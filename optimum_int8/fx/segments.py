@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..kernels import emit, emit_sum
+from ..kernels import emit, emit_float, emit_sum
 from .rewrite import aten, is_call, is_constant, ours, shape_of, tensor_of
 
 EMITTERS = {
-    getattr(ours, name).default: getattr(emit, name)
+    getattr(ours, name).default: getattr(emit_float if name.startswith("float_") else emit, name)
     for name in (
         "quantize",
         "quantize_rows",
@@ -26,6 +26,8 @@ EMITTERS = {
         "attention_rows",
         "attention_rows_quantized",
         "attention_floats",
+        "float_attention_rows",
+        "float_attention_rows_quantized",
         "embedding",
         "embedding_add",
     )
@@ -36,8 +38,13 @@ EMITTERS = {
 _EMBEDDINGS = (ours.embedding.default, ours.embedding_add.default)
 _LINEARS = (ours.linear.default, ours.linear_quantized.default)
 FLOATS = ours.attention_floats.default
-ATTENTION = (ours.attention_rows.default, ours.attention_rows_quantized.default, FLOATS)
-MASK = 8  # position of the mask among their arguments
+_FLOAT_CORES = (ours.float_attention_rows.default, ours.float_attention_rows_quantized.default)
+ATTENTION = (ours.attention_rows.default, ours.attention_rows_quantized.default, FLOATS, *_FLOAT_CORES)
+
+
+def mask_place(node: fx.Node) -> int:
+    """Position of the mask among an attention's arguments."""
+    return [a.name for a in node.target._schema.arguments].index("mask")  # type: ignore[union-attr]
 
 
 @dataclass
@@ -59,7 +66,7 @@ def match_dtypes(graph_module: fx.GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         for argument in node.all_input_nodes if is_call(node, *EMITTERS) else ():
             value = argument.meta["val"]
-            is_mask = is_call(node, *ATTENTION) and argument is node.args[MASK]
+            is_mask = is_call(node, *ATTENTION) and argument is node.args[mask_place(node)]
             if is_mask or (tensor_of(graph_module, argument) is not None and not is_row_input(node, argument)):
                 continue
             wanted = torch.int64 if is_ids(node, argument) else torch.float32
@@ -83,7 +90,7 @@ def segments(graph_module: fx.GraphModule) -> list[Segment]:
             current = current or Segment(lead)
             current.nodes.append(node)
             if is_call(node, *ATTENTION):
-                current.mask = current.mask or node.args[MASK]
+                current.mask = current.mask or node.args[mask_place(node)]
         elif current is not None and _is_alias(node) and current.contains(node.args[0]):
             current.aliases.append(node)
         elif current is not None and any(current.contains(used) for used in node.all_input_nodes):
@@ -106,18 +113,19 @@ def _lead(node: fx.Node) -> tuple[str, ...] | None:
 
 
 def _fits(segment: Segment, node: fx.Node, lead: tuple[str, ...]) -> bool:
-    mask = node.args[MASK] if is_call(node, *ATTENTION) else None
-    other_mask = (
-        is_call(node, *ATTENTION) and any(is_call(n, *ATTENTION) for n in segment.nodes) and mask is not segment.mask
-    )
+    if not is_call(node, *ATTENTION):
+        return lead == segment.lead
+    others = [n for n in segment.nodes if is_call(n, *ATTENTION)]
+    other_mask = bool(others) and node.args[mask_place(node)] is not segment.mask
     # a call has one length of keys: another attention, or one whose keys come from the segment itself, begins a new program
-    other_keys = (
-        is_call(node, *ATTENTION)
-        and any(is_call(n, *ATTENTION) for n in segment.nodes)
-        and (is_call(node, FLOATS) or any(is_call(n, FLOATS) for n in segment.nodes))
-    )
+    other_keys = bool(others) and any(has_keys_outside(n, segment) for n in (node, *others))
     own_keys = is_call(node, FLOATS) and any(segment.contains(k) for k in node.args[1:3])
     return lead == segment.lead and not other_mask and not other_keys and not own_keys
+
+
+def has_keys_outside(node: fx.Node, segment: Segment) -> bool:
+    """Whether an attention's keys and values come from a cache or from the encoder, so that they have a length of their own."""
+    return is_call(node, FLOATS) or (is_call(node, *_FLOAT_CORES) and not all(segment.contains(k) for k in node.args[1:3]))
 
 
 def _is_alias(node: fx.Node) -> bool:

@@ -1,9 +1,22 @@
 """The arithmetic of `numerics`, fast: a native library (csrc/), its programs, and the operators in `torch.ops.optimum_int8`."""
 
-from . import emit, fake, fake_conv, fake_sum, ops_conv, ops_matmul, ops_scores, ops_sum
+from . import (
+    emit,
+    emit_float,
+    fake,
+    fake_conv,
+    fake_float,
+    fake_sum,
+    ops_conv,
+    ops_float,
+    ops_matmul,
+    ops_scores,
+    ops_sum,
+)
 from .immediate import as_rows, empty_rows
 from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .ops import attention, embedding, linear, quantize, quantize_rows
+from .ops_float import float_attention
 from .packing import PANEL, STEP, pack, row_sums, unpack
 from .packing_conv import is_depthwise, pack_conv, unpack_conv
 from .program import ACTIVATIONS, Program
@@ -20,15 +33,19 @@ __all__ = [
     "current_isa",
     "embedding",
     "emit",
+    "emit_float",
     "empty_rows",
     "fake",
     "fake_conv",
+    "fake_float",
     "fake_sum",
+    "float_attention",
     "info",
     "is_depthwise",
     "library",
     "linear",
     "ops_conv",
+    "ops_float",
     "ops_matmul",
     "ops_scores",
     "ops_sum",

@@ -25,6 +25,7 @@ OPS = (
     "avg_pool",
     "quantize_sample",
     "add",
+    "float_attention",
 )
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
 NORMS = ("none", "layer_norm", "rms_norm")
@@ -86,6 +87,8 @@ class _Instruction(ctypes.Structure):
         ("key_side", _i32),
         ("window", _ptr),
         ("prepared", _ptr),
+        ("bfloat16", _i32),
+        ("reserved", _i32),
     ]
 
 

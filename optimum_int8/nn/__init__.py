@@ -30,7 +30,7 @@ from .multihead import (
     unpack_attention,
     unpacking_obstacle,
 )
-from .relative import can_unpack, unpack_relative, unpacked
+from .relative import FLOAT_IMPLEMENTATION, can_unpack, unpack_relative, unpacked
 from .scores import SCORES_INPUTS, Int8Scores, Scores
 from .sites import (
     ATTENTION,
@@ -58,6 +58,7 @@ __all__ = [
     "EMBEDDING",
     "FAKE_CHILD",
     "FAKE_IMPLEMENTATION",
+    "FLOAT_IMPLEMENTATION",
     "FUNCTIONAL",
     "FakeQuantize",
     "FakeQuantizedAttention",

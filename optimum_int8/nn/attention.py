@@ -1,7 +1,7 @@
-"""The attention core on INT8, plugged into Transformers through its attention interface.
+"""The attention core on INT8 (and in float32 where it is not), plugged into Transformers through its attention interface.
 
 A Transformers attention module asks `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]` for its core and hands itself over, so
-the core can find the grids of that module: its child `int8_attention`. A module without that child gets torch's own attention.
+the core can find the grids of that module: its child `int8_attention`. A module without that child gets the float32 kernel.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def int8_attention_forward(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention interface: INT8 where `module` has grids for it, torch's attention elsewhere."""
-    core = module._modules.get(CHILD)
+    """Transformers' attention interface: INT8 where `module` has grids for it, float32 elsewhere, and torch's attention for what the
+    kernels do not know: dropout, gradients, values of another width."""
+    core = module._modules.get(CHILD) or (None if wants_gradients(query, key, value) else float32_attention)
     if core is None or dropout or not fits_core(key, value, kwargs):
         return sdpa_attention_forward(
             module,
@@ -115,6 +116,18 @@ def int8_attention_forward(
         )
     tensors = (query, key, value, attention_mask, position_bias)
     return core(*core_arguments(module, *tensors, scaling, is_causal)), None
+
+
+def float32_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool
+) -> Tensor:
+    """A core in float32, of `Int8Attention`'s arguments and result; see `numerics_float.attention`."""
+    return torch.ops.optimum_int8.float_attention(query, key, value, False, mask, scaling, causal).to(query.dtype)
+
+
+def wants_gradients(*tensors: Tensor) -> bool:
+    """Whether autograd watches: the kernels have no derivative."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def fits_core(key: Tensor, value: Tensor, kwargs: Mapping[str, Any]) -> bool:

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .attention import for_each_query
+from .attention import for_each_query, wants_gradients
 from .base import Int8Module
 
 
 class Bfloat16Attention(Int8Module):
-    """A core as `numerics_bfloat16.attention` defines it, computed by torch: equal up to the order of float sums. Nothing is stored.
+    """A core as `numerics_bfloat16.attention` defines it. Nothing is stored.
 
-    A query that sees no key gets zeros. It takes the place of an `Int8Attention`, with the same arguments, and of a `FakeQuantizedAttention`, with dropout.
+    It takes the place of an `Int8Attention`, with the same arguments, and of a `FakeQuantizedAttention`, with dropout: where gradients or
+    dropout are wanted torch computes it, which also rounds the result, and gives zeros to a query that sees no key.
     """
 
     def forward(
@@ -27,7 +28,9 @@ class Bfloat16Attention(Int8Module):
         dropout: float = 0.0,
     ) -> Tensor:
         """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
-        rounded = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
         dropped = dropout if self.training else 0.0
+        if not dropped and not wants_gradients(query, key, value):
+            return torch.ops.optimum_int8.float_attention(query, key, value, True, mask, scaling, causal).to(query.dtype)
+        rounded = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
         out = functional.scaled_dot_product_attention(*rounded, mask, dropped, causal, scale=scaling)
         return out.transpose(1, 2).to(query.dtype).contiguous()

@@ -1,4 +1,5 @@
-"""Attention whose keys come from a cache or from the encoder: rows in, rows out, so that it joins the operators around it."""
+"""Attention in float, and INT8 attention whose keys come from a cache or from the encoder: rows in, rows out, so that it joins the
+operators around it."""
 
 from __future__ import annotations
 
@@ -9,29 +10,33 @@ from .fuse_attention import joins_heads
 
 
 def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
-    """Needs: nothing; what `fuse_attention` can take is better there. Leaves: `attention_floats` on rows, and concatenations along rows,
-    whose result lies in memory as the next step wants it. Preserves: bits.
+    """Needs: nothing; what `fuse_attention` can take is better there. Leaves: `attention_floats` and
+    `float_attention_rows` on rows, and concatenations along rows, whose result lies in memory as the next step wants it. Preserves: bits.
     """
     count = 0
     for node in list(graph_module.graph.nodes):
         if is_call(node, aten.cat.default) and _concatenate_rows(graph_module, node):
             count += 1
-        elif is_call(node, ours.attention.default):
+        elif is_call(node, ours.attention.default, ours.float_attention.default):
             count += _rewrite(graph_module, node)
     return count
 
 
 def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    query, key, value, *scales, mask, scaling, causal = arguments(node)
+    query, key, value, *settings, mask, scaling, causal = arguments(node)
     after = only_user(node)
     if after is None or not joins_heads(after):
         return False
     heads, kv_heads = (int(x.meta["val"].shape[1]) for x in (query, key))
     with graph_module.graph.inserting_before(node):
         rows = [_rows(graph_module, x) for x in (query, key, value)]
-        core = add_call(
-            graph_module, ours.attention_floats.default, *rows, *scales, heads, kv_heads, mask, scaling, causal
-        )
+        rest = mask, scaling, causal
+        if is_call(node, ours.float_attention.default):
+            core = add_call(
+                graph_module, ours.float_attention_rows.default, *rows, heads, kv_heads, *settings, *rest
+            )
+        else:
+            core = add_call(graph_module, ours.attention_floats.default, *rows, *settings, heads, kv_heads, *rest)
     core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere
     after.replace_all_uses_with(core)
     graph_module.graph.eliminate_dead_code()

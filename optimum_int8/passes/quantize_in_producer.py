@@ -32,6 +32,8 @@ def _static(graph_module: fx.GraphModule, node: fx.Node) -> int:
             new = add_call(graph_module, ours.linear_quantized.default, *arguments(source)[:8], scale, zero_point)
         elif is_call(source, ours.attention_rows.default) and alone:
             new = add_call(graph_module, ours.attention_rows_quantized.default, *source.args, scale, zero_point)
+        elif is_call(source, ours.float_attention_rows.default) and alone:
+            new = add_call(graph_module, ours.float_attention_rows_quantized.default, *source.args, scale, zero_point)
         elif is_call(source, ours.norm.default):
             return _norm(graph_module, node, ours.norm_quantized.default, (scale, zero_point))
         else:

@@ -118,6 +118,39 @@ def attention_floats() -> Iterator[tuple[str, Arguments]]:
         yield name, lambda s=shape, d=dynamic, m=mask, c=causal: rows(s, d, m, c)
 
 
+FLOAT_SHAPES = (
+    (1, 1, 1, 97, 97, 16), (2, 6, 2, 33, 33, 20), (1, 2, 1, 5, 600, 24), (1, 1, 1, 300, 300, 8), (1, 4, 4, 1, 257, 64),
+)  # fmt: skip
+"""Beside `SHAPES`: several groups of queries, several blocks of keys."""
+
+
+def _float_variants() -> Iterator[tuple[str, tuple[int, ...], bool, str | None, bool]]:
+    yield from _variants()
+    for i, shape in enumerate(FLOAT_SHAPES):
+        for mask in (None, "bool", "float") if i else (None,):
+            yield f"{shape}-{mask}", shape, bool(i % 2), mask, False
+            if shape[4] >= shape[3]:
+                yield f"{shape}-{mask}-causal", shape, not i % 2, mask, True
+
+
+def float_attention() -> Iterator[tuple[str, Arguments]]:
+    """As the INT8 core, with bfloat16 in place of what is dynamic there."""
+    for name, shape, bfloat16, mask, causal in _float_variants():
+        yield (
+            name,
+            lambda s=shape, b=bfloat16, m=mask, c=causal: (*_float_inputs(s), b, _mask(m, s), s[5] ** -0.5, c),
+        )
+
+
+def float_attention_rows(grid: tuple[Tensor, ...] = ()) -> Iterator[tuple[str, Arguments]]:
+    def rows(shape: tuple[int, ...], bfloat16: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:
+        floats = [x.transpose(1, 2).flatten(2) for x in _float_inputs(shape)]
+        return *floats, shape[1], shape[2], bfloat16, _mask(mask, shape), shape[5] ** -0.5, causal, *grid
+
+    for name, shape, bfloat16, mask, causal in list(_float_variants())[len(grid) :: 5]:
+        yield name, lambda s=shape, b=bfloat16, m=mask, c=causal: rows(s, b, m, c)
+
+
 def scores() -> Iterator[tuple[str, Arguments]]:
     for name, scales in (("static", (torch.tensor(0.03), torch.tensor(0.025))), ("dynamic", (None, None))):
         for rows, columns, reduction in ((5, 7, 64), (1, 9, 33)):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from optimum_int8.kernels import emit, emit_conv
+from optimum_int8.kernels import emit, emit_conv, emit_float
 from optimum_int8.kernels.emit import Rows
 from optimum_int8.kernels.immediate import Immediate, ImmediateImages
 
@@ -22,6 +22,14 @@ def _attention(op: str, q: Any, k: Any, v: Any, *rest: Any) -> Any:
     scales, (heads, kv_heads, mask, scaling, causal, *grid) = rest[:3], rest[3:]
     inputs = [e.input(t) for t in (q, k, v)] + [s if s is None or s.dim() == 0 else e.input(s) for s in scales]
     rows = getattr(emit, op)(e, *inputs, heads, kv_heads, scaling, causal, *grid)
+    return e.run(rows, q.shape[0], q.shape[1], mask, k.shape[1])
+
+
+def _float_attention(op: str, q: Any, k: Any, v: Any, heads: int, kv_heads: int, bfloat16: bool, *rest: Any) -> Any:
+    e = Immediate(q.shape[:-1])
+    mask, scaling, causal, *grid = rest
+    inputs = [e.input(t) for t in (q, k, v)]
+    rows = getattr(emit_float, op)(e, *inputs, heads, kv_heads, bfloat16, scaling, causal, *grid)
     return e.run(rows, q.shape[0], q.shape[1], mask, k.shape[1])
 
 
@@ -54,6 +62,7 @@ PROGRAMS = {
     "attention_rows": _attention,
     "attention_rows_quantized": _attention,
     "attention_floats": _attention,
+    "float_attention_rows_quantized": _float_attention,
     "conv_quantized": _conv,
     "conv_both": _conv,
     "avg_pool_quantized": _avg_pool,

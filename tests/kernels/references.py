@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_int8 import kernels, numerics, numerics_conv, numerics_scores, numerics_sum
+from optimum_int8 import (
+    kernels,
+    numerics,
+    numerics_bfloat16,
+    numerics_conv,
+    numerics_float,
+    numerics_scores,
+    numerics_sum,
+)
 from optimum_int8.numerics_conv import Window
 
 
@@ -95,6 +103,20 @@ def attention_rows_quantized(*args: Any) -> Tensor:
     return numerics.quantize_affine(attention_rows(*args[:-2]), *args[-2:])
 
 
+def float_attention(query, key, value, bfloat16, mask, scaling, causal) -> Tensor:
+    core = numerics_bfloat16 if bfloat16 else numerics_float
+    return core.attention(query, key, value, scaling, mask, causal).transpose(1, 2)
+
+
+def float_attention_rows(q, k, v, heads, kv_heads, *rest: Any) -> Tensor:
+    parts = [x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads))]
+    return float_attention(*parts, *rest).flatten(2)
+
+
+def float_attention_rows_quantized(*args: Any) -> Tensor:
+    return numerics.quantize_affine(float_attention_rows(*args[:-2]), *args[-2:])
+
+
 def conv(x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, groups, *epilogue: Any) -> Tensor:
     w = Window(*window)
     weight = kernels.unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (w.height, w.width))
@@ -122,6 +144,9 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "attention_rows": attention_rows,
     "attention_floats": attention_floats,
     "attention_rows_quantized": attention_rows_quantized,
+    "float_attention": float_attention,
+    "float_attention_rows": float_attention_rows,
+    "float_attention_rows_quantized": float_attention_rows_quantized,
     "quantize_samples": numerics_conv.quantize_samples,
     "conv": conv,
     "conv_quantized": lambda *args: conv_both(*args)[1],
@@ -155,6 +180,18 @@ def difference(found: Any, expected: Any) -> str | None:
     return (
         f"{int(unequal.sum())} of {unequal.numel()} differ, first at {where}: {found[where]} is not {expected[where]}"
     )
+
+
+def distance(found: Tensor, expected: Tensor) -> str | None:
+    """None when both are equal but for float rounding, which turns the bfloat16 rounding of an exponential now and then."""
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return f"{found.dtype} {tuple(found.shape)} is not {expected.dtype} {tuple(expected.shape)}"
+    if found.dtype == torch.uint8:
+        off = (found.int() - expected.int()).abs()
+        return None if int(off.max()) <= 1 and float(off.float().mean()) < 0.01 else f"{int(off.max())} levels"
+    error, size = (found - expected).abs(), expected.abs()
+    good = float(error.max()) <= 2.0**-8 * float(size.max()) and float(error.norm()) <= 3e-4 * float(size.norm())
+    return None if good else f"off by {float(error.max())} of {float(size.max())}"
 
 
 def _first_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> str | None:

@@ -17,7 +17,7 @@ from optimum_int8 import kernels
 from optimum_int8.kernels import ops
 from tests.kernels.cases import CASES, Case, linear_arguments
 from tests.kernels.programs import PROGRAMS, run
-from tests.kernels.references import REFERENCES, difference
+from tests.kernels.references import REFERENCES, difference, distance
 
 ISAS = kernels.info()["isa_found"]
 TANH_OF_NAN = pytest.mark.xfail(reason="the kernels' exp swallows NaN, so that their tanh of NaN is 1")
@@ -39,9 +39,18 @@ def wrong_cases(op: str, isa: str) -> dict[str, str]:
     wrong = {}
     with kernels.use_isa(isa):
         for case in CASES:
-            if case.op == op and (told := difference(run(op, case.make()), expected(str(case)))) is not None:
+            if case.op != op:
+                continue
+            args = case.make()
+            compare = distance if isa == "amx" and in_bfloat16(op, args) else difference
+            if (told := compare(run(op, args), expected(str(case)))) is not None:
                 wrong[str(case)] = told
     return wrong
+
+
+def in_bfloat16(op: str, args: tuple[Any, ...]) -> bool:
+    """Whether sums run in an order of their own on AMX."""
+    return op.startswith("float_attention") and args[3 if op == "float_attention" else 5]
 
 
 def test_every_operator_is_tested() -> None:

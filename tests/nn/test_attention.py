@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from optimum_int8 import numerics
+from optimum_int8 import numerics, numerics_float
 from optimum_int8.nn import CHILD, IMPLEMENTATION, Int8Attention, int8_attention_forward, uses_attention_interface
 from tests.models import classifier
 
@@ -94,10 +94,11 @@ def test_position_bias_is_added_to_the_scores(causal: bool) -> None:
     assert (without - exact).square().mean() > 0.02 * exact.square().mean()
 
 
-@pytest.mark.parametrize("case", ["no grids", "dropout", "softcap", "s_aux", "value width"])
+@pytest.mark.parametrize("case", ["gradients", "dropout", "softcap", "s_aux", "value width"])
 def test_falls_back_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the INT8 core does not compute the same function."""
-    host, (query, key, value) = Host(with_core=case != "no grids"), inputs()
+    host, (query, key, value) = Host(with_core=case != "gradients"), inputs()
+    query.requires_grad_(case == "gradients")
     extra = {"dropout": {"dropout": 0.5}, "softcap": {"softcap": 30.0}, "s_aux": {"s_aux": torch.zeros(2)}}.get(
         case, {}
     )
@@ -113,9 +114,20 @@ def test_falls_back_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert int8_attention_forward(host, query, key, value, None, **extra)[0] is query
     assert len(called) == 1
     assert all(name == "dropout" or called[0][name] is wanted for name, wanted in extra.items())
-    if case != "no grids":  # nothing but the case itself makes it fall back
-        int8_attention_forward(Host(), *inputs(), None, softcap=None)
-        assert len(called) == 1
+    int8_attention_forward(Host(with_core=case != "gradients"), *inputs(), None, softcap=None)
+    assert len(called) == 1, "nothing but the case itself makes it fall back"
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("causal", [True, False])
+def test_without_grids_it_is_the_float32_kernel(mask: str, causal: bool) -> None:
+    host, tensors, given = Host(causal=causal, with_core=False), inputs(), MASKS[mask]
+    found, weights = int8_attention_forward(host, *tensors, given, scaling=0.3)
+    used = causal and given is None
+    assert weights is None
+    assert torch.equal(found, numerics_float.attention(*tensors, 0.3, given, used).transpose(1, 2))
+    exact, _ = sdpa_attention_forward(host, *tensors, given, scaling=0.3)
+    assert torch.allclose(found, exact, atol=2e-6)
 
 
 def test_is_registered_in_transformers() -> None:

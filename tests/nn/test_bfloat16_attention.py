@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from optimum_int8 import Int8Config, numerics, numerics_bfloat16, quantize
+from optimum_int8 import Int8Config, kernels, numerics, numerics_bfloat16, quantize
 from optimum_int8.hub import OptimizedModel
 from optimum_int8.nn import Bfloat16Attention, find_sites
 from optimum_int8.quantize import inspect
@@ -43,15 +43,20 @@ def masks(length: int = 23) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("mask", masks())
 @pytest.mark.parametrize("causal", [False, True])
-def test_is_the_definition_up_to_one_rounding(kv_heads: int, mask: str, causal: bool) -> None:
+def test_is_the_definition(kv_heads: int, mask: str, causal: bool) -> None:
     if causal and mask != "none":
         pytest.skip("Transformers puts causality into the mask when there is one")
     tensors, given = inputs(kv_heads=kv_heads), masks()[mask]
-    found = Bfloat16Attention()(*tensors, given, 0.25, causal)
-    defined = numerics_bfloat16.attention(*tensors, 0.25, given, causal).float().transpose(1, 2)
+    defined = numerics_bfloat16.attention(*tensors, 0.25, given, causal).transpose(1, 2)
+    found = Bfloat16Attention().eval()(*tensors, given, 0.25, causal)
     assert found.dtype == torch.float32 and found.is_contiguous()
-    assert ((found - defined).abs() <= STEP * tensors[2].abs().max()).all()
-    assert (found == defined).float().mean() > 0.5, "rounding is that of the definition"
+    if kernels.info()["isa_used"] == "amx":  # its tiles add in another order
+        assert ((found - defined).abs() <= STEP * tensors[2].abs().max()).all()
+    else:
+        assert torch.equal(found, defined)
+    trained = Bfloat16Attention()(tensors[0].requires_grad_(), *tensors[1:], given, 0.25, causal)
+    assert ((trained - defined).abs() <= STEP * tensors[2].abs().max()).all(), "torch's rounds the result too"
+    assert (trained == defined.to(torch.bfloat16)).float().mean() > 0.5, "rounding is that of the definition"
 
 
 @pytest.mark.parametrize("mask", masks())
@@ -110,8 +115,8 @@ def test_saved_and_loaded_to_the_bit_and_inspected(approach: str, tmp_path: Path
     for given in (batch(4, 12, 3, 5), batch(1, 30, 0, 6)):
         assert torch.equal(logits(loaded, **given), logits(int8, **given))
     assert loaded.config.quantization_config.to_dict()["modules"][CORE] == "attention_bfloat16"
-    left = {name for row in inspect(loaded).blocks for name in row.left_in_torch}
-    assert any("scaled_dot_product" in name for name in left)
+    layers = [row for row in inspect(loaded).blocks if row.cls == "BertLayer"]
+    assert layers and not any(row.left_in_torch for row in layers), "a layer is one program"
 
 
 def test_fused_and_single_modules_agree() -> None:

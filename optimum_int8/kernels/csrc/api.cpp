@@ -77,7 +77,7 @@ class Padding {
     for (int i = 0; i < program.instruction_count; i++) {
       const oi8_instruction &o = program.instructions[i];
       if (o.key_side || o.causal) return false;
-      if (o.op != OI8_LINEAR && o.op != OI8_ATTENTION) continue;
+      if (o.op != OI8_LINEAR && o.op != OI8_ATTENTION && o.op != OI8_FLOAT_ATTENTION) continue;
       for (const int index : o.input)
         if (index >= 0 && program.values[index].external >= 0) return false;
     }

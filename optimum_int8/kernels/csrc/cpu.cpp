@@ -46,7 +46,8 @@ bool detect(int isa) {
   constexpr uint64_t avx = 0x6, avx512 = 0xe6, tiles = 0x60000;
   const Registers leaf7 = cpuid(7, 0);
   const uint64_t states = enabled_states();
-  const bool avx2 = has(states, avx) && bit(cpuid(1, 0).c, 28) && bit(leaf7.b, 5);
+  const bool fma = bit(cpuid(1, 0).c, 12);
+  const bool avx2 = has(states, avx) && bit(cpuid(1, 0).c, 28) && bit(leaf7.b, 5) && fma;
   const bool vnni = avx2 && has(states, avx512) && bit(leaf7.b, 16) && bit(leaf7.b, 17) && bit(leaf7.b, 30) && bit(leaf7.b, 31) && bit(leaf7.c, 11);
   switch (isa) {
     case OI8_PORTABLE: return true;
@@ -62,4 +63,9 @@ bool detect(int isa) {
 bool cpu_allows(int isa) {
   static const bool allowed[OI8_ISA_COUNT] = {detect(OI8_PORTABLE), detect(OI8_AVX2), detect(OI8_AVX512_VNNI), detect(OI8_AMX)};
   return isa >= 0 && isa < OI8_ISA_COUNT && allowed[isa];
+}
+
+bool cpu_has_bfloat16_tiles() {
+  static const bool has_bfloat16 = bit(cpuid(7, 0).d, 22);
+  return has_bfloat16 && cpu_allows(OI8_AMX);
 }

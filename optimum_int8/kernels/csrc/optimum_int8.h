@@ -25,11 +25,11 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 5
+#define OI8_ABI 6
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
-enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_CONV, OI8_MAX_POOL, OI8_AVG_POOL, OI8_QUANTIZE_SAMPLE, OI8_ADD, OI8_OP_COUNT };
+enum oi8_op { OI8_QUANTIZE, OI8_LINEAR, OI8_NORM, OI8_ATTENTION, OI8_EMBEDDING, OI8_CONV, OI8_MAX_POOL, OI8_AVG_POOL, OI8_QUANTIZE_SAMPLE, OI8_ADD, OI8_FLOAT_ATTENTION, OI8_OP_COUNT };
 
 enum oi8_activation { OI8_NONE, OI8_RELU, OI8_GELU, OI8_GELU_TANH, OI8_SILU, OI8_TANH, OI8_LEAKY_RELU, OI8_HARDSWISH, OI8_ACTIVATION_COUNT }; /* the last two: of a CONV */
 
@@ -66,6 +66,8 @@ typedef struct oi8_value {
  *            grid output_scale, output_zero_point.
  * ADD        input[0] uint8 on the grid input_scale[0], input_zero_point (+ input[1] uint8 on input_scale[1], zero point `parameter`)
  *            -> output[0] float32, or uint8 when output_scale > 0, from byte column[2] of its rows on; `columns` are the inputs'.
+ * FLOAT_ATTENTION  input[0..2] float32 queries, keys, values at element `column[0..2]` of their rows -> output[0] float32, or uint8 when
+ *            output_scale > 0; `bfloat16`: on operands rounded to it.
  * QUANTIZE_SAMPLE  input[0] float32 -> output[0] uint8 on a grid for the image, scale to output[1], zero point (int32) to output[2].
  */
 typedef struct oi8_window {
@@ -108,6 +110,8 @@ typedef struct oi8_instruction {
   int32_t key_side; /* QUANTIZE, LINEAR: the rows are those of keys and values */
   const oi8_window *window; /* CONV and pooling */
   const void *prepared;     /* LINEAR, CONV: what oi8_prepare_weight made of `weight` for this ISA, or null */
+  int32_t bfloat16;
+  int32_t reserved;
 } oi8_instruction;
 
 typedef struct oi8_program {

@@ -11,8 +11,8 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "optimum_int8" / "kernels" / "csrc"
 EMULATED = ("avx512_vnni", "amx")
 _FLAGS = ("-std=c++17", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-DNDEBUG")
-_FLAGS_OF = {"portable": (), "avx2": ("-mavx2", "-mf16c")} | dict.fromkeys(
-    EMULATED, (f"-I{HERE}", "-mavx2", "-mf16c", "-Wno-psabi")
+_FLAGS_OF = {"portable": (), "avx2": ("-mavx2", "-mf16c", "-mfma")} | dict.fromkeys(
+    EMULATED, (f"-I{HERE}", "-mavx2", "-mf16c", "-mfma", "-Wno-psabi")
 )
 
 

@@ -2,3 +2,5 @@
 #include "cpu.h"
 
 bool cpu_allows(int) { return true; }
+
+bool cpu_has_bfloat16_tiles() { return true; }

@@ -1,9 +1,10 @@
 // Stands before the compiler's <immintrin.h> and replaces the AVX-512 and AMX instructions that isa/ and ops/ use by plain C++, after
-// Intel's intrinsics guide and manual (volume 2, TDPBUSD). With it the code for both runs on any CPU with AVX2, slowly: a test can hold
+// Intel's intrinsics guide and manual (volume 2, TDPBUSD, TDPBF16PS). With it the code for both runs on any CPU with AVX2, slowly: a test can hold
 // it to the definition where the processor lacks the instructions. An intrinsic that is missing here fails to compile or to inline.
 #pragma once
 #include_next <immintrin.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -89,6 +90,13 @@ inline Floats max_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, fl
 inline Floats min_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, float y) { return x < y ? x : y; }); }
 inline Floats abs_ps(Floats a) { return each<F32>(a, a, [](float x, float) { return std::fabs(x); }); }
 inline Floats roundscale_ps(Floats a, int) { return each<F32>(a, a, [](float x, float) { return std::nearbyintf(x); }); }
+inline Floats fmadd_ps(Floats a, Floats b, Floats c) { return make<F32>([&](int i) { return std::fma(F32(a).at[i], F32(b).at[i], F32(c).at[i]); }); }
+inline __mmask16 above_ps_mask(Floats a, Floats b) {
+  uint32_t mask = 0;
+  for (int i = 0; i < 16; i++) mask |= uint32_t(F32(a).at[i] > F32(b).at[i]) << i;
+  return static_cast<__mmask16>(mask);
+}
+inline Floats maskz_mov_ps(uint32_t mask, Floats a) { return make<F32>([&](int i) { return on(mask, i) ? F32(a).at[i] : 0.0f; }); }
 inline Floats mask_blend_ps(uint32_t mask, Floats a, Floats b) { return make<F32>([&](int i) { return on(mask, i) ? F32(b).at[i] : F32(a).at[i]; }); }
 inline float reduce_max_ps(Floats a) {
   float found = F32(a).at[0];
@@ -107,6 +115,9 @@ inline Ints sub_epi32(Ints a, Ints b) { return each<I32>(a, b, [](int64_t x, int
 inline Ints mullo_epi32(Ints a, Ints b) { return each<I32>(a, b, [](int64_t x, int64_t y) { return wrap(x * y); }); }
 inline Ints slli_epi32(Ints a, int n) { return each<I32>(a, a, [n](int64_t x, int64_t) { return wrap(x << n); }); }
 inline Ints xor_si512(Ints a, Ints b) { return each<I32>(a, b, [](int32_t x, int32_t y) { return x ^ y; }); }
+inline Ints and_si512(Ints a, Ints b) { return each<I32>(a, b, [](int32_t x, int32_t y) { return x & y; }); }
+inline Ints or_si512(Ints a, Ints b) { return each<I32>(a, b, [](int32_t x, int32_t y) { return x | y; }); }
+inline Ints srli_epi32(Ints a, int n) { return each<I32>(a, a, [n](int32_t x, int32_t) { return static_cast<int32_t>(static_cast<uint32_t>(x) >> n); }); }
 inline Ints ternarylogic_epi32(Ints a, Ints b, Ints c, int table) {
   const I32 x(a), y(b), z(c);
   return make<I32>([&](int i) {
@@ -141,6 +152,11 @@ inline __m128i cvtepi32_epi8(Ints a) {
   uint8_t bytes[16];
   for (int i = 0; i < 16; i++) bytes[i] = static_cast<uint8_t>(I32(a).at[i]);
   return loadu<__m128i>(bytes);
+}
+inline __m256i cvtepi32_epi16(Ints a) {
+  int16_t words[16];
+  for (int i = 0; i < 16; i++) words[i] = static_cast<int16_t>(I32(a).at[i]);
+  return loadu<__m256i>(words);
 }
 inline void mask_cvtepi32_storeu_epi8(void *p, uint32_t mask, Ints a) {
   for (int i = 0; i < 16; i++)
@@ -180,6 +196,17 @@ inline void tile_dpbusd(int c, int a, int b) {
       storeu(tile(c).row[m] + 4 * n, sum);
     }
 }
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float from_bfloat16(const uint8_t *p) { return flushed(loadu<float>(std::array<uint16_t, 2>{0, loadu<uint16_t>(p)}.data())); }
+inline void tile_dpbf16ps(int c, int a, int b) {
+  for (int m = 0; m < 16; m++)
+    for (int n = 0; n < 16; n++) {
+      float chain[2] = {0.0f, 0.0f};
+      for (int k = 0; k < 16; k++)
+        for (int i = 0; i < 2; i++) chain[i] = flushed(std::fma(from_bfloat16(tile(a).row[m] + 4 * k + 2 * i), from_bfloat16(tile(b).row[k] + 4 * n + 2 * i), chain[i]));
+      storeu(tile(c).row[m] + 4 * n, flushed(flushed(loadu<float>(tile(c).row[m] + 4 * n)) + flushed(chain[0] + chain[1])));
+    }
+}
 
 }  // namespace emulation
 
@@ -202,6 +229,10 @@ inline void tile_dpbusd(int c, int a, int b) {
 #define _mm512_sub_ps emulation::sub_ps
 #define _mm512_mul_ps emulation::mul_ps
 #define _mm512_div_ps emulation::div_ps
+#define _mm512_fmadd_ps emulation::fmadd_ps
+#undef _mm512_cmp_ps_mask
+#define _mm512_cmp_ps_mask(a, b, kind) emulation::above_ps_mask(a, b)  // the only kind in use: _CMP_GT_OQ
+#define _mm512_maskz_mov_ps emulation::maskz_mov_ps
 #define _mm512_max_ps emulation::max_ps
 #define _mm512_min_ps emulation::min_ps
 #define _mm512_abs_ps emulation::abs_ps
@@ -220,6 +251,10 @@ inline void tile_dpbusd(int c, int a, int b) {
 #define _mm512_mullo_epi32 emulation::mullo_epi32
 #undef _mm512_slli_epi32
 #define _mm512_slli_epi32 emulation::slli_epi32
+#undef _mm512_srli_epi32
+#define _mm512_srli_epi32 emulation::srli_epi32
+#define _mm512_and_si512 emulation::and_si512
+#define _mm512_or_si512 emulation::or_si512
 #define _mm512_xor_si512 emulation::xor_si512
 #undef _mm512_ternarylogic_epi32
 #define _mm512_ternarylogic_epi32 emulation::ternarylogic_epi32
@@ -230,6 +265,7 @@ inline void tile_dpbusd(int c, int a, int b) {
 #define _mm512_cvtepu8_epi16 emulation::cvtepu8_epi16
 #define _mm512_madd_epi16 emulation::madd_epi16
 #define _mm512_cvtepi32_epi8 emulation::cvtepi32_epi8
+#define _mm512_cvtepi32_epi16 emulation::cvtepi32_epi16
 #define _mm512_mask_cvtepi32_storeu_epi8 emulation::mask_cvtepi32_storeu_epi8
 #define _mm_test_epi8_mask emulation::test_epi8_mask
 #define _mm512_dpbusd_epi32 emulation::dpbusd_epi32
@@ -238,11 +274,13 @@ inline void tile_dpbusd(int c, int a, int b) {
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbusd
+#undef _tile_dpbf16ps
 #undef _tile_release
 #define _tile_zero emulation::tile_zero
 #define _tile_loadd emulation::tile_loadd
 #define _tile_stored emulation::tile_stored
 #define _tile_dpbusd emulation::tile_dpbusd
+#define _tile_dpbf16ps emulation::tile_dpbf16ps
 #define _tile_release() ((void)0)
 
 // What the sources ask the compiler for.

@@ -18,6 +18,10 @@
 #include "../ops/pool.h"
 #include "../ops/add.h"
 #include "../ops/attention.h"
+#include "../ops/float_tile.h"
+#include "../ops/float_product.h"
+#include "tile_bf16_amx.h"
+#include "../ops/float_attention.h"
 #include "../ops/run.h"
 
 const Isa isa_amx = {oi8_amx::scratch_bytes, oi8_amx::run, nullptr};

@@ -18,6 +18,9 @@
 #include "../ops/pool.h"
 #include "../ops/add.h"
 #include "../ops/attention.h"
+#include "../ops/float_tile.h"
+#include "../ops/float_product.h"
+#include "../ops/float_attention.h"
 #include "../ops/run.h"
 
 const Isa isa_avx2 = {oi8_avx2::scratch_bytes, oi8_avx2::run, oi8_avx2::prepare_weight};

@@ -21,6 +21,9 @@
 #include "../ops/pool.h"
 #include "../ops/add.h"
 #include "../ops/attention.h"
+#include "../ops/float_tile.h"
+#include "../ops/float_product.h"
+#include "../ops/float_attention.h"
 #include "../ops/run.h"
 
 const Isa isa_portable = {oi8_portable::scratch_bytes, oi8_portable::run, nullptr};

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "transpose_avx.h"
+
 namespace OI8_NAMESPACE {
 
 struct F {
@@ -68,6 +70,8 @@ inline F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b
 inline F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 inline F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
 inline F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+// x * y + sum, rounded once
+inline F multiply_add(F x, F y, F sum) { return {_mm256_fmadd_ps(x.a, y.a, sum.a), _mm256_fmadd_ps(x.b, y.b, sum.b)}; }
 inline F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 inline F round(F x) {
@@ -107,6 +111,23 @@ inline F select(const uint8_t *p, int n, F x, F y) {
   return blend(_mm256_cvtepi8_epi32(zero), _mm256_cvtepi8_epi32(_mm_srli_si128(zero, 8)), y, x);
 }
 inline F keep(int n, F x, F y) { return blend(lanes_below(n), lanes_below(n - 8), x, y); }
+
+// x where y is larger than the limit, else 0
+inline F where_above(F y, F limit, F x) {
+  return {_mm256_and_ps(_mm256_cmp_ps(y.a, limit.a, _CMP_GT_OQ), x.a), _mm256_and_ps(_mm256_cmp_ps(y.b, limit.b, _CMP_GT_OQ), x.b)};
+}
+// the next bfloat16, half to even
+inline F to_bfloat16(F x) {
+  auto one = [](__m256 v) {
+    const __m256i bits = _mm256_castps_si256(v), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    return _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(-0x10000)));
+  };
+  return {one(x.a), one(x.b)};
+}
+
+// Sums of a float tile that stay in registers (ops/float_tile.h), and how many rows it has.
+constexpr int float_vectors = 6, float_rows = 6;
 
 // 32 bytes.
 using Bytes = __m256i;

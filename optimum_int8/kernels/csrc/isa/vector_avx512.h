@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "transpose_avx.h"
+
 namespace OI8_NAMESPACE {
 
 using F = __m512;
@@ -33,6 +35,7 @@ inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
 inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
 inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+inline F multiply_add(F a, F b, F sum) { return _mm512_fmadd_ps(a, b, sum); }  // rounded once
 inline F max(F a, F b) { return _mm512_max_ps(a, b); }  // b when a is NaN
 inline F min(F a, F b) { return _mm512_min_ps(a, b); }
 inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -58,6 +61,18 @@ inline F select(const uint8_t *p, int n, F a, F b) {
 }
 // a in the first n lanes, else b
 inline F keep(int n, F a, F b) { return _mm512_mask_blend_ps(first(n < 0 ? 0 : n), b, a); }
+
+// x where y is larger than the limit, else 0
+inline F where_above(F y, F limit, F x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, limit, _CMP_GT_OQ), x); }
+// the next bfloat16, half to even
+inline F to_bfloat16(F a) {
+  const __m512i bits = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(-0x10000)));
+}
+
+// Sums of a float tile that stay in registers (ops/float_tile.h), and how many rows it has.
+constexpr int float_vectors = 24, float_rows = 12;
 
 // 32 bytes.
 using Bytes = __m256i;

@@ -68,6 +68,21 @@ inline F mul(const F &x, const F &y) {
 inline F div(const F &x, const F &y) {
   return lanes<F>([&](int i) { return x.v[i] / y.v[i]; });
 }
+// x * y + sum, rounded once. The product is exact in double; where the sum lies between two floats there, or is tiny, it is rounded anew.
+inline F multiply_add(const F &x, const F &y, const F &sum) {
+  F r;
+  bool rare = false;
+  for (int i = 0; i < 16; i++) {
+    const double s = static_cast<double>(x.v[i]) * static_cast<double>(y.v[i]) + static_cast<double>(sum.v[i]);
+    uint64_t bits;
+    std::memcpy(&bits, &s, 8);
+    rare |= (bits & 0x1fffffff) == 0x10000000 || (std::fabs(s) < 0x1p-126 && s != 0.0);
+    r.v[i] = static_cast<float>(s);
+  }
+  if (rare)
+    for (int i = 0; i < 16; i++) r.v[i] = std::fmaf(x.v[i], y.v[i], sum.v[i]);
+  return r;
+}
 inline F max(const F &x, const F &y) {
   return lanes<F>([&](int i) { return x.v[i] > y.v[i] ? x.v[i] : y.v[i]; });
 }
@@ -119,6 +134,30 @@ inline F select(const uint8_t *p, int n, const F &x, const F &y) {
 inline F keep(int n, const F &x, const F &y) {
   return lanes<F>([&](int i) { return i < n ? x.v[i] : y.v[i]; });
 }
+
+// x where y is larger than the limit, else 0
+inline F where_above(const F &y, const F &limit, const F &x) {
+  return lanes<F>([&](int i) { return y.v[i] > limit.v[i] ? x.v[i] : 0.0f; });
+}
+// the next bfloat16, half to even
+inline F to_bfloat16(const F &x) {
+  return lanes<F>([&](int i) {
+    uint32_t bits;
+    std::memcpy(&bits, &x.v[i], 4);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    float r;
+    std::memcpy(&r, &bits, 4);
+    return r;
+  });
+}
+// out[j][i] = the j-th four bytes of row i
+inline void transpose_16(const void *rows, int64_t stride, float *out) {
+  for (int i = 0; i < 16; i++)
+    for (int j = 0; j < 16; j++) std::memcpy(out + j * 16 + i, static_cast<const char *>(rows) + i * stride + j * 4, 4);
+}
+
+// Sums of a float tile that stay in registers (ops/float_tile.h), and how many rows it has.
+constexpr int float_vectors = 2, float_rows = 2;
 
 // 32 bytes.
 struct Bytes {

@@ -3,7 +3,7 @@
 
 namespace OI8_NAMESPACE {
 
-inline F exp(F x) {
+inline __attribute__((always_inline)) F exp(F x) {
   const F t = min(max(mul(x, set(1.44269502f)), set(-125.0f)), set(126.0f));
   const F n = round(t), f = sub(t, n);
   F p = add(mul(f, set(0.00132647273f)), set(0.00967151299f));

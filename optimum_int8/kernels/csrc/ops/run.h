@@ -12,6 +12,7 @@ inline int64_t scratch_bytes(const oi8_program &program, const oi8_call &call) {
     if (o.op == OI8_NORM) need = (int64_t(o.columns) + 16) * 4;
     if (o.op == OI8_CONV) need = conv_scratch(o);
     if (o.op == OI8_ATTENTION) need = AttentionScratch::bytes(call.key_length, o.columns / o.groups);
+    if (o.op == OI8_FLOAT_ATTENTION) need = float_attention_scratch(o, call);
     if (need > most) most = need;
   }
   return (most + 4095) / 4096 * 4096;
@@ -29,6 +30,7 @@ inline int execute(const oi8_instruction &o, const Context &ctx) {
     case OI8_AVG_POOL: avg_pool(o, ctx); return OI8_OK;
     case OI8_QUANTIZE_SAMPLE: quantize_sample(o, ctx); return OI8_OK;
     case OI8_ADD: add_rows(o, ctx); return OI8_OK;
+    case OI8_FLOAT_ATTENTION: float_attention(o, ctx); return OI8_OK;
     default: return OI8_BAD_ARGUMENT;
   }
 }

@@ -1,0 +1,78 @@
+"""The attention core in float32, where INT8 queries, keys or values cost accuracy; also what `numerics_bfloat16` rounds for.
+
+Sums of products run in order, each product added with one rounding (a fused multiply-add, which every processor with AVX2 has, and which
+is twice as fast there as two roundings). All else is as in `numerics`, so that this, too, is the same to the bit on every ISA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import numerics
+
+KEY_BLOCK = 256
+"""Keys that are weighed together: running maxima and sums go from one block to the next, as in FlashAttention (arXiv 2205.14135)."""
+
+_VISIBLE = -80.0
+"""Scores that lie further below the largest of their row count nothing, so that hidden keys may be left out."""
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    rounded: Callable[[Tensor], Tensor] = lambda x: x,
+    product: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Attention core in float32: `[batch, heads, queries, head]`. A query that sees no key gets the mean of the values.
+
+    Args:
+        query, key, value: float `[batch, heads, length, head]`; fewer key heads than query heads are shared.
+        mask, causal: as `numerics.attention`.
+        rounded: applied to queries, keys, values and exponentials (not to the sums that divide them).
+        product: in place of `multiply_add`, for speed where bits do not matter.
+    """
+    product = multiply_add if product is None else product
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
+    q, k, v = (rounded(t.to(torch.float32)) for t in (query, key, value))
+    zeros = torch.zeros(*q.shape[:-1], k.shape[-2])
+    factor = torch.tensor(scaling, dtype=torch.float32)
+    scores = numerics.mask_scores(product(q, k.transpose(-1, -2), zeros) * factor, mask, causal)
+    sums, total, peak = torch.zeros_like(q), torch.zeros(q.shape[:-1]), torch.full(q.shape[:-1], numerics._MASKED)
+    for block, values in zip(scores.split(KEY_BLOCK, -1), v.split(KEY_BLOCK, -2), strict=True):
+        largest = torch.maximum(peak, block.amax(-1))
+        e, before = _exp(block - largest.unsqueeze(-1)), _exp(peak - largest)
+        sums = product(rounded(e), values, sums * before.unsqueeze(-1))
+        total, peak = total * before + numerics.row_sum(e), largest
+    return sums * numerics.reciprocal(total).unsqueeze(-1)
+
+
+def _exp(x: Tensor) -> Tensor:
+    return torch.where(x > _VISIBLE, numerics.exp(x), 0.0)
+
+
+def multiply_add(x: Tensor, y: Tensor, sums: Tensor) -> Tensor:
+    """`sums + x @ y`, float32 `[..., M, K]` by `[..., K, N]`: in the order of K, each product added with one rounding."""
+    for k in range(x.shape[-1]):
+        sums = _fused(x[..., k : k + 1], y[..., k : k + 1, :], sums)
+    return sums
+
+
+def _fused(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """`x * y + z` of float32, rounded once: the product is exact in float64, the sum there is rounded to odd (Boldo and Melquiond,
+    "Emulation of a FMA and correctly rounded sums", 2008)."""
+    product, z = x.to(torch.float64) * y.to(torch.float64), z.to(torch.float64)
+    total = product + z
+    part = total - product
+    lost = (product - (total - part)) + (z - part)
+    bits = total.view(torch.int64)
+    to_odd = bits + torch.where((lost > 0) == (total > 0), 1, -1)
+    inexact = lost.isfinite() & (lost != 0) & (bits % 2 == 0)
+    return torch.where(inexact, to_odd, bits).view(torch.float64).to(torch.float32)
