@@ -125,7 +125,9 @@ def _fits(segment: Segment, node: fx.Node, lead: tuple[str, ...]) -> bool:
 
 def has_keys_outside(node: fx.Node, segment: Segment) -> bool:
     """Whether an attention's keys and values come from a cache or from the encoder, so that they have a length of their own."""
-    return is_call(node, FLOATS) or (is_call(node, *_FLOAT_CORES) and not all(segment.contains(k) for k in node.args[1:3]))
+    return is_call(node, FLOATS) or (
+        is_call(node, *_FLOAT_CORES) and not all(segment.contains(k) for k in node.args[1:3])
+    )
 
 
 def _is_alias(node: fx.Node) -> bool:

@@ -28,8 +28,8 @@ def float_attention(
     if not (ops._native(query) and ops._native(key)):
         return _reference(query, key, value, bfloat16, mask, scaling, causal).transpose(1, 2).contiguous()
     batch, heads, length, head = query.shape
-    rows = (x.to(torch.float32).transpose(1, 2).flatten(2) for x in (query, key, value))
-    out = float_attention_rows(*rows, heads, key.shape[1], bfloat16, mask, scaling, causal)
+    q, k, v = (x.to(torch.float32).transpose(1, 2).flatten(2) for x in (query, key, value))
+    out = float_attention_rows(q, k, v, heads, key.shape[1], bfloat16, mask, scaling, causal)
     return out.view(batch, length, heads, head)
 
 
@@ -62,7 +62,7 @@ def float_attention_rows(
         return float_attention(*parts, bfloat16, mask, scaling, causal).flatten(2)
     e = Immediate(q.shape[:-1])
     rows = [e.input(x.to(torch.float32)) for x in (q, k, v)]
-    out = emit_float.float_attention_rows(e, *rows, heads, kv_heads, bfloat16, scaling, causal)  # type: ignore[arg-type]
+    out = emit_float.float_attention_rows(e, *rows, heads, kv_heads, bfloat16, scaling, causal)  # type: ignore[arg-type, call-arg]
     return e.run(out, q.shape[0], q.shape[1], mask, k.shape[1])
 
 

@@ -30,7 +30,9 @@ class Bfloat16Attention(Int8Module):
         """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
         dropped = dropout if self.training else 0.0
         if not dropped and not wants_gradients(query, key, value):
-            return torch.ops.optimum_int8.float_attention(query, key, value, True, mask, scaling, causal).to(query.dtype)
+            return torch.ops.optimum_int8.float_attention(query, key, value, True, mask, scaling, causal).to(
+                query.dtype
+            )
         rounded = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
         out = functional.scaled_dot_product_attention(*rounded, mask, dropped, causal, scale=scaling)
         return out.transpose(1, 2).to(query.dtype).contiguous()

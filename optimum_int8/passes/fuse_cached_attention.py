@@ -32,9 +32,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         rows = [_rows(graph_module, x) for x in (query, key, value)]
         rest = mask, scaling, causal
         if is_call(node, ours.float_attention.default):
-            core = add_call(
-                graph_module, ours.float_attention_rows.default, *rows, heads, kv_heads, *settings, *rest
-            )
+            core = add_call(graph_module, ours.float_attention_rows.default, *rows, heads, kv_heads, *settings, *rest)
         else:
             core = add_call(graph_module, ours.attention_floats.default, *rows, *settings, heads, kv_heads, *rest)
     core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere

@@ -58,7 +58,9 @@ def test_one_checkpoint_gives_the_same_logits_everywhere(approach: str, attentio
     amx, portable = found.pop("amx"), found["portable"]
     assert all(torch.equal(logits, portable) for logits in found.values())
     if attention == "bfloat16":
-        assert (amx - portable).norm() < 0.02 * portable.norm(), "an activation rounded to the next level, here and there"
+        assert (amx - portable).norm() < 0.02 * portable.norm(), (
+            "an activation rounded to the next level, here and there"
+        )
     else:
         assert torch.equal(amx, portable)
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from optimum_int8.fx import capture
 from optimum_int8.fx.arguments import flatten
 from optimum_int8.fx.rewrite import aten, ours
-from optimum_int8.nn import Int8Attention, Int8Embedding, Int8Linear
+from optimum_int8.nn import Bfloat16Attention, Int8Attention, Int8Embedding, Int8Linear, float32_attention
 from optimum_int8.passes import PASSES
 
 WIDTH = 64
@@ -85,7 +85,21 @@ class Case:
         return sum(node.op == "call_function" and node.target is target for node in self.graph.graph.nodes)
 
 
-def attention(static: bool = True, heads: int = 2, mask: bool = False, width: int = WIDTH, shared: bool = True) -> Case:
+class Float32Attention(nn.Module):
+    """The float32 core of the attention interface, as a module."""
+
+    def forward(self, *args: Any) -> Tensor:
+        return float32_attention(*args)
+
+
+def attention(
+    static: bool = True,
+    heads: int = 2,
+    mask: bool = False,
+    width: int = WIDTH,
+    shared: bool = True,
+    core: nn.Module | None = None,
+) -> Case:
     """An attention layer as Transformers writes it: projections, heads, core, rows, output, residual, norm."""
 
     def forward(m: Any, x: Tensor, *masks: Tensor) -> Tensor:
@@ -107,7 +121,7 @@ def attention(static: bool = True, heads: int = 2, mask: bool = False, width: in
         forward,
         x,
         *masks,
-        core=Int8Attention.from_ranges(grids),
+        core=Int8Attention.from_ranges(grids) if core is None else core,
         out=linear(width, width, static=static),
         norm=norm(width),
         **parts,
@@ -149,6 +163,8 @@ CASES: dict[str, Callable[[], Case]] = {
     for name, make in {
         "attention": attention,
         "masked attention": lambda static: attention(static, mask=True),
+        "float32 attention": lambda static: attention(static, mask=True, core=Float32Attention()),
+        "bfloat16 attention": lambda static: attention(static, heads=4, core=Bfloat16Attention()),
         "odd attention": lambda static: attention(static, heads=3, width=51),
         "feed forward": feed_forward,
         "two layers": two_layers,

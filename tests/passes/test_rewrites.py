@@ -11,8 +11,19 @@ from torch import Tensor, nn
 
 from optimum_int8.fx import agree
 from optimum_int8.kernels import library
-from optimum_int8.nn import Int8Attention, Int8Embedding
-from tests.passes.graphs import WIDTH, Case, aten, attention, embeddings, feed_forward, linear, norm, ours
+from optimum_int8.nn import Bfloat16Attention, Int8Attention, Int8Embedding
+from tests.passes.graphs import (
+    WIDTH,
+    Case,
+    Float32Attention,
+    aten,
+    attention,
+    embeddings,
+    feed_forward,
+    linear,
+    norm,
+    ours,
+)
 
 pytestmark = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
 F = nn.functional
@@ -216,6 +227,40 @@ def test_a_norm_over_several_axes_is_left_alone() -> None:
     case = Case(lambda m, x: m.norm(m.a(x)), torch.randn(2, 5, 8, WIDTH), a=linear(), norm=module)
     case.before("fuse_norm")
     assert case.apply("fuse_norm") == 0
+    assert same(case)
+
+
+# -- float attention (fuse_cached_attention, quantize_in_producer, lower) ----------------------------------------------------
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("core", [Float32Attention, Bfloat16Attention])
+def test_a_layer_with_float_attention_is_one_program(core: type[nn.Module], mask: bool, static: bool) -> None:
+    case = attention(static, mask=mask, core=core())
+    case.before("lower")
+    quantized = case.count(ours.float_attention_rows_quantized.default)
+    assert (quantized, case.count(ours.float_attention_rows.default)) == ((1, 0) if static else (0, 1))
+    assert case.apply("lower") == 1
+    assert [n.op for n in case.graph.graph.nodes if n.op.startswith("call")] == ["call_module"]
+    assert same(case, 0.02)
+
+
+@pytest.mark.parametrize("core", [Float32Attention, Bfloat16Attention])
+def test_fused_float_attention_keeps_bits(core: type[nn.Module]) -> None:
+    """Norms apart, whose sums torch adds in another order."""
+
+    def forward(m: Any, x: Tensor, y: Tensor) -> Tensor:
+        q, k, v = (part(t).view(*t.shape[:-1], 4, -1).transpose(1, 2) for part, t in ((m.q, x), (m.k, y), (m.v, y)))
+        return m.out(m.core(q, k, v, None, 0.3, False).reshape(*x.shape[:-1], -1))
+
+    parts = {name: linear(low=-2.0 - i) for i, name in enumerate(("q", "k", "v", "out"))}
+    generator = torch.Generator().manual_seed(5)
+    x, y = torch.randn(2, 5, WIDTH, generator=generator), torch.randn(2, 9, WIDTH, generator=generator)
+    case = Case(forward, x, y, core=core(), **parts)
+    case.before("lower")
+    assert case.apply("lower") > 1, "keys of a length of their own are made by a program of their own"
+    assert case.count(ours.float_attention_rows.default) + case.count(ours.linear.default) == 0
     assert same(case)
 
 
