@@ -105,39 +105,50 @@ class Session:
         }  # fmt: skip
 
 
-def measure_latency(session: Session, shapes: Sequence[Shape], kind: str = "latency") -> dict[str, Any]:
+def measure_latency(session: Session, shapes: Sequence[Shape]) -> dict[str, Any]:
     """Every engine in turns with ours, at every shape."""
     rows, end = [], time.monotonic() + session.seconds
     for i, shape in enumerate(shapes):
-        runners = session.runners(lambda worker, shape=shape: Runner(worker, shape))
-        ours = runners.pop(BASELINE)
-        made = {name: [Pair(ours, other)] for name, other in runners.items()} or {BASELINE: [Pair(ours, ours)]}
+        made = {name: [pair] for name, pair in _pairs(session, shape).items()}
         share = max(end - time.monotonic(), 0) / (len(shapes) - i)
-        pairs = {name: group[0] for name, group in session.alternate(made, share).items()}
-        found = {name: pair.to_dict() for name, pair in pairs.items() if name != BASELINE}
-        baseline = statistics.median(first for pair in pairs.values() for first, _ in pair.times)
-        row = {"shape": str(shape), "tokens": shape.tokens(), "baseline_ms": baseline, "engines": found}
-        limit = floor(session.work, shape, session.limits)
-        row["limit"] = limit and limit | {"share": limit["floor_ms"] / baseline}
-        rows.append(row)
+        rows.append(_row(session, shape, {name: group[0] for name, group in session.alternate(made, share).items()}))
         for worker in session.workers.values():
             worker.ask("forget", shape)
-        say(
-            f"{session.name} {shape}: {baseline:.2f} ms; "
-            + ", ".join(f"{n} {v['ratio']:.2f}x" for n, v in found.items())
-        )
-    return session.result(kind, rows)
+    return session.result("latency", rows)
+
+
+def _pairs(session: Session, shape: Shape) -> dict[str, Pair]:
+    """Ours beside each other engine; beside itself where there is none."""
+    runners = session.runners(lambda worker: Runner(worker, shape))
+    ours = runners.pop(BASELINE)
+    return {name: Pair(ours, other) for name, other in runners.items()} or {BASELINE: Pair(ours, ours)}
+
+
+def _row(session: Session, shape: Shape, pairs: dict[str, Pair]) -> dict[str, Any]:
+    found = {name: pair.to_dict() for name, pair in pairs.items() if name != BASELINE}
+    baseline = statistics.median(first for pair in pairs.values() for first, _ in pair.times)
+    limit = floor(session.work, shape, session.limits)
+    ratios = ", ".join(f"{n} {v['ratio']:.2f}x" for n, v in found.items())
+    say(f"{session.name} {shape}: {baseline:.2f} ms; {ratios}")
+    return {
+        "shape": str(shape), "tokens": shape.tokens(), "baseline_ms": baseline, "engines": found,
+        "limit": limit and limit | {"share": limit["floor_ms"] / baseline},
+    }  # fmt: skip
 
 
 def measure_lengths(session: Session, lengths: Sequence[int]) -> dict[str, Any]:
-    """Latency of one sequence against its number of tokens; a cliff is a length that costs more than a longer one."""
-    result = measure_latency(session, [Shape(1, length) for length in sorted(lengths)], "lengths")
-    names = list(session.workers)
-    curves = {
-        name: [row["baseline_ms"] if name == BASELINE else row["engines"][name]["ms"] for row in result["rows"]]
-        for name in names
-        if name == BASELINE or all(name in row["engines"] for row in result["rows"])
-    }
+    """Latency of one sequence against its number of tokens; a cliff is a length that costs more than a longer one.
+
+    Every round goes through all lengths, so that a busy minute is no cliff.
+    """
+    shapes = [Shape(1, length) for length in sorted(lengths)]
+    by_shape = [_pairs(session, shape) for shape in shapes]
+    names = [name for name in by_shape[-1] if all(name in pairs for pairs in by_shape)]
+    made = session.alternate({name: [pairs[name] for pairs in by_shape] for name in names}, session.seconds)
+    rows = [_row(session, shape, {n: group[i] for n, group in made.items()}) for i, shape in enumerate(shapes)]
+    result = session.result("lengths", rows)
+    curves = {name: [row["engines"][name]["ms"] for row in rows] for name in made if name != BASELINE}
+    curves = {BASELINE: [row["baseline_ms"] for row in rows]} | curves
     result["cliffs"] = {name: steepest(sorted(lengths), curve) for name, curve in curves.items()}
     return result
 

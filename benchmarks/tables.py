@@ -102,20 +102,19 @@ def _latency(result: dict[str, Any]) -> TextTable:
 
 
 def _lengths(result: dict[str, Any]) -> TextTable:
-    others = _running(result)
-    columns = ["tokens", result["engines"][result["baseline"]]["title"], *others.values()]
-    rows = [
-        [str(row["tokens"]), f"{milliseconds(row['baseline_ms'])} ms"]
-        + [f"{milliseconds(row['engines'][n]['ms'])} ms" if n in row["engines"] else "" for n in others]
-        for row in result["rows"]
-    ]
-    titles = {result["baseline"]: result["engines"][result["baseline"]]["title"], **others}
+    titles = {result["baseline"]: result["engines"][result["baseline"]]["title"], **_running(result)}
+    columns = ["tokens", *(title for name in titles.values() for title in (name, "per token"))]
+    rows = []
+    for row in result["rows"]:
+        found = [row["baseline_ms"] if name == result["baseline"] else row["engines"][name]["ms"] for name in titles]
+        cells = [text for ms in found for text in (f"{milliseconds(ms)} ms", f"{ms / row['tokens']:.3f}")]
+        rows.append([str(row["tokens"]), *cells])
     cliffs = "; ".join(
         f"{titles[n]}: {c['over_longer']:.2f} times the cheapest longer one (at {c['at']} tokens), "
         f"{c['over_neighbours']:.2f} times the line between its neighbours (at {c['at_neighbours']})"
         for n, c in result["cliffs"].items()
     )
-    text = f"Medians, one sequence. Worst length: {cliffs}."
+    text = f"Medians, one sequence, every round through all lengths; per token in milliseconds. Worst length: {cliffs}."
     return TextTable(_title(result, "latency by length"), columns, rows, _caption(result, text))
 
 

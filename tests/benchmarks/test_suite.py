@@ -14,6 +14,7 @@ from benchmarks.models import CHECK, find_model, reference
 from benchmarks.results import load
 from benchmarks.roofline import floor, measure_ceilings
 from benchmarks.shapes import Shape
+from benchmarks.tables import make_table
 from optimum_int8 import kernels
 from optimum_int8.evaluation.architectures import random_model
 
@@ -50,6 +51,21 @@ def test_a_run_writes_a_valid_result_and_skips_what_is_missing(
     assert result["machine"]["threads"] == 1
     assert json.loads((tmp_path / "all.json").read_text())[0]["kind"] == "latency"
     assert "Left out: OpenVINO INT8" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_cost_per_token_by_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.__main__.LENGTHS", (1, 2, 7, 16, 17, 64, 512))
+    arguments = ["--lengths", "--models", "tiny", "--engines", "eager_fp32", "--threads", "1", "--seconds", "0.1"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    result = load(tmp_path / f"lengths-tiny-1t-{kernels.info()['isa_used']}.json")
+    assert [row["tokens"] for row in result["rows"]] == [1, 2, 7, 16, 17, 64]  # the model's positions end at 64
+    assert set(result["cliffs"]) == {"int8_static", "eager_fp32"}
+    table = make_table(result)
+    assert table.columns == ["tokens", "optimum_int8 static", "per token", "eager FP32", "per token"]
+    row = result["rows"][-1]
+    assert table.rows[-1][2] == f"{row['baseline_ms'] / 64:.3f}"
+    assert table.rows[-1][4] == f"{row['engines']['eager_fp32']['ms'] / 64:.3f}"
 
 
 @pytest.mark.slow
