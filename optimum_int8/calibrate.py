@@ -18,8 +18,10 @@ from .config import Int8Config
 from .errors import CalibrationError
 from .nn import (
     ATTENTION,
+    AVERAGES,
     CONV,
     LINEAR,
+    POOL,
     SCORES,
     SCORES_INPUTS,
     Scores,
@@ -47,12 +49,12 @@ def collect_ranges(
     progress: bool = True,
     tokens: Mapping[str, TokenRanges] | None = None,
 ) -> dict[str, dict[str, Range]]:
-    """Ranges of what flows into the linears and convolutions (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
+    """Ranges of what flows into the linears, convolutions and average poolings (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
 
     Args:
         data: batches; a mapping is passed as keyword arguments, a tuple or list as positional ones, a tensor as the only one.
             A 2-D `attention_mask` in a mapping says which tokens count, see `run_batch`.
-        tokens: by name of a linear, what else watches its input.
+        tokens: by name of a linear or a pooling, what else watches its input.
 
     Returns:
         Site name to input name to `(minimum, maximum)`. Sites that no batch reached are absent.
@@ -60,7 +62,7 @@ def collect_ranges(
     Raises:
         CalibrationError: there is no batch, or a value is not finite.
     """
-    linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR, CONV)}
+    linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR, CONV, POOL)}
     cores = {model.get_submodule(name): name for name in sites.of_kind(ATTENTION)}
     observers: dict[nn.Module, dict[str, Observer]] = {m: {"input": make_observer(config)} for m in linears}
     observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
@@ -245,8 +247,9 @@ def _product_hook(observers: dict[str, Observer], seen: set[nn.Module]) -> Calla
 
 
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
-    """An input or output of `module` as `[..., channels]`: a convolution's has them in front of its positions."""
-    return x.movedim(-len(module.kernel_size) - 1, -1) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else x
+    """An input or output of `module` as `[..., channels]`: those of a convolution and of a pooling have them in front of their positions."""
+    axes = len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else AVERAGES.get(type(module), 0)
+    return x.movedim(-axes - 1, -1) if axes else x
 
 
 def counted_rows(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,11 @@ from .nn import (
     CONV,
     EMBEDDING,
     LINEAR,
+    POOL,
     SCORES,
     Bfloat16Attention,
     Int8Attention,
+    Int8AvgPool,
     Int8Conv,
     Int8Embedding,
     Int8Linear,
@@ -27,6 +30,7 @@ from .nn import (
     Sites,
     float_weight,
 )
+from .nn.pool import average_window
 from .observers import TokenRanges
 from .remedies import collect_inputs, mean_errors, search_weight_scale, smooth_quant
 
@@ -67,6 +71,8 @@ class Prepared:
             return Bfloat16Attention()
         if kind == EMBEDDING:
             return Int8Embedding.from_float(module, self.per_channel)  # type: ignore[arg-type]
+        if kind == POOL:
+            return Int8AvgPool.from_float(module, self.ranges[name]["input"], self.config.activation_bits)
         found, bits = self.ranges.get(name, {}).get("input"), self.config.activation_bits
         found = None if name in self.sites.per_token else found
         new: Int8Conv | Int8Linear
@@ -95,9 +101,13 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
     if config.smooth_quant != "off":
         prepared.notes["smooth_quant"] = smooth_quant(model, config, data or (), progress=progress).to_dict()  # type: ignore[arg-type]
     if static:
-        tokens = {name: TokenRanges() for name in sites.of_kind(LINEAR)} if config.spares_tokens else {}
+        tokens = {name: TokenRanges() for name in sites.of_kind(LINEAR, POOL)} if config.spares_tokens else {}
         prepared.ranges = collect_ranges(model, sites, config, data or (), progress, tokens)
-        sites.per_token = [name for name, seen in tokens.items() if _loses(prepared, name, seen)]
+        losing = [name for name, seen in tokens.items() if _loses(prepared, name, seen)]
+        sites.per_token = [name for name in losing if sites.int8[name] == LINEAR]
+        for name in losing:
+            if sites.int8[name] == POOL:
+                sites.demote(name, "a few outliers among the pixels would cost the others more than max_lost_bits")
         without = (EMBEDDING, BFLOAT16_ATTENTION)
         for name in [n for n, kind in sites.int8.items() if n not in prepared.ranges and kind not in without]:
             sites.demote(name, "never reached by the calibration data")
@@ -111,9 +121,15 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
 
 
 def _loses(prepared: Prepared, name: str, tokens: TokenRanges) -> bool:
-    """Whether the tokens that flow into a linear lose more of their bits to its range than `config.max_lost_bits`."""
+    """Whether the tokens that flow into a linear, or the pixels into a pooling, lose more of their bits to its range than
+    `config.max_lost_bits`. The mean of n pixels has the rounding error of one divided by the root of n, which gives bits back."""
     limit = prepared.config.max_lost_bits
-    return limit is not None and name in prepared.ranges and tokens.lost_bits(*prepared.ranges[name]["input"]) > limit
+    if limit is None or name not in prepared.ranges:
+        return False
+    if prepared.sites.int8[name] == POOL:
+        window = average_window(prepared.model.get_submodule(name))
+        limit += math.log2(window.taps if window else max(tokens.tokens / tokens.examples, 1.0)) / 2
+    return tokens.lost_bits(*prepared.ranges[name]["input"]) > limit
 
 
 def _search_weights(prepared: Prepared, data: Iterable[Any] | None, progress: bool) -> None:

@@ -19,6 +19,7 @@ from .nn import (
     CORES,
     EMBEDDING,
     LINEAR,
+    POOL,
     SCORES,
     Int8Embedding,
     Int8Linear,
@@ -66,7 +67,7 @@ def quantize(
     """Turn a float model into an INT8 one of the same class.
 
     Args:
-        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, the attention cores of Transformers and of
+        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, average poolings (static), the attention cores of Transformers and of
             `nn.MultiheadAttention`, and the bare parameters that `F.linear`, `F.conv1d` and `F.conv2d` read (`block.weight.linear`; found on
             the first batch) are quantized.
         config: what and how; the default is dynamic.
@@ -158,7 +159,7 @@ def convert(prepared: Prepared) -> nn.Module:
         if id(module.weight) in owners and isinstance(new, Int8Linear):
             new.tie(owners[id(module.weight)])
         put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV, SCORES, *CORES, *CALLS):
+    for name in sites.of_kind(CONV, POOL, SCORES, *CORES, *CALLS):
         put(model, name, sites.int8[name], prepared.twin(name))
     conceal(model)
     metadata = describe(config, sites)

@@ -23,9 +23,11 @@ from .nn import (
     IMPLEMENTATION,
     INT8_CALLS,
     LINEAR,
+    POOL,
     SCORES,
     Bfloat16Attention,
     Int8Attention,
+    Int8AvgPool,
     Int8Conv,
     Int8Embedding,
     Int8Linear,
@@ -43,6 +45,7 @@ from .nn import (
 )
 from .nn.calls import source_line
 from .nn.linear import float_weight
+from .nn.pool import pool_obstacle
 from .passes import install
 
 ON_ACTIVATE: list[Callable[[PreTrainedModel], object]] = []
@@ -127,6 +130,8 @@ def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bit
         return Int8Linear(columns, rows, module.bias is not None, static, activation_bits)
     if kind == CONV and isinstance(module, (nn.Conv1d, nn.Conv2d)):
         return Int8Conv.like(module, static, activation_bits)
+    if kind == POOL and static and not pool_obstacle(module):
+        return Int8AvgPool.like(module, activation_bits)
     if kind == EMBEDDING and isinstance(module, nn.Embedding):
         return Int8Embedding.like(module)
     if kind == ATTENTION and uses_attention_interface(module):

@@ -19,7 +19,7 @@ from .program_call import ProgramCall
 from .rewrite import is_call, is_constant, ours, tensor_of
 from .segments import adds_unequal
 
-_IMAGES = ("conv", "conv_quantized", "conv_both", "max_pool", "avg_pool", "quantize_samples")
+_IMAGES = ("conv", "conv_quantized", "conv_both", "max_pool", "avg_pool", "avg_pool_quantized", "quantize_samples")
 _ROWS = ("quantize", "linear", "linear_quantized", "norm", "norm_quantized")
 _SUMS = ("dequantize", "add", "add_quantized", "cat_quantized")
 _EMITTERS = {

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CALLS, CONV, CORES, EMBEDDING, FUNCTIONAL, LINEAR, SCORES
+from ..nn import CALLS, CONV, CORES, EMBEDDING, FUNCTIONAL, LINEAR, POOL, SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_KEY = "optimum_int8_crc32"
 """Key in the header of a weight file; its value is a JSON object: tensor name to eight hexadecimal digits."""
 
-MODULE_KINDS = (LINEAR, CONV, EMBEDDING, SCORES, *CORES, *CALLS)
+MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, *CORES, *CALLS)
 _CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 MAX_JSON_BYTES = 64 << 20
 

@@ -72,4 +72,4 @@ def _(x: Tensor, s: Any = None, z: Any = None, window: Any = None, padding_count
 
 @_fake("avg_pool_quantized")
 def _(x: Tensor, s: Any, z: Any, window: Any, padding_counts: bool, out_scale: Any, out_zero_point: Any) -> Tensor:
-    return _bytes(x, *_averages(x, window))
+    return _like(x, *_averages(x, window), dtype=torch.uint8)

@@ -18,6 +18,7 @@ from .fake_attention import FAKE_CHILD, FAKE_IMPLEMENTATION, FakeQuantizedAttent
 from .fake_conv import FakeQuantizedConv1d, FakeQuantizedConv2d, fake_quantize_conv, unfake_conv
 from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unfake_embedding
 from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
+from .fake_pool import FakeQuantizedAvgPool, fake_quantize_pool, unfake_pool
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .find_functional import find_functional
 from .functional import FUNCTIONAL, FunctionalWeight, conceal, describe_functional, expose, functional_module, geometry
@@ -31,6 +32,7 @@ from .multihead import (
     unpack_attention,
     unpacking_obstacle,
 )
+from .pool import AVERAGES, Int8AvgPool, Int8AvgPool1d, Int8AvgPool2d
 from .relative import FLOAT_IMPLEMENTATION, can_unpack, unpack_relative, unpacked
 from .scores import SCORES_INPUTS, Int8Scores, Scores
 from .sites import (
@@ -40,6 +42,7 @@ from .sites import (
     CORES,
     EMBEDDING,
     LINEAR,
+    POOL,
     SCORES,
     Sites,
     bare_parameters,
@@ -50,6 +53,7 @@ from .sites import (
 
 __all__ = [
     "ATTENTION",
+    "AVERAGES",
     "BFLOAT16_ATTENTION",
     "Bfloat16Attention",
     "CALLS",
@@ -63,6 +67,7 @@ __all__ = [
     "FUNCTIONAL",
     "FakeQuantize",
     "FakeQuantizedAttention",
+    "FakeQuantizedAvgPool",
     "FakeQuantizedConv1D",
     "FakeQuantizedConv1d",
     "FakeQuantizedConv2d",
@@ -73,6 +78,9 @@ __all__ = [
     "INT8_CALLS",
     "Int8Add",
     "Int8Attention",
+    "Int8AvgPool",
+    "Int8AvgPool1d",
+    "Int8AvgPool2d",
     "Int8Call",
     "Int8Cat",
     "Int8Conv",
@@ -84,6 +92,7 @@ __all__ = [
     "Int8Module",
     "Int8Scores",
     "LINEAR",
+    "POOL",
     "PROJECTIONS",
     "SCORES",
     "SCORES_INPUTS",
@@ -100,6 +109,7 @@ __all__ = [
     "fake_quantize_conv",
     "fake_quantize_embedding",
     "fake_quantize_linear",
+    "fake_quantize_pool",
     "fake_quantize_weight",
     "find_functional",
     "find_sites",
@@ -115,6 +125,7 @@ __all__ = [
     "unfake_conv",
     "unfake_embedding",
     "unfake_linear",
+    "unfake_pool",
     "unpack_attention",
     "unpack_relative",
     "unpacked",

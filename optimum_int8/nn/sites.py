@@ -17,9 +17,11 @@ from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
 from .functional import FUNCTIONAL
 from .linear import float_weight
+from .pool import AVERAGES, pool_obstacle
 from .scores import Scores
 
 LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
+POOL = "pool"
 BFLOAT16_ATTENTION = "attention_bfloat16"
 SCORES = "scores"
 """A core that `config.attention` sets to bfloat16: it holds no grids and needs no ranges."""
@@ -29,7 +31,7 @@ CORES = (ATTENTION, BFLOAT16_ATTENTION)
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"attention"`, `"attention_bfloat16"`, `"scores"`, or an op of
+    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"pool"`, `"attention"`, `"attention_bfloat16"`, `"scores"`, or an op of
     `CALLS`), and qualified name to reason for what stays FP32.
 
     An attention site is named like the attention module; its core is that module's child `int8_attention`.
@@ -151,6 +153,8 @@ def _kind(module: nn.Module) -> str | None:
         return CONV
     if isinstance(module, nn.Embedding):
         return EMBEDDING
+    if isinstance(module, tuple(AVERAGES)):
+        return POOL
     if isinstance(module, FloatCall):
         return module.op
     if isinstance(module, Scores):
@@ -167,6 +171,9 @@ def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> st
             return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
     if kind == CONV:
         return conv_obstacle(module)  # type: ignore[arg-type]
+    if kind == POOL:
+        dynamic = "a dynamic model pools the float values that the range of an image would be taken from"
+        return dynamic if config.approach == "dynamic" else pool_obstacle(module)
     if kind == EMBEDDING:
         if not config.quantize_embeddings:
             return "quantize_embeddings is off"

@@ -16,6 +16,9 @@ class TokenRanges:
     "Understanding and Overcoming the Challenges of Efficient Transformer Quantization"), take bits from every other token that shares
     their range, and cannot be clipped: the model relies on them.
 
+    Attributes:
+        tokens, examples: how many were seen; an example is an entry of the first axis.
+
     Example:
         >>> import torch
         >>> tokens = TokenRanges()
@@ -26,6 +29,7 @@ class TokenRanges:
 
     def __init__(self) -> None:
         self.tokens = 0
+        self.examples = 0
         self._logarithms = 0.0
 
     def observe(self, x: Tensor, mask: Tensor | None = None) -> None:
@@ -35,6 +39,7 @@ class TokenRanges:
         spans = rows.amax(-1).clamp(min=0.0) - rows.amin(-1).clamp(max=0.0)
         spans = spans[spans > SMALLEST_SPAN]
         self.tokens += len(spans)
+        self.examples += x.shape[0]
         self._logarithms += float(spans.double().log2().sum())
 
     def lost_bits(self, low: float, high: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
-from ..numerics_conv import Window
+from ..numerics_conv import pool_window
 
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _ELEMENTWISE = {
@@ -113,11 +113,10 @@ def _below_squeeze(graph_module: fx.GraphModule, node: fx.Node, inputs: list[fx.
 
 def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:
     x, kernel, stride, padding, dilation, ceil_mode = arguments(node)
-    if not _is_first(x) or ceil_mode:
-        return 0
     sizes = [pair(v) for v in (kernel, stride or kernel, padding, dilation)]
-    (height, width), (stride_y, stride_x), (top, left), dilations = sizes
-    window = Window(height, width, stride_y, stride_x, top, left, top, left, *dilations)
+    window = pool_window(*sizes, ceil_mode=bool(ceil_mode))
+    if not _is_first(x) or window is None:
+        return 0
     with graph_module.graph.inserting_before(node):
         new = add_call(graph_module, ours.max_pool.default, x.args[0], list(window))
         shape = shape_of(node)

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from ..fx import Block, Compiler, ProgramCall
-from ..nn import Int8Conv, Int8Embedding, Int8Linear
+from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Linear
 from .pipeline import no_grad_compile
 from .rows import count_rows
 
@@ -75,7 +75,8 @@ class InspectReport:
             note = "; ".join(text for text in (row.note, left) if text)
             table.add_row(row.path, row.cls, str(row.gemms), f"{row.share:.1%}", f"{row.instructions} instr.", note)
         for path, kind in self.single.items():
-            table.add_row(path, kind, "1", "", "", "single INT8 module")
+            gemms = "" if kind.startswith("Int8AvgPool") else "1"
+            table.add_row(path, kind, gemms, "", "", "single INT8 module")
         for path, reason in {**self.failures, **self.fp32}.items():
             table.add_row(
                 path, "", "", "", "", f"not a block: {reason}" if path in self.failures else f"FP32: {reason}"
@@ -116,7 +117,7 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
         )
         report.failures.update(block.compiler.failures)
     for name, module in model.named_modules():
-        if isinstance(module, (Int8Linear, Int8Conv, Int8Embedding)) and not any(
+        if isinstance(module, (Int8Linear, Int8Conv, Int8Embedding, Int8AvgPool)) and not any(
             name.startswith(f"{b}.") for b in blocks
         ):
             report.single[name] = type(module).__name__

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from ..errors import QuantizationError
 from ..fx import agree, lower, lower_images
 from ..kernels import library
+from .average_pools import average_pools
 from .channels_last import channels_last
 from .drop_noops import drop_noops
 from .fold_batch_norm import fold_batch_norm
@@ -23,6 +24,7 @@ from .fuse_embedding import fuse_embedding
 from .fuse_norm import fuse_norm
 from .merge_projections import merge_projections
 from .quantize_in_conv import quantize_in_conv
+from .quantize_in_pool import quantize_in_pool
 from .quantize_in_producer import quantize_in_producer
 from .quantize_in_sum import quantize_in_sum
 from .share_quantization import share_quantization
@@ -38,6 +40,7 @@ class Pass(NamedTuple):
 REWRITES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
     Pass(fold_batch_norm, 0.02),  # before layouts: it stands between a convolution and its transpose
+    Pass(average_pools, 0.02),  # before layouts: its transposes meet those of the convolutions
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
@@ -50,6 +53,7 @@ REWRITES = (
     Pass(fuse_cached_attention),
     Pass(quantize_in_producer),  # last rewrite: the producers have their final form
     Pass(quantize_in_conv),
+    Pass(quantize_in_pool),
 )
 LOWERING = (
     Pass(lower_images),  # before `lower`, which would take the quantizations at its ends

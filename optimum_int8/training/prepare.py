@@ -20,6 +20,7 @@ from ..nn import (
     FAKE_CHILD,
     FAKE_IMPLEMENTATION,
     LINEAR,
+    POOL,
     Bfloat16Attention,
     FakeQuantize,
     FakeQuantizedAttention,
@@ -30,11 +31,13 @@ from ..nn import (
     fake_quantize_conv,
     fake_quantize_embedding,
     fake_quantize_linear,
+    fake_quantize_pool,
     restore_attention,
     set_attention,
     unfake_conv,
     unfake_embedding,
     unfake_linear,
+    unfake_pool,
 )
 from ..prepare import Prepared
 from ..quantize import check_weights, convert, prepare_copy
@@ -129,6 +132,9 @@ def _insert(prepared: Prepared, learnable: bool) -> None:
         grid = FakeQuantize(ranges[name]["input"], False, bits, learnable)
         insert = fake_quantize_linear if sites.int8[name] == LINEAR else fake_quantize_conv
         insert(module, grid.to(module.weight.device), per_channel)  # type: ignore[arg-type]
+    for name in sites.of_kind(POOL):
+        grid = FakeQuantize(ranges[name]["input"], False, bits, learnable)
+        fake_quantize_pool(model.get_submodule(name), grid.to(next(model.parameters()).device))
     for name in sites.of_kind(ATTENTION):
         attention = model.get_submodule(name)
         grids = {key: FakeQuantize(range, True, bits, learnable) for key, range in ranges[name].items()}
@@ -164,6 +170,8 @@ def _remove_fake_quantize(model: nn.Module) -> nn.Module:
         unfake_linear(model.get_submodule(name))  # type: ignore[arg-type]
     for name in state.sites.of_kind(CONV):
         unfake_conv(model.get_submodule(name))  # type: ignore[arg-type]
+    for name in state.sites.of_kind(POOL):
+        unfake_pool(model.get_submodule(name))
     for name in state.sites.of_kind(*CORES):
         del model.get_submodule(name)._modules[FAKE_CHILD]
     restore_attention(model, state.attention)

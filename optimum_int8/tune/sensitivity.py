@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..calibrate import channels_last, counted_rows, run_batch
-from ..nn import CONV, CORES, EMBEDDING, SCORES
+from ..nn import CONV, CORES, EMBEDDING, POOL, SCORES
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
 from .distribution import Distribution
@@ -179,7 +179,7 @@ class _Counts:
 
 
 def _multiply_adds(kind: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
-    if kind == EMBEDDING:
+    if kind in (EMBEDDING, POOL):
         return 0
     if kind == SCORES:
         return output.numel() * inputs[0].shape[-1]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimum_int8.nn import Int8Conv
-from tests.passes.graphs import Case
+from optimum_int8.nn import Int8AvgPool, Int8Conv
+from tests.passes.graphs import Case, linear
 
 
 def conv(inner: int, outer: int, kernel: int = 3, static: bool = True, **options: Any) -> Int8Conv:
@@ -79,8 +79,42 @@ def sequence(static: bool = True) -> Case:
     return Case(forward, x, a=one(12, 20, 5), n=batch_norm(20, kind=nn.BatchNorm1d), b=one(20, 7, 3))
 
 
+def average(**options: Any) -> Int8AvgPool:
+    made = nn.AvgPool2d(**options) if options else nn.AdaptiveAvgPool2d(1)
+    return Int8AvgPool.from_float(made.eval(), (-1.0, 5.0))
+
+
+def averages(static: bool = True) -> Case:
+    """Average pooling between convolutions, of all of an image to scale channels, and below a linear; by modules and by functions."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.p(torch.relu(m.a(x)))
+        y = nn.functional.avg_pool2d(m.b(y), 2, ceil_mode=True)
+        y = y + m.d(m.whole(y))
+        return m.linear(torch.relu(m.c(y)).mean((-2, -1)))
+
+    pools = nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AdaptiveAvgPool2d(1)
+    modules = (average(kernel_size=3, stride=2, padding=1, count_include_pad=False), average()) if static else pools
+    parts = {"a": conv(8, 18, static=static), "b": conv(18, 33, static=static), "d": conv(33, 33, 1, static)}
+    head = linear(70, 5, static=static)
+    return Case(
+        forward,
+        image(height=13, width=12),
+        **parts,
+        c=conv(33, 70, 1, static),
+        p=modules[0],
+        whole=modules[1],
+        linear=head,
+    )
+
+
 IMAGE_CASES = {
     f"{name} {'static' if static else 'dynamic'}": (lambda make=make, static=static: make(static))
-    for name, make in {"bottleneck": bottleneck, "detector": detector, "sequence": sequence}.items()
+    for name, make in {
+        "bottleneck": bottleneck,
+        "detector": detector,
+        "sequence": sequence,
+        "averages": averages,
+    }.items()
     for static in (True, False)
 }

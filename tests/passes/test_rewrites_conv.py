@@ -13,7 +13,7 @@ from optimum_int8.fx import ProgramCall, agree
 from optimum_int8.kernels import library
 from optimum_int8.passes import pipeline
 from tests.passes.graphs import Case, aten, ours
-from tests.passes.images import batch_norm, bottleneck, conv, detector, image, sequence
+from tests.passes.images import average, averages, batch_norm, bottleneck, conv, detector, image, sequence
 
 pytestmark = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
 
@@ -137,6 +137,63 @@ def test_pooling_stays_int8() -> None:
         torch.uint8,
         torch.float32,  # the result
     ]
+
+
+def test_averages_stay_int8() -> None:
+    """Modules read uint8, functions float32; both write uint8 where only a quantization reads them, also from behind views."""
+    made = averages()
+    made.before("lower_images")
+    kinds = [
+        tuple(n.args[0].meta["val"].dtype if i else n.meta["val"].dtype for i in (1, 0))
+        for n in made.graph.graph.nodes
+        if n.target in (ours.avg_pool.default, ours.avg_pool_quantized.default)
+    ]
+    assert kinds == [
+        (torch.uint8, torch.uint8),
+        (torch.float32, torch.float32),  # a residual path reads it too
+        (torch.uint8, torch.uint8),
+        (torch.float32, torch.uint8),
+    ]
+    assert made.count(ours.quantize.default) <= 3  # of the block's input, of the sum and of the float pooling
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_averages_need_no_torch(static: bool) -> None:
+    made = averages(static)
+    compiled(made)
+    left = {str(n.target) for n in made.graph.graph.nodes if n.op == "call_function"}
+    assert not [name for name in left if "pool" in name or "mean" in name]
+
+
+def test_a_pooling_alone_equals_its_module_to_the_bit() -> None:
+    pools = {"p": average(kernel_size=(3, 2), stride=2, padding=1, ceil_mode=True), "q": average()}
+    made = Case(lambda m, x: (m.p(m.a(x)), m.q(m.a(x))), image(), a=conv(8, 33), **pools)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(graph(*made.inputs), made.expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda y: F.avg_pool2d(y, 2, divisor_override=3),
+        lambda y: F.avg_pool2d(y, 2, 3, ceil_mode=True),
+        lambda y: F.adaptive_avg_pool2d(y, 3),
+        lambda y: y.mean((1, 2)),
+        lambda y: F.avg_pool2d(y.flip(1), 2),
+    ],
+)
+def test_an_average_that_is_none_of_ours_stays(pool: Any) -> None:
+    made = Case(lambda m, x: pool(m.a(x)), image(), a=conv(8, 6))
+    assert made.apply("average_pools") == 0
+
+
+@pytest.mark.parametrize("size", [(9, 7), (10, 8), (8, 12)])
+def test_max_pooling_with_ceil_mode_becomes_one_of_ours(size: tuple[int, int]) -> None:
+    made = Case(
+        lambda m, x: m.b(F.max_pool2d(m.a(x), 3, 2, ceil_mode=True)), image(8, *size), a=conv(8, 6), b=conv(6, 5, 1)
+    )
+    assert len(compiled(made)) == 1
 
 
 def test_a_pooled_value_with_two_readers_is_pooled_as_floats() -> None:
