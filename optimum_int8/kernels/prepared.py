@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .library import library
 
-_ATTRIBUTE = "_optimum_int8_prepared"
-_AS_PACKED = "as packed"
+# Beside the tensors, not on them: what lies on a tensor is copied and pickled with it.
+_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_ONCE = "used once"
 
 
 def prepared_weight(panels: Tensor, isa: int) -> Tensor | None:
     """What the instruction set `isa` reads beside `panels` (int8, as `packing.pack` and `pack_conv` make them), or None.
 
-    It is kept on the tensor, and made anew after the tensor was written to.
+    It is kept as long as the tensor lives, and made anew after the tensor was written to.
     """
-    kept = getattr(panels, _ATTRIBUTE, None)
-    if kept is _AS_PACKED:
+    state, prepared = _kept.get(panels, (None, None))
+    if state is _ONCE:
         return None
-    state = (
-        isa,
-        panels.data_ptr(),
-        None if panels.is_inference() else panels._version,
-    )  # a deep copy copies what is kept
-    if kept is not None and kept[0] == state:
-        return kept[1]
-    prepared = _prepare(panels, isa)
-    setattr(panels, _ATTRIBUTE, (state, prepared))
+    now = isa, panels.data_ptr(), None if panels.is_inference() else panels._version
+    if state != now:
+        prepared = _prepare(panels, isa)
+        _kept[panels] = now, prepared
     return prepared
 
 
 def used_once(panels: Tensor) -> Tensor:
     """`panels`, marked as not worth a second form."""
-    setattr(panels, _ATTRIBUTE, _AS_PACKED)
+    _kept[panels] = _ONCE, None
     return panels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 
 import pytest
 import torch
@@ -103,3 +104,12 @@ def test_other_instruction_sets_read_the_panels() -> None:
 
 def test_panels_used_once_are_not_prepared() -> None:
     assert prepared_weight(used_once(kernels.pack(normal(32, 256))), AVX2) is None
+
+
+def test_neither_pickled_nor_copied_with_the_tensor() -> None:
+    panels = kernels.pack(normal(32, 256))
+    assert prepared_weight(panels, AVX2) is not None
+    saved = io.BytesIO()
+    torch.save(panels, saved)
+    assert len(saved.getvalue()) < 1.5 * panels.numel()
+    assert not vars(copy.deepcopy(panels))
