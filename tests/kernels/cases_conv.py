@@ -156,9 +156,10 @@ def avg_pools(*rest: Any) -> Made:
             yield f"{name}-{channels}", bytes_
             yield f"{name}-{channels}-floats", lambda c=channels, m=more: (_floats(_pixels(c)), None, None, *m)
     for value in (0, 255):
-        image = torch.full((1, 300, 200, 3), value, dtype=torch.uint8)  # sums beyond what float32 holds exactly
-        zero = torch.tensor(255 - value, dtype=torch.int32)
-        yield f"all_{value}", lambda i=image, z=zero: (i, torch.tensor(0.5), z, None, False, *rest)
+        for height, width in ((300, 200), (3, 300), (258, 1), (257, 1)):  # sums beyond what float32, and uint16, hold
+            image = torch.full((1, height, width, 67), value, dtype=torch.uint8)
+            zero = torch.tensor(255 - value, dtype=torch.int32)
+            yield f"all_{value}-{height}x{width}", lambda i=image, z=zero: (i, torch.tensor(0.5), z, None, False, *rest)
 
 
 def _pixels(channels: int) -> Tensor:

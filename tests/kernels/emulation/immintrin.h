@@ -139,6 +139,11 @@ inline Ints cvtepu8_epi32(__m128i a) {
   storeu(bytes, a);
   return make<I32>([&](int i) { return bytes[i]; });
 }
+inline Ints cvtepu16_epi32(__m256i a) {
+  uint16_t shorts[16];
+  storeu(shorts, a);
+  return make<I32>([&](int i) { return shorts[i]; });
+}
 inline Ints cvtepu8_epi16(__m256i a) {
   uint8_t bytes[32];
   storeu(bytes, a);
@@ -262,6 +267,7 @@ inline void tile_dpbf16ps(int c, int a, int b) {
 #define _mm512_cvtps_epi32 emulation::cvtps_epi32
 #define _mm512_cvtepi8_epi32 emulation::cvtepi8_epi32
 #define _mm512_cvtepu8_epi32 emulation::cvtepu8_epi32
+#define _mm512_cvtepu16_epi32 emulation::cvtepu16_epi32
 #define _mm512_cvtepu8_epi16 emulation::cvtepu8_epi16
 #define _mm512_madd_epi16 emulation::madd_epi16
 #define _mm512_cvtepi32_epi8 emulation::cvtepi32_epi8

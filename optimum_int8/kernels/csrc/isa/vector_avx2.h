@@ -136,6 +136,14 @@ inline Bytes load_32(const void *p) { return _mm256_loadu_si256(static_cast<cons
 inline void store_32(void *p, Bytes x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
 inline Bytes max(Bytes x, Bytes y) { return _mm256_max_epu8(x, y); }
 
+// 16 sums of bytes in uint16 lanes.
+struct Shorts {
+  __m256i v;
+};
+inline Shorts no_shorts() { return {_mm256_setzero_si256()}; }
+inline Shorts add_ubytes(Shorts x, const void *p) { return {_mm256_add_epi16(x.v, _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i *>(p))))}; }
+inline I widen(Shorts x) { return {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(x.v)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x.v, 1))}; }
+
 // The same with a count known to be 16.
 using Whole = std::integral_constant<int, 16>;
 inline F load(const float *p, Whole) { return load(p); }

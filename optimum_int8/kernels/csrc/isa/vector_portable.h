@@ -176,6 +176,19 @@ inline Bytes max(const Bytes &x, const Bytes &y) {
   return r;
 }
 
+// 16 sums of bytes in uint16 lanes.
+struct Shorts {
+  uint16_t v[16];
+};
+inline Shorts no_shorts() { return {}; }
+inline Shorts add_ubytes(Shorts x, const void *p) {
+  for (int i = 0; i < 16; i++) x.v[i] = static_cast<uint16_t>(x.v[i] + static_cast<const uint8_t *>(p)[i]);
+  return x;
+}
+inline I widen(const Shorts &x) {
+  return lanes<I>([&](int i) { return x.v[i]; });
+}
+
 // The same with a count known to be 16.
 using Whole = std::integral_constant<int, 16>;
 inline F load(const float *p, Whole) { return load(p); }

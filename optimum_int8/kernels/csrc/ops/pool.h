@@ -7,12 +7,14 @@ namespace OI8_NAMESPACE {
 
 // The positions of a window that lie in the image.
 struct Taps {
+  int64_t y, x;   // where the window begins, perhaps in the padding
   int64_t first;  // pixel
   int rows, columns;
   int64_t down, right;  // pixels from one to the next
 
   Taps(const oi8_window &w, int64_t r) {
-    const int64_t y = r / w.out_width * w.stride_y - w.top, x = r % w.out_width * w.stride_x - w.left;
+    const uint32_t at = static_cast<uint32_t>(r), across = static_cast<uint32_t>(w.out_width);
+    y = int64_t(at / across) * w.stride_y - w.top, x = int64_t(at % across) * w.stride_x - w.left;
     const int above = before(y, w.dilation_y), aside = before(x, w.dilation_x);
     first = (y + above * w.dilation_y) * w.width + x + aside * w.dilation_x;
     rows = within(w.height - y, w.dilation_y, w.kernel_height) - above;
@@ -29,11 +31,24 @@ struct Taps {
       for (int j = 0; j < columns; j++, at += right * distance) body(at);
     }
   }
+  // Calls body(taps) for pieces of at most `most` positions.
+  template <class Body>
+  void pieces(int most, Body &&body) const {
+    const int across = columns < most ? columns : most, along = across > 0 ? most / across : 1;
+    for (int i = 0; i < rows; i += along)
+      for (int j = 0; j < columns; j += across) {
+        Taps piece = *this;
+        piece.first += i * down + j * right;
+        piece.rows = rows - i < along ? rows - i : along;
+        piece.columns = columns - j < across ? columns - j : across;
+        body(piece);
+      }
+  }
 
  private:
   static int before(int64_t start, int step) { return start < 0 ? static_cast<int>((-start + step - 1) / step) : 0; }
   static int within(int64_t space, int step, int most) {
-    const int64_t n = space > 0 ? (space + step - 1) / step : 0;
+    const int64_t n = space <= 0 ? 0 : step == 1 ? space : (space + step - 1) / step;
     return n < most ? static_cast<int>(n) : most;
   }
 };
@@ -77,8 +92,8 @@ inline void max_pool(const oi8_instruction &o, const Context &ctx) {
 }
 
 // What a window of an AVG_POOL is divided by: its positions in the image, and in the padding where that counts.
-inline int counted(const oi8_window &w, int64_t r) {
-  const int64_t y = r / w.out_width * w.stride_y - w.top, x = r % w.out_width * w.stride_x - w.left;
+inline int counted(const oi8_window &w, const Taps &taps) {
+  const int64_t y = taps.y, x = taps.x;
   const int64_t top = w.padding_counts ? w.top : 0, left = w.padding_counts ? w.left : 0;
   const int64_t bottom = y + w.kernel_height < w.height + top ? y + w.kernel_height : w.height + top;
   const int64_t right = x + w.kernel_width < w.width + left ? x + w.kernel_width : w.width + left;
@@ -88,14 +103,23 @@ inline int counted(const oi8_window &w, int64_t r) {
 // The mean of one window of bytes: exact sums, then one factor.
 struct ByteMean {
   using Sum = I;
-  static constexpr int bytes = 1;
+  static constexpr int bytes = 1, held = 257;  // sums that 16 bits hold
   I zeros;
   F factor;
   ByteMean(const oi8_instruction &o, const Taps &taps, int count)
       : zeros(set_int(taps.count() * o.input_zero_point)), factor(set(o.input_scale[0] * (1.0f / static_cast<float>(count)))) {}
-  static I zero() { return set_int(0); }
-  template <class Count>
-  static I load(const char *x, Count) { return load_ubytes(reinterpret_cast<const uint8_t *>(x)); }
+  template <int N, class Count>
+  static void sum(const Taps &taps, const char *image, int64_t distance, I (&sums)[N], Count) {
+    for (I &sum : sums) sum = set_int(0);
+    taps.pieces(held, [&](const Taps &piece) {
+      Shorts shorts[N];
+      for (Shorts &some : shorts) some = no_shorts();
+      piece.each(image, distance, [&](const char *x) {
+        for (int j = 0; j < N; j++) shorts[j] = add_ubytes(shorts[j], x + j * 16);
+      });
+      for (int j = 0; j < N; j++) sums[j] = add(sums[j], widen(shorts[j]));
+    });
+  }
   F operator()(I sum) const { return mul(to_float(sub(sum, zeros)), factor); }
 };
 
@@ -105,9 +129,13 @@ struct FloatMean {
   static constexpr int bytes = 4;
   F count;
   FloatMean(const oi8_instruction &, const Taps &, int n) : count(set(static_cast<float>(n))) {}
-  static F zero() { return set(0.0f); }
-  template <class Count>
-  static F load(const char *x, Count n) { return OI8_NAMESPACE::load(reinterpret_cast<const float *>(x), n); }
+  template <int N, class Count>
+  static void sum(const Taps &taps, const char *image, int64_t distance, F (&sums)[N], Count n) {
+    for (F &sum : sums) sum = set(0.0f);
+    taps.each(image, distance, [&](const char *x) {
+      for (int j = 0; j < N; j++) sums[j] = add(sums[j], load(reinterpret_cast<const float *>(x) + j * 16, n));
+    });
+  }
   F operator()(F sum) const { return div(sum, count); }
 };
 
@@ -118,16 +146,13 @@ inline void average(const Mean &mean, const Taps &taps, const char *image, int64
   int c = begin;
   for (; c + 16 * vectors <= end; c += 16 * vectors) {
     typename Mean::Sum sums[vectors];
-    for (auto &sum : sums) sum = Mean::zero();
-    taps.each(image + c * Mean::bytes, distance, [&](const char *x) {
-      for (int j = 0; j < vectors; j++) sums[j] = add(sums[j], Mean::load(x + j * 16 * Mean::bytes, Whole()));
-    });
+    Mean::sum(taps, image + c * Mean::bytes, distance, sums, Whole());
     for (int j = 0; j < vectors; j++) write(c + j * 16, mean(sums[j]), Whole());
   }
   by_16(end - c, [&](int i, auto count) {
-    auto sum = Mean::zero();
-    taps.each(image + (c + i) * Mean::bytes, distance, [&](const char *x) { sum = add(sum, Mean::load(x, count)); });
-    write(c + i, mean(sum), count);
+    typename Mean::Sum sums[1];
+    Mean::sum(taps, image + (c + i) * Mean::bytes, distance, sums, count);
+    write(c + i, mean(sums[0]), count);
   });
 }
 
@@ -145,7 +170,7 @@ inline void avg_pool(const oi8_instruction &o, const Context &ctx) {
     const int begin = static_cast<int>(i - r * lines) * line, some = static_cast<int>(last - r * lines) * line;
     const int end = some < o.columns ? some : o.columns;
     const Taps taps(w, r);
-    const Mean mean(o, taps, counted(w, r));
+    const Mean mean(o, taps, counted(w, taps));
     if (o.output[1] >= 0) {
       uint8_t *out = ctx.row<uint8_t>(o.output[1], r);
       average(mean, taps, image, distance, begin, end, [&](int c, F x, auto count) { store_bytes(out + c, grid(x), count); });
