@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="bert-base,minilm",
         help="default: bert-base,minilm; any preset or config.json; on images: resnet-50, yolo-v2",
     )
-    parser.add_argument("--shapes", type=shape_list, help=f"default: {SHAPES}")
+    parser.add_argument("--shapes", type=shape_list, help=f"default: {SHAPES}; with --lengths 43 lengths up to 512")
     parser.add_argument("--engines", type=engine_list, help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--threads", type=int, default=2, help="threads of a call (default: 2)")
     parser.add_argument("--seconds", type=float, help=f"time for measuring each model (default: {SECONDS})")
@@ -117,7 +117,8 @@ def measure(args: argparse.Namespace, kind: str, model: str) -> dict[str, Any]:
     limit = config.max_position_embeddings
     with open_session(args, kind, model) as session:
         if kind == "lengths":
-            return suites.measure_lengths(session, [length for length in LENGTHS if length <= limit])
+            lengths = [shape.length for shape in args.shapes] if args.shapes else LENGTHS
+            return suites.measure_lengths(session, [length for length in lengths if length <= limit])
         if kind == "ragged":
             return suites.measure_ragged(session, (args.shapes or shape_list(RAGGED_SHAPE))[0])
         if kind == "scaling":

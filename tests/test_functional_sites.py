@@ -180,7 +180,8 @@ def test_a_transformers_model_loads_back(tmp_path: Path) -> None:
     assert torch.equal(again(x).last_hidden_state, int8(x).last_hidden_state)
 
 
-def test_a_task_quantizer_evaluates_it() -> None:
+@pytest.mark.parametrize("config", [STATIC, DYNAMIC], ids=["static", "dynamic"])
+def test_a_task_quantizer_evaluates_it(config: Int8Config) -> None:
     class Intermediate(nn.Module):
         def __init__(self, dense: nn.Linear) -> None:
             super().__init__()
@@ -193,7 +194,7 @@ def test_a_task_quantizer_evaluates_it() -> None:
     for layer in model.bert.encoder.layer:
         layer.intermediate = Intermediate(layer.intermediate.dense)
     quantizer, data = TextClassificationQuantizer(model, make_tokenizer()), make_dataset(model)
-    int8 = quantizer.quantize(STATIC, calibration_dataset=data)
+    int8 = quantizer.quantize(config, calibration_dataset=data)
     modules = int8.config.quantization_config["modules"]
     assert sum(name.endswith("intermediate.kernel.linear") for name in modules) == 2
     report = quantizer.evaluate(data)

@@ -39,6 +39,7 @@ def make_int8(
     Raises:
         ConfigError, CalibrationError: as `Quantizer.quantize` raises them.
     """
+    from ..nn import bare_parameters
     from ..quantize import quantize  # brings the compiler; `import optimum_int8.quantizers` stays quick
 
     trained, tuned = config.approach == "qat", config.accuracy_budget is not None
@@ -53,7 +54,8 @@ def make_int8(
             f'(100 to 300 examples are enough), or use approach="dynamic"'
         )
     batches = None
-    if wanted or (tuned and calibration_dataset is not None):
+    looked_for = config.approach == "dynamic" and bool(bare_parameters(quantizer.model))  # on an example
+    if wanted or ((tuned or looked_for) and calibration_dataset is not None):
         batches = quantizer.calibration_batches(calibration_dataset, batch_size)
     elif calibration_dataset is not None:
         logger.info("the dynamic approach measures ranges at run time; the calibration dataset is not used")
