@@ -64,8 +64,10 @@ struct Bf16TileProduct {
     multiply(reinterpret_cast<const uint16_t *>(queries) + row * up(head), up(head), rows, packed, steps, steps, static_cast<int>(up(keys) / 16), out, ldc, false);
   }
 
-  static void weigh(const Weight *weights, int64_t lda, int rows, const char *packed, int keys, int all, int head, float *out) {
-    multiply(weights, lda, rows, packed, static_cast<int>(up(keys) / 32), static_cast<int>(up(all) / 32), static_cast<int>(up16(head) / 16), out, up16(head), true);
+  static bool takes_rows(int) { return false; }
+
+  static void weigh(const Weight *weights, int64_t lda, int rows, const char *values, int64_t, int keys, int all, int head, float *out) {
+    multiply(weights, lda, rows, values, static_cast<int>(up(keys) / 32), static_cast<int>(up(all) / 32), static_cast<int>(up16(head) / 16), out, up16(head), true);
   }
 
  private:

@@ -38,31 +38,31 @@ struct AttentionScratch {
 
 // 16 keys, 64 columns: dword g of key n goes to out[g][n]; adds each key's sum to sums[n]. Absent keys and columns are 0.
 inline void pack_16_keys(const uint8_t *k, int64_t stride, int keys, int columns, int8_t *out, int32_t *sums) {
-#if defined(__AVX512VNNI__)
-  if (columns % 4 == 0 && stride < (1 << 26)) {
-    const __m512i lane = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(int(stride)));
-    const __m512i flip = _mm512_set1_epi8(char(0x80)), ones = _mm512_set1_epi8(1);
-    __m512i total = load(sums);
+  alignas(64) uint8_t some[16][64];
+  if (keys < 16 || columns < 64) {
+    std::memset(some, 0x80, sizeof some);
+    for (int n = 0; n < keys && n < 16; n++) std::memcpy(some[n], k + n * stride, columns < 64 ? columns : 64);
+    k = some[0], stride = 64;
+  }
+  transpose_16(k, stride, reinterpret_cast<float *>(out));
+#if defined(__AVX2__)
+  const __m256i flip = _mm256_set1_epi8(char(0x80)), ones = _mm256_set1_epi8(1), wide = _mm256_set1_epi16(1);
+  for (int half = 0; half < 64; half += 32) {
+    __m256i *to = reinterpret_cast<__m256i *>(sums + half / 4), total = _mm256_loadu_si256(to);
     for (int g = 0; g < 16; g++) {
-      __m512i line = flip;
-      if (g * 4 < columns && keys > 0) line = _mm512_mask_i32gather_epi32(flip, first(keys), lane, k + g * 4, 1);
-      line = _mm512_xor_si512(line, flip);
-      total = _mm512_dpbusd_epi32(total, ones, line);
-      _mm512_storeu_si512(out + g * 64, line);
+      __m256i *at = reinterpret_cast<__m256i *>(out + g * 64 + half);
+      const __m256i line = _mm256_xor_si256(_mm256_loadu_si256(at), flip);
+      _mm256_storeu_si256(at, line);
+      total = _mm256_add_epi32(total, _mm256_madd_epi16(_mm256_maddubs_epi16(ones, line), wide));
     }
-    _mm512_storeu_si512(sums, total);
-    return;
+    _mm256_storeu_si256(to, total);
+  }
+#else
+  for (int i = 0; i < 1024; i++) {
+    out[i] = static_cast<int8_t>(static_cast<uint8_t>(out[i]) ^ 0x80);
+    sums[i % 64 / 4] += out[i];
   }
 #endif
-  for (int n = 0; n < 16; n++)
-    for (int g = 0; g < 16; g++) {
-      const int valid = n < keys ? (columns - g * 4 < 4 ? columns - g * 4 : 4) : 0;
-      uint32_t four = 0x80808080u;
-      if (valid > 0) std::memcpy(&four, k + n * stride + g * 4, valid);
-      four ^= 0x80808080u;
-      std::memcpy(out + g * 64 + n * 4, &four, 4);
-      sums[n] += int8_t(four) + int8_t(four >> 8) + int8_t(four >> 16) + int8_t(four >> 24);
-    }
 }
 
 // Keys as the weight of a linear: panels of 32 keys, K = head size; with the sum of each key times the queries' zero point.

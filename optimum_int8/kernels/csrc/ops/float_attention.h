@@ -91,7 +91,7 @@ inline float weigh_row(const FloatTask &t, int64_t row, int64_t from, int n, flo
 
 // Rows [first, first + count) of a group that begins at `group`, against one packed block of keys.
 template <class Product>
-inline void attend_block(const FloatTask &t, const FloatScratch<Product> &s, int64_t group, int first, int count, int64_t from, int all, const char *keys, const char *values) {
+inline void attend_block(const FloatTask &t, const FloatScratch<Product> &s, int64_t group, int first, int count, int64_t from, int all, const char *keys, const char *values, int64_t value_stride) {
   int64_t most = 0;
   for (int r = 0; r < count; r++) most = most > t.reach(group + first + r) ? most : t.reach(group + first + r);
   if (most <= from) return;
@@ -109,12 +109,13 @@ inline void attend_block(const FloatTask &t, const FloatScratch<Product> &s, int
     float *sums = s.sums + (first + r) * width;
     for (int64_t c = 0; before != 1.0f && c < width; c += 16) store(sums + c, mul(load(sums + c), set(before)));
   }
-  Product::weigh(weights, KEY_BLOCK, count, values, seen, all, t.head, s.sums + first * width);
+  Product::weigh(weights, KEY_BLOCK, count, values, value_stride, seen, all, t.head, s.sums + first * width);
 }
 
 template <class Product, class Put>
 inline void attend_floats(const FloatTask &t, const FloatScratch<Product> &s, Put put) {
   const int64_t rows = int64_t(t.heads) * t.length, width = up16(t.head);
+  const bool as_they_lie = rows <= Product::rows && Product::takes_rows(t.head);
   for (int64_t group = 0; group < rows; group += QUERY_GROUP) {
     const int count = static_cast<int>(rows - group < QUERY_GROUP ? rows - group : QUERY_GROUP);
     for (int r = 0; r < count; r++) {
@@ -125,13 +126,13 @@ inline void attend_floats(const FloatTask &t, const FloatScratch<Product> &s, Pu
     std::memset(s.sums, 0, count * width * 4);
     for (int64_t from = 0; from < t.kept; from += KEY_BLOCK) {
       const int all = static_cast<int>(t.kept - from < KEY_BLOCK ? t.kept - from : KEY_BLOCK);
-      char *keys = s.keys + from / KEY_BLOCK * s.key_bytes, *values = s.values + from / KEY_BLOCK * s.value_bytes;
-      if (group == 0) {
-        Product::pack_keys(t.k + from * t.k_stride, t.k_stride, all, t.head, keys);
-        Product::pack_values(t.v + from * t.v_stride, t.v_stride, all, t.head, values);
-      }
+      const float *value_rows = t.v + from * t.v_stride;
+      char *keys = s.keys + from / KEY_BLOCK * s.key_bytes, *packed = s.values + from / KEY_BLOCK * s.value_bytes;
+      if (group == 0) Product::pack_keys(t.k + from * t.k_stride, t.k_stride, all, t.head, keys);
+      if (group == 0 && !as_they_lie) Product::pack_values(value_rows, t.v_stride, all, t.head, packed);
+      const char *values = as_they_lie ? reinterpret_cast<const char *>(value_rows) : packed;
       for (int r = 0; r < count; r += Product::rows)
-        attend_block<Product>(t, s, group, r, count - r < Product::rows ? count - r : Product::rows, from, all, keys, values);
+        attend_block<Product>(t, s, group, r, count - r < Product::rows ? count - r : Product::rows, from, all, keys, values, as_they_lie ? t.v_stride : 0);
     }
     for (int r = 0; r < count; r++) {
       const F share = set(1.0f / s.total[r]);

@@ -57,9 +57,13 @@ struct LaneProduct {
     float_tile({q, up16(head), k, 16, 16 * up16(head), head, out, ldc, false}, rows, (keys + 15) / 16);
   }
 
-  // Adds to the sums `out` the first `keys` of `all` keys, times their weights.
-  static void weigh(const Weight *weights, int64_t lda, int rows, const char *packed, int keys, int all, int head, float *out) {
-    float_tile({weights, lda, reinterpret_cast<const float *>(packed), 16, int64_t(16) * all, keys, out, up16(head), true}, rows, static_cast<int>(up16(head) / 16));
+  // Whether `weigh` also takes values as they lie, which spares one group of rows to pack them.
+  static bool takes_rows(int head) { return !Round && head % 16 == 0; }
+
+  // Adds to the sums `out` the first `keys` of `all` keys, times their weights. `stride`: of values as they lie, else 0.
+  static void weigh(const Weight *weights, int64_t lda, int rows, const char *values, int64_t stride, int keys, int all, int head, float *out) {
+    const int64_t ldb = stride ? stride : 16, next = stride ? 16 : int64_t(16) * all;
+    float_tile({weights, lda, reinterpret_cast<const float *>(values), ldb, next, keys, out, up16(head), true}, rows, static_cast<int>(up16(head) / 16));
   }
 };
 
