@@ -26,9 +26,9 @@ from optimum_int8.evaluation.machine import describe_machine
 from optimum_int8.kernels import Program
 
 HEADS, HEAD = 12, 64
-CORES = ((1, 16, 16), (1, 128, 128), (1, 384, 384), (8, 128, 128), (1, 1, 512), (1, 1024, 1024))
+CORES = ((1, 16, 16), (1, 128, 128), (1, 384, 384), (8, 128, 128), (1, 1, 512))
 LAYERS = ((1, 16), (1, 128), (1, 384), (8, 128))
-ROUNDS = 11
+ROUNDS = 7
 TURN_SECONDS = 0.04
 
 

@@ -50,7 +50,7 @@ class Int8Config:
         activation_bits: levels of a static grid for activations, as a power of two: 8 (256 levels) or fewer, to study models
             under stress. The kernels stay those of 8 bits, so fewer save nothing; attention probabilities keep 8.
         attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"bfloat16"` rounds them to bfloat16, which keeps
-            outliers and is fast where the processor multiplies it; `"float32"` leaves the core as it was.
+            outliers and is fast where the processor multiplies it; `"float32"` rounds nothing.
         quantize_embeddings: store `nn.Embedding` tables as INT8 rows.
         exclude: qualified names of modules that stay FP32, with all that is below them. Exact names, never patterns.
         exclude_attention: qualified names of attention modules whose core stays float32, while their linears do not.

@@ -1,8 +1,8 @@
 """The definition of the INT8 arithmetic, in plain torch. Every kernel is an optimisation of this file, equal to it to the bit.
 
-`float = (q - zero_point) * scale`. All float steps are float32, in the order written here, without fused multiply-add, so that
-each one rounds as IEEE 754 says and any machine can repeat it. Sums over a row go through 16 lanes: element `i` is added to lane
-`i % 16` in order, then lanes fold as `i + 8`, `i + 4`, `i + 2`, `i + 1`.
+`float = (q - zero_point) * scale`. All float steps are float32, in the order written here, without fused multiply-add (except where
+`numerics_float` says so), so that each one rounds as IEEE 754 says and any machine can repeat it. Sums over a row go through 16 lanes:
+element `i` is added to lane `i % 16` in order, then lanes fold as `i + 8`, `i + 4`, `i + 2`, `i + 1`.
 
 The reciprocal of a scale is taken once in float32 and multiplied with, as `torch.fake_quantize_per_tensor_affine` does: training
 and inference then round alike, and a division per value is saved.

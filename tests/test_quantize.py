@@ -244,5 +244,5 @@ def test_exclusions_are_kept_and_described() -> None:
     described = int8.config.quantization_config
     assert type(int8.classifier) is nn.Linear
     assert described["fp32"]["classifier"] == "excluded by name"
-    assert int8.config._attn_implementation == "sdpa"
+    assert int8.config._attn_implementation == IMPLEMENTATION, "whose core without grids is float32"
     assert not any(isinstance(m, Int8Attention) for m in int8.modules())
