@@ -1,8 +1,9 @@
 """Attention in INT8, bfloat16 and float32 against torch's: `python -m benchmarks.attention RESULT.json [THREADS]`.
 
-Two tables: the core alone, as one program on float rows of BERT-base's 12 heads of 64, beside torch's SDPA in both dtypes; and a whole
-BERT-base layer, its linears static INT8, by the `attention` it was quantized with, beside the same layer with torch's float32 core and
-the FP32 layer. All take turns, and medians of processor time are kept where one thread works, so that other load weighs less.
+Two tables: the core alone, as one program on float rows of BERT-base's 12 heads of 64, beside torch's SDPA in both dtypes; and an
+encoder of two BERT-base layers, its linears static INT8, by the `attention` it was quantized with, beside the same with torch's float32
+core and the FP32 encoder, on full batches and on one of mixed lengths. All take turns; where one thread works, medians of processor time
+are kept, so that other load weighs less.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from optimum_int8.config import ATTENTIONS
 from optimum_int8.evaluation.machine import describe_machine
 from optimum_int8.kernels import Program
 
+from .shapes import Shape
+
 HEADS, HEAD = 12, 64
 CORES = ((1, 16, 16), (1, 128, 128), (1, 384, 384), (8, 128, 128), (1, 1, 512))
-LAYERS = ((1, 16), (1, 128), (1, 384), (8, 128))
+ENCODERS = ("1x16", "1x128", "1x384", "8x128", "8x8-128")
 ROUNDS = 7
 TURN_SECONDS = 0.04
 
@@ -65,16 +68,25 @@ def core_calls(batch: int, queries: int, keys: int) -> dict[str, Callable[[], An
     return ours | {f"torch_{str(d)[6:]}": torch_core(d, rows) for d in (torch.float32, torch.bfloat16)}
 
 
-def layers() -> dict[str, Any]:
-    """An encoder layer of BERT-base's sizes by what computes its core."""
+def encoders() -> dict[str, Any]:
+    """Two encoder layers of BERT-base's sizes by what computes their cores."""
     torch.manual_seed(0)
-    model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=1)).eval()
+    model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=2)).eval()
     ids = torch.randint(0, model.config.vocab_size, (4, 64))
     data = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
     made = {a: quantize(model, Int8Config(attention=a, approach="static"), data, progress=False) for a in ATTENTIONS}
     cut = quantize(model, Int8Config(attention="float32", approach="static"), data, progress=False)
     cut.set_attn_implementation("sdpa")
-    return {name: m.encoder.layer[0] for name, m in (made | {"torch_float32": cut, "fp32_layer": model}).items()}
+    return made | {"torch_float32": cut, "fp32": model}
+
+
+def encoder_call(model: Any, shape: Shape) -> Callable[[], Any]:
+    """One call, with a mask where lengths differ."""
+    ids = torch.randint(0, 1000, (shape.batch, shape.length))
+    given = {"input_ids": ids}
+    if shape.shortest is not None:
+        given["attention_mask"] = (torch.arange(shape.length) < torch.tensor(shape.lengths()).unsqueeze(1)).long()
+    return lambda: model(**given)
 
 
 def take_turns(calls: dict[str, Callable[[], Any]], clock: Callable[[], float]) -> dict[str, float]:
@@ -105,18 +117,17 @@ def main() -> None:
         "rounds": ROUNDS,
         "machine": describe_machine(),
         "core": {},
-        "layer": {},
+        "encoder": {},
     }
     with torch.no_grad():
         for shape in CORES:
             result["core"]["{}x{}x{}".format(*shape)] = found = take_turns(core_calls(*shape), clock)
             print(*shape, found, flush=True)
-        by_core = layers()
-        for shape in LAYERS:
-            x = torch.randn(*shape, HEADS * HEAD)
-            calls = {name: (lambda layer=layer, x=x: layer(x)) for name, layer in by_core.items()}
-            result["layer"]["{}x{}".format(*shape)] = found = take_turns(calls, clock)
-            print(*shape, found, flush=True)
+        by_core = encoders()
+        for shape in map(Shape.parse, ENCODERS):
+            calls = {name: encoder_call(model, shape) for name, model in by_core.items()}
+            result["encoder"][str(shape)] = found = take_turns(calls, clock)
+            print(shape, found, flush=True)
     Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
