@@ -11,8 +11,7 @@ from . import ops
 from .packing import pack, row_sums
 from .prepared import used_once
 
-_EXACT = 514
-"""Longest sums of which each partial one is an integer that float32 holds: 255 * 128 * 514 < 2**24."""
+_EXACT = numerics_matmul.exact_in_float(symmetric=False)
 
 SCHEMAS = {"matmul": "(Tensor x, Tensor scale, Tensor zero_point, Tensor y, Tensor y_scale) -> Tensor"}
 
@@ -26,8 +25,7 @@ def matmul(x: Tensor, scale: Tensor, zero_point: Tensor, y: Tensor, y_scale: Ten
     if not (ops._native(x) and ops._native(y)):
         return numerics_matmul.matmul(x, scale, zero_point, y, y_scale).contiguous()
     if y.dim() > 2 and x.shape[-1] <= _EXACT:
-        sums = (x.to(torch.float32) - zero_point) @ (y.to(torch.float32) - float(numerics.SYMMETRIC_ZERO_POINT))
-        return (sums + 0.0) * (scale.to(torch.float32) * y_scale)  # an integer has no negative zero
+        return numerics_matmul.matmul_in_float(x, scale, zero_point, y, y_scale)
     columns = y.shape[-1]
     weights = (y.transpose(-1, -2).to(torch.int16) - numerics.SYMMETRIC_ZERO_POINT).to(torch.int8)
     scales = y_scale.to(torch.float32).reshape(1).expand(columns).contiguous()
