@@ -15,7 +15,10 @@ from .calls import Running, call_name
 from .conv import conv_obstacle
 from .functional import FUNCTIONAL, functional_module, geometry, weighted_arguments
 from .multihead import PROJECTIONS, unpacking_obstacle
-from .sites import ATTENTION, collect_sites
+from .sites import ATTENTION, POOL, collect_sites
+
+POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
+"""Ops of a module alone: a function that pools has no grid."""
 
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 RESIDUAL = ("add", "cat")
@@ -88,6 +91,8 @@ class ModelSites:
             if own is not None and weight is own and (name in self.kinds or name in self.reasons):
                 return [(Site(name, op, _rows_first(module), self.reasons.get(name, "")), operands[:1])]
             return self._functional(op, func, args, kwargs)
+        if op in POOLS:
+            return [(Site(name, op), operands[:1])] if self.kinds.get(name) == POOL else []
         if op in CALLS and fits_call(op, args, kwargs) and name == self.names.get(now.owner):  # type: ignore[arg-type]
             if op in RESIDUAL and not _is_residual(op, operands, self.parameters):
                 return []

@@ -90,7 +90,8 @@ class PreparedByRecipe(Prepared):
             for key, scale in zip(QKV, op.input_scales, strict=True):
                 setattr(new, f"{key}_scale", torch.tensor(scale))
         elif kind != EMBEDDING:
-            _set_grid(new, op, self.model.get_submodule(name))
+            _set_input_grid(new, op)
+            _set_weight_scales(new, op, self.model.get_submodule(name))
         return new
 
 
@@ -140,14 +141,19 @@ def _ranges(op: Op, kind: str) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _set_grid(module: Any, op: Op, original: nn.Module) -> None:
-    """The recipe's own scales, to the bit: a range does not give them back exactly."""
+def _set_input_grid(module: Any, op: Op) -> None:
+    """The recipe's own, to the bit: a range does not give it back exactly."""
     module.input_scale = torch.tensor(op.input_scales[0])
     zero_point = stored_zero_point(op.input_zero_points[0], op.input_quantized_dtypes[0])
     module.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
-    given = torch.tensor(op.weight_scales[0]) if op.weight_scales else None
-    rows = module.weight_scale.shape[0]
-    if given is None or len(given) != (rows if op.weight_granularity == "per_channel" else 1):
+
+
+def _set_weight_scales(module: Any, op: Op, original: nn.Module) -> None:
+    """The recipe's own, where the weight would get others."""
+    if not op.weight_scales:
+        return
+    given, rows = torch.tensor(op.weight_scales[0]), module.weight_scale.shape[0]
+    if len(given) != (rows if op.weight_granularity == "per_channel" else 1):
         return
     given = given.expand(rows)
     if torch.equal(given, module.weight_scale):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..nn.heard import RESIDUAL
+from ..nn.heard import POOLS, RESIDUAL
 from .op import Op
 from .record import Recording, Seen
 
 BESIDE = (
     "relu", "relu_", "gelu", "sigmoid", "tanh", "hardswish", "leaky_relu", "dropout", "flatten", "interpolate", "upsample_nearest2d",
-    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm", "layernorm", "layer_norm", "softmax", "permute", "view",
+    "max_pool2d", "batch_norm", "layernorm", "layer_norm", "softmax", "permute", "view",
 )  # fmt: skip
 """Ops without a multiplication that Intel Extension for PyTorch lists too. They follow the ops around them."""
 
@@ -63,7 +63,7 @@ def _by_order(ops: list[Op], rest: list[Seen]) -> dict[str, Op]:
         if name in BESIDE:
             continue
         place = next((i for i, seen in enumerate(rest) if seen.site.op == name), None)
-        if place is None and op.is_quantized and name not in RESIDUAL:
+        if place is None and op.is_quantized and name not in (*RESIDUAL, *POOLS):
             raise op.refuse("name", op.name, f"an op that comes here in this model; none called {name!r} is left")
         if place is not None:
             matched[rest.pop(place).site.name] = op

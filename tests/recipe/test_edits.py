@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optimum_int8 import ConfigError, QuantConf, calibrate, convert
-from optimum_int8.nn import Int8Add, Int8Conv2d, Int8Linear
+from optimum_int8.nn import Int8Add, Int8AvgPool2d, Int8Conv2d, Int8Linear
 from optimum_int8.numerics import choose_symmetric_scale
 
 EXAMPLE = torch.randn(2, 10, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -251,3 +251,33 @@ def test_a_whole_file_of_the_archived_project(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"line \d+: name of op 7 .* none called 'conv2d' is left"):
         model(op7={"name": "conv2d"})
+
+
+class Pooled(nn.Module):
+    """A convolution whose pixels are averaged: by windows of a module, and as a whole by a function, which is no op."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.pool, self.head = nn.Conv2d(10, 8, 3), nn.AvgPool2d(2), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.adaptive_avg_pool2d(self.pool(torch.relu(self.conv(x))), 1).flatten(1))
+
+
+def test_average_pooling_is_an_op_with_a_grid_of_its_own(tmp_path: Path) -> None:
+    conf = QuantConf()
+    with torch.no_grad(), calibrate(conf):
+        Pooled().eval()(EXAMPLE)
+    assert [(op.name, op.module) for op in conf.ops] == [("conv2d", "conv"), ("avg_pool2d", "pool"), ("linear", "head")]
+    conf.save(tmp_path / "configure.json")
+    ops = json.loads((tmp_path / "configure.json").read_text())
+    ops[1]["input_scales"], ops[1]["input_zero_points"] = [0.25], [3]
+    (tmp_path / "configure.json").write_text(json.dumps(ops))
+    int8 = convert(Pooled().eval(), QuantConf(tmp_path / "configure.json"), EXAMPLE)
+    assert isinstance(int8.pool, Int8AvgPool2d)
+    assert (int8.pool.input_scale, int8.pool.input_zero_point) == (0.25, 3)
+    ops[1]["inputs_quantized"] = [False]
+    (tmp_path / "configure.json").write_text(json.dumps(ops))
+    int8 = convert(Pooled().eval(), QuantConf(tmp_path / "configure.json"), EXAMPLE)
+    assert type(int8.pool) is nn.AvgPool2d and isinstance(int8.conv, Int8Conv2d)
