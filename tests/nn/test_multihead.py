@@ -142,7 +142,9 @@ def test_the_recipe_names_projections_and_core_and_equals_quantize(tmp_path: Pat
     assert [op.name for op in ops[:4]] == ["linear"] * 3 + ["attention"]
     int8 = convert(model, QuantConf(tmp_path / "configure.json"), (X, HIDDEN))
     direct = quantize(model, Int8Config(approach="static"), [(X, HIDDEN)], progress=False)
-    assert torch.equal(int8(X, HIDDEN), direct(X, HIDDEN))
+    # torch's own float products may differ in their last bit from call to call, and with them a range
+    torch.testing.assert_close(int8.state_dict(), direct.state_dict(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(int8(X, HIDDEN), direct(X, HIDDEN), rtol=1e-5, atol=1e-5)
     ops[3].inputs_quantized = [False] * 3
     ops[4].inputs_quantized = [False]
     edited: Any = convert(model, conf, (X, HIDDEN))
