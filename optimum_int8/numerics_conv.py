@@ -48,15 +48,27 @@ class Window(NamedTuple):
         return rows // self.stride_y + 1, columns // self.stride_x + 1
 
 
+Sizes = int | Sequence[int]
+"""A number for all axes, or one for each: as torch takes them."""
+
+
+def pair(value: Sizes) -> tuple[int, int]:
+    """Height and width."""
+    numbers = (value,) if isinstance(value, int) else value
+    return numbers[0], numbers[-1]
+
+
 def pool_window(
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int] = (1, 1),
-    ceil_mode: bool = False,
+    kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1, ceil_mode: bool = False, axes: int = 2
 ) -> Window | None:
-    """The window of torch's pooling. `ceil_mode` is as much more padding behind as one step leaves over; None where torch would drop a last
-    window that lies in the padding, which depends on the size of the image."""
+    """The window of torch's pooling over one axis (an image of height 1) or two.
+
+    `ceil_mode` is as much more padding behind as one step leaves over; None where torch would drop a last window that lies in the padding,
+    which depends on the size of the image.
+    """
+    kernel, stride, padding, dilation = (pair(v) for v in (kernel, stride, padding, dilation))
+    if axes == 1:
+        kernel, stride, padding = (1, kernel[1]), (1, stride[1]), (0, padding[1])
     reach = [d * (k - 1) + 1 - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
     more = [s - 1 if ceil_mode else 0 for s in stride]
     if any(m and m >= r for m, r in zip(more, reach, strict=True)):
@@ -228,6 +240,7 @@ __all__ = [
     "conv",
     "conv_int32",
     "max_pool",
+    "pair",
     "pool_window",
     "quantize_samples",
 ]

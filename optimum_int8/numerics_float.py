@@ -39,9 +39,7 @@ def attention(
         product: in place of `multiply_add`, for speed where bits do not matter.
     """
     product = multiply_add if product is None else product
-    groups = query.shape[1] // key.shape[1]
-    key, value = (t.repeat_interleave(groups, 1) for t in (key, value))
-    q, k, v = (rounded(t.to(torch.float32)) for t in (query, key, value))
+    q, k, v = (rounded(t.to(torch.float32)) for t in (query, *for_each_query(query, key, value)))
     zeros = torch.zeros(*q.shape[:-1], k.shape[-2])
     factor = torch.tensor(scaling, dtype=torch.float32)
     scores = numerics.mask_scores(product(q, k.transpose(-1, -2), zeros) * factor, mask, causal)
@@ -52,6 +50,12 @@ def attention(
         sums = product(rounded(e), values, sums * before.unsqueeze(-1))
         total, peak = total * before + numerics.row_sum(e), largest
     return sums * numerics.reciprocal(total).unsqueeze(-1)
+
+
+def for_each_query(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values with as many heads as queries, `[batch, heads, length, head]`: those that query heads share are repeated."""
+    groups = query.shape[1] // key.shape[1]
+    return (key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)) if groups > 1 else (key, value)
 
 
 def _exp(x: Tensor) -> Tensor:

@@ -8,20 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import ops_float
 from .emit import row_bytes
 from .library import library
 from .ops import SCHEMAS
+
+assert ops_float.SCHEMAS  # defines the operators
 
 FAKES: dict[str, Callable[..., Any]] = {}
 """By operator name: from arguments to a result of its shape and dtype. Arguments need a `shape` and a `new_empty` only."""
 
 
-def _fake(name: str) -> Any:
-    assert name in SCHEMAS
+def _fake(*names: str) -> Any:
+    assert SCHEMAS.keys() >= set(names)
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        FAKES[name] = function
-        return torch.library.register_fake(f"optimum_int8::{name}")(function)
+        for name in names:
+            FAKES[name] = function
+            torch.library.register_fake(f"optimum_int8::{name}")(function)
+        return function
 
     return register
 
@@ -116,22 +121,17 @@ def _(ids: Tensor, table: Tensor, row_scale: Tensor, other: Tensor) -> Tensor:
     return _like(other, *other.shape)
 
 
-@_fake("attention")
+@_fake("attention", "float_attention")
 def _(query: Tensor, *rest: Any) -> Tensor:
     batch, heads, length, head = query.shape
     return _like(query, batch, length, heads, head)
 
 
-@_fake("attention_floats")
+@_fake("attention_floats", "attention_rows", "float_attention_rows")
 def _(q: Tensor, *rest: Any) -> Tensor:
     return _like(q, *q.shape)
 
 
-@_fake("attention_rows")
-def _(q: Tensor, *rest: Any) -> Tensor:
-    return _like(q, *q.shape)
-
-
-@_fake("attention_rows_quantized")
+@_fake("attention_rows_quantized", "float_attention_rows_quantized")
 def _(q: Tensor, *rest: Any) -> Tensor:
     return _like(q, *q.shape, dtype=torch.uint8)

@@ -62,7 +62,7 @@ def float_attention_rows(
         return float_attention(*parts, bfloat16, mask, scaling, causal).flatten(2)
     e = Immediate(q.shape[:-1])
     rows = [e.input(x.to(torch.float32)) for x in (q, k, v)]
-    out = emit_float.float_attention_rows(e, *rows, heads, kv_heads, bfloat16, scaling, causal)  # type: ignore[arg-type, call-arg]
+    out = emit_float.float_attention_rows(e, *rows, heads, kv_heads, bfloat16, scaling, causal)  # type: ignore[arg-type]
     return e.run(out, q.shape[0], q.shape[1], mask, k.shape[1])
 
 

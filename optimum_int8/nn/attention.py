@@ -135,12 +135,6 @@ def fits_core(key: Tensor, value: Tensor, kwargs: Mapping[str, Any]) -> bool:
     return key.shape[-1] == value.shape[-1] and not any(kwargs.get(name) is not None for name in _UNSUPPORTED)
 
 
-def for_each_query(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values with as many heads as queries, `[batch, heads, length, head]`: those that query heads share are repeated."""
-    groups = query.shape[1] // key.shape[1]
-    return (key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)) if groups > 1 else (key, value)
-
-
 def core_arguments(
     module: nn.Module,
     query: Tensor,

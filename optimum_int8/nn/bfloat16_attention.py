@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .attention import for_each_query, wants_gradients
+from ..numerics_float import for_each_query
+from .attention import wants_gradients
 from .base import Int8Module
 
 

@@ -12,7 +12,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import numerics
-from .attention import core_arguments, fits_core, for_each_query
+from ..numerics_float import for_each_query
+from .attention import core_arguments, fits_core
 from .fake_quantize import FakeQuantize
 from .masks import int8_mask
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -95,10 +95,8 @@ def average_window(module: nn.Module) -> Window | None:
     """The window of one of `AVERAGES`; None is the whole image, and also that of a module with a `pool_obstacle`."""
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
         return None
-    sizes = [_pair(v) for v in (module.kernel_size, module.stride, module.padding)]
-    if AVERAGES[type(module)] == 1:
-        sizes = [(fill, size[-1]) for fill, size in zip((1, 1, 0), sizes, strict=True)]
-    return pool_window(*sizes, ceil_mode=bool(module.ceil_mode))
+    sizes: Any = module.kernel_size, module.stride, module.padding
+    return pool_window(*sizes, ceil_mode=bool(module.ceil_mode), axes=AVERAGES[type(module)])
 
 
 def pool_obstacle(module: nn.Module) -> str:
@@ -106,12 +104,9 @@ def pool_obstacle(module: nn.Module) -> str:
     if type(module) not in AVERAGES:
         return f"{type(module).__name__} is an average pooling with a forward of its own"
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
-        sizes = _pair(module.output_size)
-        return (
-            ""
-            if sizes == (1, 1)
-            else f"its output size is {module.output_size}; INT8 takes the mean of the whole image"
-        )
+        size: Any = module.output_size
+        whole = all(s == 1 for s in size) if isinstance(size, (list, tuple)) else size == 1
+        return "" if whole else f"its output size is {size}; INT8 takes the mean of the whole image"
     if getattr(module, "divisor_override", None) is not None:
         return "it has a divisor of its own"
     window = average_window(module)
@@ -120,8 +115,3 @@ def pool_obstacle(module: nn.Module) -> str:
     if window.taps > MAX_POSITIONS:
         return f"a window of {window.taps} positions can overflow int32; at most {MAX_POSITIONS}"
     return ""
-
-
-def _pair(value: object) -> tuple[int, int]:
-    numbers = value if isinstance(value, (list, tuple)) else (value, value)
-    return numbers[0], numbers[-1]

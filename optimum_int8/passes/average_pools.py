@@ -7,8 +7,7 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, arguments, aten, is_call, ours, shape_of
-from ..numerics_conv import Window, pool_window
-from .channels_last import pair
+from ..numerics_conv import Window, pair, pool_window
 
 _WINDOWS = {aten.avg_pool2d.default: 2, aten.avg_pool1d.default: 1}
 _WHOLE = {aten.adaptive_avg_pool2d.default: 2, aten.adaptive_avg_pool1d.default: 1}
@@ -68,10 +67,7 @@ def _pooling(node: fx.Node) -> tuple[int, Window | None, bool, bool] | None:
     kernel, stride, padding, ceil_mode, padding_counts = values[1:6]
     if len(values) > 6 and values[6] is not None:
         return None
-    sizes = [pair(v) for v in (kernel, stride or kernel, padding)]
-    if spatial == 1:
-        sizes = [(fill, size[-1]) for fill, size in zip((1, 1, 0), sizes, strict=True)]
-    window = pool_window(*sizes, ceil_mode=bool(ceil_mode))
+    window = pool_window(kernel, stride or kernel, padding, ceil_mode=bool(ceil_mode), axes=spatial)
     return None if window is None else (spatial, window, bool(padding_counts), True)
 
 

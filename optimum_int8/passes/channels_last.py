@@ -113,8 +113,7 @@ def _below_squeeze(graph_module: fx.GraphModule, node: fx.Node, inputs: list[fx.
 
 def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:
     x, kernel, stride, padding, dilation, ceil_mode = arguments(node)
-    sizes = [pair(v) for v in (kernel, stride or kernel, padding, dilation)]
-    window = pool_window(*sizes, ceil_mode=bool(ceil_mode))
+    window = pool_window(kernel, stride or kernel, padding, dilation, bool(ceil_mode))
     if not _is_first(x) or window is None:
         return 0
     with graph_module.graph.inserting_before(node):
@@ -123,12 +122,6 @@ def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:
         new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in _TO_LAST], node.meta["val"].dtype)
         _replace(graph_module.graph, node, new)
     return 1
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """Height and width of an argument that torch takes as one or two numbers."""
-    numbers = [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
-    return (numbers[0], numbers[-1])
 
 
 def _cancel(graph_module: fx.GraphModule, node: fx.Node) -> int:
