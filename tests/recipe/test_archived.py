@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,7 @@ def test_a_function_that_the_module_does_not_call_is_refused(tmp_path: Path) -> 
         (str(nn.functional.conv2d), "conv2d"), (str(nn.functional.max_pool2d), "max_pool2d"), (str(Tensor.flatten), "flatten"),
         (str(nn.functional.adaptive_avg_pool2d), "adaptive_avg_pool2d"), ("torch_ipex.interaction_forward", "torch_ipex.interaction_forward"),
     ],
+    ids=lambda value: re.sub(r" at 0x[0-9a-f]+", "", value),
 )  # fmt: skip
 def test_names(op_type: str, name: str) -> None:
     assert _name(op_type) == name
