@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import KernelError
-from .numerics import ACTIVATIONS, affine_qparams, quantize_affine
+from .numerics import ACTIVATIONS, affine_qparams, dequantize_affine, quantize_affine
 
 MAX_TAPS = 518
 """Largest kernel (height by width) of a depthwise convolution: its sums stay exact in float32, 255 * 127 * 518 < 2**24."""
@@ -149,6 +149,8 @@ def conv(
     slope: float = 0.0,
     residual: Tensor | None = None,
     final: str = "none",
+    residual_scale: Tensor | None = None,
+    residual_zero_point: Tensor | None = None,
 ) -> Tensor:
     """`final(activation(sums * (scale * weight_scale) + bias) + residual)` in float32, `[batch, height', width', out]`.
 
@@ -159,13 +161,15 @@ def conv(
         weight_scale: float32 `[out]`.
         bias: float32 `[out]`.
         activation, final: of `CONV_ACTIVATIONS`; `slope` is that of a leaky ReLU, for both.
-        residual: float32 of the result's shape.
+        residual: float32 of the result's shape, or uint8 on the grid `residual_scale`, `residual_zero_point` (scalars).
     """
     scale = torch.as_tensor(scale)
     scale = scale.view(-1, 1, 1, 1) if scale.dim() else scale
     y = conv_int32(x, zero_point, weight, window, groups).to(torch.float32)
     y = y * (scale.to(torch.float32) * weight_scale)
     y = activate(y if bias is None else y + bias, activation, slope)
+    if residual is not None and residual_scale is not None and residual_zero_point is not None:
+        residual = dequantize_affine(residual, residual_scale, residual_zero_point)
     return activate(y if residual is None else y + residual, final, slope)
 
 

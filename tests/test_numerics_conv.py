@@ -51,6 +51,8 @@ def test_the_residual_stands_between_the_activations() -> None:
     residual = torch.full((1, 1, 1, 1), -5.0)
     assert numerics_conv.conv(*args, "leaky_relu", 0.5, residual, "none").item() == -6.0
     assert numerics_conv.conv(*args, "none", 0.5, residual, "leaky_relu").item() == -3.5
+    on_grid = torch.full((1, 1, 1, 1), 118, dtype=torch.uint8), "leaky_relu", torch.tensor(0.5), torch.tensor(128)
+    assert numerics_conv.conv(*args, "none", 0.5, *on_grid).item() == -3.5
 
 
 def test_max_pooling_and_quantization_commute() -> None:

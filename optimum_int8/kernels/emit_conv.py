@@ -45,13 +45,18 @@ def _conv(
     slope: float,
     residual: Rows | None,
     final: str,
+    residual_scale: Tensor | None = None,
+    residual_zero_point: Tensor | None = None,
     **fields: object,
 ) -> None:
-    inputs = [x.value, -1, -1, -1 if residual is None else residual.value]
+    inputs, scales = [x.value, -1, -1, -1 if residual is None else residual.value], [0.0, 0.0]
     if isinstance(scale, Rows) and isinstance(zero_point, Rows):
         inputs[1:3] = scale.value, zero_point.value
     else:
-        fields |= {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}  # type: ignore[arg-type]
+        scales[0], fields["input_zero_point"] = float(scale), int(zero_point)  # type: ignore[arg-type]
+    if residual_scale is not None and residual_zero_point is not None:
+        scales[1], fields["residual_zero_point"] = float(residual_scale), int(residual_zero_point)
+    fields["input_scale"] = scales
     if bias is not None:
         fields["bias"] = bias
     w = Window(*window)
@@ -64,7 +69,7 @@ def _conv(
 
 def conv(e, x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, groups, *epilogue) -> Rows:  # type: ignore[no-untyped-def]
     """float32."""
-    defaults = ("none", 0.0, None, "none")
+    defaults = ("none", 0.0, None, "none")  # of the activations and the residual
     e.size = Window(*window).output_size(*x.size)
     out = e.new(weight_scale.shape[0], torch.float32)
     weight = packed, weight_sum, weight_scale, bias, window, groups
@@ -73,8 +78,8 @@ def conv(e, x, scale, zero_point, packed, weight_sum, weight_scale, bias, window
 
 
 def conv_quantized(e, x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, groups, *rest) -> Rows:  # type: ignore[no-untyped-def]
-    """uint8 on the grid of the last two arguments."""
-    *epilogue, out_scale, out_zero_point = rest
+    """uint8 on the grid after the epilogue's arguments; the residual's grid is last."""
+    epilogue, (out_scale, out_zero_point) = (*rest[:4], *rest[6:]), rest[4:6]
     e.size = Window(*window).output_size(*x.size)
     out = e.new(weight_scale.shape[0], torch.uint8)
     weight = packed, weight_sum, weight_scale, bias, window, groups
@@ -85,8 +90,8 @@ def conv_quantized(e, x, scale, zero_point, packed, weight_sum, weight_scale, bi
 def conv_both(  # type: ignore[no-untyped-def]
     e, x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, groups, *rest
 ) -> tuple[Rows, Rows]:
-    """float32, and uint8 on the grid of the last two arguments."""
-    *epilogue, out_scale, out_zero_point = rest
+    """float32, and uint8 as `conv_quantized`."""
+    epilogue, (out_scale, out_zero_point) = (*rest[:4], *rest[6:]), rest[4:6]
     e.size = Window(*window).output_size(*x.size)
     out = e.new(weight_scale.shape[0], torch.float32), e.new(weight_scale.shape[0], torch.uint8)
     weight = packed, weight_sum, weight_scale, bias, window, groups

@@ -20,9 +20,11 @@ _CONV = (
     "Tensor x, Tensor scale, Tensor zero_point, Tensor packed, Tensor weight_sum, Tensor weight_scale, Tensor? bias, "
     "int[] window, int groups, "
 )
-_EPILOGUE = "str activation='none', float slope=0.0, Tensor? residual=None, str final='none'"
+_RESIDUAL_GRID = "Tensor? residual_scale=None, Tensor? residual_zero_point=None"
+_EPILOGUE = f"str activation='none', float slope=0.0, Tensor? residual=None, str final='none', {_RESIDUAL_GRID}"
 _EPILOGUE_TO_BYTES = (
-    "str activation, float slope, Tensor? residual, str final, Tensor output_scale, Tensor output_zero_point"
+    "str activation, float slope, Tensor? residual, str final, Tensor output_scale, Tensor output_zero_point, "
+    f"{_RESIDUAL_GRID}"
 )
 SCHEMAS = {
     "quantize_samples": "(Tensor x) -> (Tensor, Tensor, Tensor)",
@@ -65,15 +67,18 @@ def conv(
     slope: float = 0.0,
     residual: Tensor | None = None,
     final: str = "none",
+    residual_scale: Tensor | None = None,
+    residual_zero_point: Tensor | None = None,
 ) -> Tensor:
     """uint8 `[batch, height, width, in]` by a packed weight to float32 `[batch, height', width', out]`; see `numerics_conv.conv`."""
     weight, geometry, epilogue = (packed, weight_sum, weight_scale, bias), (window, groups), (activation, slope, final)
+    grid = residual_scale, residual_zero_point
     if not _native_image(x, window):
-        return _reference(x, scale, zero_point, weight, geometry, epilogue, residual)
+        return _reference(x, scale, zero_point, weight, geometry, epilogue, (residual, *grid))
     e = ImmediateImages(x.shape)
     inputs = e.image(x), e.scalars(scale), e.scalars(zero_point)
     added = None if residual is None else e.image(residual)
-    return e.run_images(emit_conv.conv(e, *inputs, *weight, *geometry, activation, slope, added, final))
+    return e.run_images(emit_conv.conv(e, *inputs, *weight, *geometry, activation, slope, added, final, *grid))
 
 
 def _native_image(x: Tensor, window: Sequence[int]) -> bool:
@@ -87,26 +92,28 @@ def _reference(
     weight: tuple[Tensor, Tensor, Tensor, Tensor | None],
     geometry: tuple[Sequence[int], int],
     epilogue: tuple[str, float, str],
-    residual: Tensor | None,
+    added: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> Tensor:
     packed, _, weight_scale, bias = weight
     window, groups, (activation, slope, final) = Window(*geometry[0]), geometry[1], epilogue
     int8 = unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (window.height, window.width))
-    more = activation, slope, residual, final
+    more = activation, slope, added[0], final, *added[1:]
     return numerics_conv.conv(x, scale, zero_point, int8, weight_scale, bias, window, groups, *more)
 
 
+_OUTPUT_GRID = slice(13, 15)
+"""Where that of `conv_quantized` and `conv_both` stands among the arguments; the residual's comes after it."""
+
+
 def conv_quantized(*args: object) -> Tensor:
-    """`conv`, then `quantize` on the grid of the last two arguments."""
-    *core, scale, zero_point = args
-    return numerics.quantize_affine(conv(*core), scale, zero_point)  # type: ignore[arg-type]
+    """`conv`, then `quantize` on the grid `output_scale`, `output_zero_point`."""
+    return conv_both(*args)[1]
 
 
 def conv_both(*args: object) -> tuple[Tensor, Tensor]:
-    """`conv`, and its result also quantized on the grid of the last two arguments."""
-    *core, scale, zero_point = args
-    y = conv(*core)  # type: ignore[arg-type]
-    return y, numerics.quantize_affine(y, scale, zero_point)  # type: ignore[arg-type]
+    """`conv`, and its result also quantized on the grid `output_scale`, `output_zero_point`."""
+    y = conv(*args[: _OUTPUT_GRID.start], *args[_OUTPUT_GRID.stop :])  # type: ignore[arg-type]
+    return y, numerics.quantize_affine(y, *args[_OUTPUT_GRID])  # type: ignore[arg-type]
 
 
 def max_pool(x: Tensor, window: Sequence[int]) -> Tensor:

@@ -88,7 +88,7 @@ class _Instruction(ctypes.Structure):
         ("window", _ptr),
         ("prepared", _ptr),
         ("bfloat16", _i32),
-        ("reserved", _i32),
+        ("residual_zero_point", _i32),
     ]
 
 

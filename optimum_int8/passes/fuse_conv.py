@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+from ..fx.rewrite import add_call, arguments, aten, is_call, is_constant, only_user, ours, shape_of
 
 _ACTIVATIONS = {
     aten.relu.default: "relu",
@@ -14,12 +14,12 @@ _ACTIVATIONS = {
     aten.leaky_relu.default: "leaky_relu",
     aten.gelu.default: "gelu",
 }
-_ACTIVATION, _SLOPE, _RESIDUAL, _FINAL = 9, 10, 11, 12  # among the arguments
+_ACTIVATION, _SLOPE, _RESIDUAL, _FINAL, _GRID = 9, 10, 11, 12, slice(13, 15)  # among the arguments; the residual's grid
 
 
 def fuse_conv(graph_module: fx.GraphModule) -> int:
-    """Needs: channels-last operators. Leaves: convolutions with their activation, the addition after it, and the activation after that.
-    Preserves: values up to the activation's polynomial (numerics.py)."""
+    """Needs: channels-last operators. Leaves: convolutions with their activation, the addition after it, of float32 or of uint8 on a grid, and
+    the activation after that. Preserves: values up to the activation's polynomial (numerics.py)."""
     count = 0
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ACTIVATIONS):
@@ -65,6 +65,8 @@ def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
         other = sides[0] if conv is sides[1] else sides[1]
         if values[_RESIDUAL] is None and other.meta["val"].dtype == conv.meta["val"].dtype:
             values[_RESIDUAL] = other
+            if is_call(other, ours.dequantize.default) and all(map(is_constant, other.args[1:])):
+                values[_RESIDUAL], *values[_GRID] = other.args
             _put(graph_module, node, values)
             return 1
     return 0

@@ -6,6 +6,9 @@ from torch import fx
 
 from ..fx.rewrite import add_call, add_item, arguments, is_call, only_user, ours
 
+_RESIDUAL_GRID = 13
+"""Where that of the residual begins among the arguments of `conv`; the result's own stands before it."""
+
 
 def quantize_in_conv(graph_module: fx.GraphModule) -> int:
     """Needs: fused convolutions. Leaves: convolutions that write uint8, and max pooling on uint8. Preserves: bits.
@@ -40,7 +43,8 @@ def _into_conv(graph_module: fx.GraphModule, node: fx.Node) -> int:
     source, scale, zero_point = node.args
     if not is_call(source, ours.conv.default):
         return 0
-    values = (*arguments(source), scale, zero_point)  # type: ignore[arg-type]
+    values = arguments(source)  # type: ignore[arg-type]
+    values[_RESIDUAL_GRID:_RESIDUAL_GRID] = scale, zero_point
     alone = only_user(source) is node  # type: ignore[arg-type]
     with graph_module.graph.inserting_before(source):  # type: ignore[arg-type]
         if alone:

@@ -71,9 +71,13 @@ def conv() -> Made:
     for name in CONV_ACTIVATIONS:
         yield name, lambda n=name: (*arguments("3x3-stride"), n, 0.1)
         yield f"{name}-added", lambda n=name: _added("3x3-no_padding", n)
+        yield f"{name}-added-bytes", lambda n=name: _added_bytes("3x3-no_padding", n)
     yield "depthwise-silu", lambda: (*arguments("depthwise"), "silu")
     for shape in ("1x1", "groups", "depthwise", "many_rows"):
         yield f"{shape}-added", lambda s=shape: _added(s, "relu")
+    for shape in ADDED:
+        yield f"{shape}-added-bytes", lambda s=shape: _added_bytes(s, "relu")
+    yield "dynamic-added-bytes", lambda: (*arguments("3x3", True), "none", 0.0, *_bytes("3x3"))
     for value in (0, 255):
         yield f"all_{value}", lambda v=value: _extreme(v)
 
@@ -81,6 +85,31 @@ def conv() -> Made:
 def _added(shape: str, final: str) -> tuple[Any, ...]:
     args = arguments(shape)
     return *args, "none" if final != "none" else "relu", 0.2, residual(args), final
+
+
+ADDED = (
+    "1x1",
+    "1x1-64",
+    "one_value",
+    "3x3-wide",
+    "3x3-heavy",
+    "groups",
+    "depthwise",
+    "depthwise-wide",
+    "many_rows",
+    "1d",
+)
+"""Shapes with a residual on a grid: whole panels, odd channels, panels walked either way, and taps."""
+
+
+def _bytes(shape: str, final: str = "none") -> tuple[Any, ...]:
+    """A residual on a grid of its own, and the activation after it, as `conv` takes them."""
+    scale, zero_point = grid(-1.7, 3.1)
+    return numerics.quantize_affine(residual(arguments(shape)), scale, zero_point), final, scale, zero_point
+
+
+def _added_bytes(shape: str, final: str) -> tuple[Any, ...]:
+    return *arguments(shape), "none" if final != "none" else "relu", 0.2, *_bytes(shape, final)
 
 
 def _extreme(value: int) -> tuple[Any, ...]:
@@ -105,7 +134,18 @@ def conv_to_bytes() -> Made:
         yield shape, lambda s=shape: (*arguments(s), "relu", 0.0, None, "none", *grid(-3.0, 9.0))
     for shape in ("1x1", "3x3-wide", "groups", "depthwise", "many_rows"):
         yield f"{shape}-added", lambda s=shape: (*_added(s, "relu"), *grid(-3.0, 9.0))
+    for shape in ADDED:
+        for final in ("none", "relu") if shape in ("1x1-64", "3x3-heavy") else ("relu",):
+            yield f"{shape}-added-bytes-{final}", lambda s=shape, f=final: _to_bytes(*_added_bytes(s, f))
+    for name in CONV_ACTIVATIONS:
+        yield f"{name}-added-bytes", lambda n=name: _to_bytes(*_added_bytes("3x3-wide", n))
+        yield f"{name}-before-bytes", lambda n=name: _to_bytes(*arguments("1x1-64"), n, 0.2, *_bytes("1x1-64", "relu"))
     yield "dynamic", lambda: (*arguments("3x3", True), "none", 0.0, None, "none", *grid(-3.0, 9.0))
+
+
+def _to_bytes(*args: Any) -> tuple[Any, ...]:
+    """The arguments of `conv` as those of `conv_quantized`."""
+    return *args[:13], *grid(-3.0, 9.0), *args[13:]
 
 
 def pools() -> Made:

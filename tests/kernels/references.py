@@ -124,8 +124,8 @@ def conv(x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, g
 
 
 def conv_both(*args: Any) -> tuple[Tensor, Tensor]:
-    y = conv(*args[:-2])
-    return y, numerics.quantize_affine(y, *args[-2:])
+    y = conv(*args[:13], *args[15:])
+    return y, numerics.quantize_affine(y, *args[13:15])
 
 
 REFERENCES: dict[str, Callable[..., Any]] = {

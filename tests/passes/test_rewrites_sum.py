@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from optimum_int8.fx import ProgramCall
+from optimum_int8.fx import ProgramCall, agree
+from optimum_int8.fx.rewrite import tensor_of
 from optimum_int8.kernels import library
 from optimum_int8.passes import pipeline
 from tests.passes.graphs import Case, aten, linear, ours
 from tests.passes.images import conv, image
-from tests.passes.sums import SUM_CASES, added, joined, sums
+from tests.passes.sums import GRIDS, SUM_CASES, added, joined, sums
 
 pytestmark = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
 
@@ -62,6 +64,27 @@ def test_a_plain_concatenation_is_quantized_in_its_parts() -> None:
     assert made.count(aten.cat.default) == 0 and made.count(ours.linear_quantized.default) == 2
     pipeline.no_grad_compile(made.graph, made.inputs, False)
     assert torch.equal(made.run()[0], made.expected[0])
+
+
+@pytest.mark.parametrize("final", [torch.relu, F.silu, lambda y: y])
+def test_a_residual_on_a_grid_goes_into_the_convolution_as_bytes(final: Callable[[Tensor], Tensor]) -> None:
+    """As a recipe says it that quantizes one input of a sum: the other one's convolution reads uint8, and writes it."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = torch.relu(m.a(x))
+        return m.c(final(m.add(m.b(y), y)))
+
+    parts = {"a": conv(8, 33), "b": conv(33, 33), "c": conv(33, 5, 1)}
+    made = Case(forward, image(), add=added(quantized=(False, True)), **parts)
+    made.before("lower_images")
+    (sums,) = [n for n in made.graph.graph.nodes if n.target is ours.conv_quantized.default and n.args[11] is not None]
+    assert sums.args[11].meta["val"].dtype == torch.uint8
+    grid = [tensor_of(made.graph, node) for node in sums.args[15:]]
+    assert grid == [torch.tensor(GRIDS[1][0]), torch.tensor(GRIDS[1][1])]
+    assert made.count(ours.dequantize.default) == made.count(aten.add.Tensor) == 0
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    with torch.no_grad():
+        assert agree(graph(*made.inputs), made.expected, 0.02)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 6
+#define OI8_ABI 7
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -59,8 +59,8 @@ typedef struct oi8_value {
  *            (float32, one per head, at element `scale_column[0..2]`) -> output[0] float32, or uint8 when output_scale > 0.
  * EMBEDDING  input[0] int64 ids -> output[0] float32; weight int8 [rows][columns], weight_scale [rows]; `rows`; adds input[1] float32.
  * CONV       weight: of each group the panels of a linear, K over kernel rows, kernel columns, channels, or a float32 table of taps (window->depthwise);
- *            `groups`; `columns`: all output channels. input[0] uint8, input[1] scale and input[2] zero point of the image when dynamic, input[3] float32
- *            added after the activation -> output[0] float32, output[1] uint8, either may be absent. `parameter`: slope of a leaky ReLU.
+ *            `groups`; `columns`: all output channels. input[0] uint8, input[1] scale and input[2] zero point of the image when dynamic, input[3] float32,
+ *            or uint8 on the grid input_scale[1], `residual_zero_point` when input_scale[1] > 0, added after the activation -> output[0] float32, output[1] uint8, either may be absent. `parameter`: slope of a leaky ReLU.
  * MAX_POOL   input[0] -> output[0], both uint8 or (window->floats) float32.
  * AVG_POOL   input[0] uint8 on the grid input_scale[0], input_zero_point, or (window->floats) float32 -> output[0] float32, or output[1] uint8 on the
  *            grid output_scale, output_zero_point.
@@ -111,7 +111,7 @@ typedef struct oi8_instruction {
   const oi8_window *window; /* CONV and pooling */
   const void *prepared;     /* LINEAR, CONV: what oi8_prepare_weight made of `weight` for this ISA, or null */
   int32_t bfloat16;
-  int32_t reserved;
+  int32_t residual_zero_point; /* CONV: of input[3] when it is uint8 */
 } oi8_instruction;
 
 typedef struct oi8_program {

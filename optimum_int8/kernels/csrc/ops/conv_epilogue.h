@@ -15,6 +15,7 @@ struct ConvArguments {
   int64_t float_bytes, byte_bytes;
   const char *residual;
   int64_t residual_bytes;
+  bool residual_on_grid;  // uint8 instead of float32
 };
 
 inline ConvArguments conv_arguments(const oi8_instruction &o, const Context &ctx) {
@@ -32,7 +33,8 @@ inline ConvArguments conv_arguments(const oi8_instruction &o, const Context &ctx
           distance(o.output[0]),
           distance(o.output[1]),
           at(o.input[3]),
-          distance(o.input[3])};
+          distance(o.input[3]),
+          o.input[3] >= 0 && o.input_scale[1] > 0.0f};
 }
 
 template <int Activation>
@@ -61,7 +63,8 @@ template <int Activation>
 class ConvEpilogue {
  public:
   ConvEpilogue(const ConvArguments &arguments, int channel, int width, int sum, int32_t offset)
-      : args_(&arguments), channel_(channel), width_(width), final_(arguments.w->final), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)) {
+      : args_(&arguments), channel_(channel), width_(width), final_(arguments.w->final), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)),
+        residual_scale_(set(arguments.o->input_scale[1])), residual_zero_(set_int(arguments.o->residual_zero_point)) {
     const oi8_instruction &o = *arguments.o;
     for (int h = 0; h < 2; h++) {
       const int n = width - h * 16 < 0 ? 0 : width - h * 16;
@@ -73,7 +76,10 @@ class ConvEpilogue {
 
   // Results of `count` rows from `row` on; the sums of a row are 32 integers.
   inline void rows(const int32_t *sums, int64_t row, int count) const {
-    if (width_ == 32 && args_->bytes && !args_->floats && !args_->residual && final_ == OI8_NONE) return bytes_alone(sums, row, count);
+    if (width_ == 32 && args_->bytes && !args_->floats) {
+      if (!args_->residual && final_ == OI8_NONE) return bytes_alone<false>(sums, row, count);
+      if (args_->residual_on_grid && (final_ == OI8_NONE || final_ == OI8_RELU)) return bytes_alone<true>(sums, row, count);
+    }
     for (int i = 0; i < count; i++, sums += 32, row++)
       if (width_ == 32) {
         half<0>(sums, row, Whole());
@@ -85,23 +91,31 @@ class ConvEpilogue {
   }
 
  private:
+  // Whole panels to uint8, also with a residual of bytes and a ReLU: values stay in registers, and the ReLU is the grid's lower end.
+  template <bool Added>
   inline void bytes_alone(const int32_t *sums, int64_t row, int count) const {
     uint8_t *out = reinterpret_cast<uint8_t *>(args_->bytes + row * args_->byte_bytes) + channel_;
-    const int64_t distance = args_->byte_bytes;
-    const Grid grid = grid_;
-    for (int i = 0; i < count; i++, sums += 32, out += distance) {
-      const F y0 = add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]);
-      const F y1 = add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]);
-      store_bytes(out, grid(activate_with<Activation>(y0, slope_)), grid(activate_with<Activation>(y1, slope_)));
+    const uint8_t *residual = reinterpret_cast<const uint8_t *>(args_->residual + row * args_->residual_bytes) + channel_;
+    const int64_t distance = args_->byte_bytes, residual_distance = args_->residual_bytes;
+    Grid grid = grid_;
+    if (Added && final_ == OI8_RELU) grid.low = set(0.0f);
+    for (int i = 0; i < count; i++, sums += 32, out += distance, residual += residual_distance) {
+      F y0 = activate_with<Activation>(add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]), slope_);
+      F y1 = activate_with<Activation>(add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]), slope_);
+      if constexpr (Added) y0 = add(y0, dequantized(residual)), y1 = add(y1, dequantized(residual + 16));
+      store_bytes(out, grid(y0), grid(y1));
     }
   }
+
+  inline F dequantized(const uint8_t *residual) const { return mul(to_float(sub(load_ubytes(residual), residual_zero_)), residual_scale_); }
 
   template <int H, class Count>
   inline __attribute__((always_inline)) void half(const int32_t *sums, int64_t row, Count n) const {
     const int64_t column = channel_ + H * 16;
     F y = mul(to_float(sub(load(sums), correction_[H])), factor_[H]);
     y = activate_with<Activation>(add(y, bias_[H]), slope_);
-    if (args_->residual) y = add(y, load(reinterpret_cast<const float *>(args_->residual + row * args_->residual_bytes) + column, n));
+    if (args_->residual_on_grid) y = add(y, dequantized(reinterpret_cast<const uint8_t *>(args_->residual + row * args_->residual_bytes) + column));
+    else if (args_->residual) y = add(y, load(reinterpret_cast<const float *>(args_->residual + row * args_->residual_bytes) + column, n));
     if (final_ == OI8_RELU) y = max(y, set(0.0f));
     else if (final_ != OI8_NONE) y = activate_any(final_, y, slope_);
     if (args_->floats) store(reinterpret_cast<float *>(args_->floats + row * args_->float_bytes) + column, y, n);
@@ -113,7 +127,8 @@ class ConvEpilogue {
   F factor_[2], bias_[2];
   I correction_[2];
   Grid grid_;
-  F slope_;
+  F slope_, residual_scale_;
+  I residual_zero_;
 };
 
 }  // namespace OI8_NAMESPACE
