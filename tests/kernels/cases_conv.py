@@ -39,6 +39,7 @@ SHAPES: dict[str, tuple[int, int, int, int, int, Window, int]] = {
     "3x3-heavy": (1, 7, 5, 256, 96, SAME, 1),  # panels beyond the cache: walked one after the other
     "3x3-narrow": (1, 9, 11, 4, 40, SAME, 1),
     "depthwise-wide": (1, 9, 8, 97, 97, Window(3, 3, 2, 1, 1, 1, 1, 1), 97),
+    "3x3-tiles": (2, 14, 11, 144, 64, Window(3, 3, 1, 1, 0, 2, 1, 0), 1),  # by Winograd's way, on AVX2
     "many_rows": (1, 23, 29, 8, 5, Window(3, 3, 1, 1, 1, 1, 1, 1), 1),
 }
 
@@ -91,6 +92,7 @@ ADDED = (
     "1x1",
     "1x1-64",
     "one_value",
+    "3x3-tiles",
     "3x3-wide",
     "3x3-heavy",
     "groups",

@@ -15,6 +15,7 @@
 #include "../ops/embedding.h"
 #include "../ops/conv_epilogue.h"
 #include "../ops/conv.h"
+#include "../ops/winograd.h"
 #include "../ops/pool.h"
 #include "../ops/add.h"
 #include "../ops/attention.h"

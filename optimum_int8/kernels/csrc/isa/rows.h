@@ -9,24 +9,6 @@ struct Stretch {
   int64_t count;
 };
 
-// What a block prefetches while it multiplies: the weights that come next, so many lines of the cache for each of its steps. A tile asks for
-// a few at a time: a processor that waits for as many lines as it can stops at the next one, and loads and products take turns.
-struct Ahead {
-  const char *at = nullptr;
-  int lines = 0;
-
-  // A `parts`-th of a step's lines, rounded up.
-  int share(int parts) const { return (lines + parts - 1) / parts; }
-  inline void fetch(int count) {
-    for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 2);
-  }
-};
-
-// For a block of so many steps, of which `blocks` read the panel before.
-inline Ahead ahead_of(const Stretch &next, int64_t blocks, int steps) {
-  return {next.at, static_cast<int>((next.count / 64 + blocks * steps - 1) / (blocks * steps))};
-}
-
 // `prepared` is the prepared form of a weight or null (optimum_int8.h).
 struct RowsAsTheyLie {
   struct Rows {
@@ -34,6 +16,7 @@ struct RowsAsTheyLie {
     int64_t lda;
   };
   using Panel = const int8_t *;
+  static constexpr bool winograd = false;  // whether 3x3 kernels may go the way of ops/winograd.h
   static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
 
   static const void *prepared_for(const void *, int64_t) { return nullptr; }  // what is of use for so many rows; all others take its result

@@ -20,6 +20,9 @@ struct Range {
   int64_t begin, end;
 };
 
+// Of n pieces of work, for one of so many.
+inline Range share_of(int64_t n, int64_t one, int64_t many) { return {n * one / many, n * (one + 1) / many}; }
+
 struct Context {
   const oi8_program *program;
   const oi8_call *call;
@@ -54,7 +57,7 @@ struct Context {
     return reinterpret_cast<T *>(value<char>(index) + r * row_bytes(index));
   }
   // This thread's share of n pieces of work.
-  Range share(int64_t n) const { return {n * thread / threads, n * (thread + 1) / threads}; }
+  Range share(int64_t n) const { return share_of(n, thread, threads); }
 };
 
 }  // namespace OI8_NAMESPACE

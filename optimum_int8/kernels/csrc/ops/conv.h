@@ -2,7 +2,7 @@
 //
 // Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a time into this thread's scratch, where
 // they meet the panels of a linear; padding becomes the zero point. A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
-// kernel goes over pairs of taps, 32 channels at a time. Largest K per group is numerics.MAX_REDUCTION; every size is free.
+// kernel goes over pairs of taps, 32 channels at a time. A 3x3 kernel of stride 1 may have a shorter way (winograd.h). Largest K per group is numerics.MAX_REDUCTION; every size is free.
 // Threads divide the pixels, or the panels where there are few pixels.
 #pragma once
 #include <cstring>
@@ -35,12 +35,29 @@ inline int64_t conv_gathered_bytes(const oi8_instruction &o) {
   return (Tile::keeps_rows(conv_prepared(o)) ? conv_blocks(o) : 1) * Tile::rows * conv_row_bytes(o) + 64;
 }
 
+// In winograd.h, for tiles that have a use for it: memory per thread; and the way itself, or false where the direct one is shorter.
+template <class AnyTile>
+int64_t winograd_scratch(const oi8_instruction &o);
+template <class AnyTile>
+bool winograd(const ConvArguments &args, const Context &ctx, int panels);
+
 constexpr int depthwise_rows = 8;
+
+// `AnyTile` is the tile: of a template only the branch that is taken is compiled.
+template <class AnyTile>
+int64_t panels_scratch(const oi8_instruction &o) {
+  const int64_t direct = conv_blocks(o) * conv_prepared_bytes(o) + conv_gathered_bytes(o);
+  if constexpr (AnyTile::winograd) {
+    const int64_t other = winograd_scratch<AnyTile>(o);
+    return other > direct ? other : direct;
+  }
+  return direct;
+}
 
 inline int64_t conv_scratch(const oi8_instruction &o) {
   const oi8_window &w = *o.window;
   if (w.depthwise) return (int64_t(o.columns) + 96) + int64_t(w.kernel_height * w.kernel_width + 1) * (depthwise_rows * 8 + (int64_t(o.columns) + 31) / 32 * 64);
-  return conv_blocks(o) * conv_prepared_bytes(o) + conv_gathered_bytes(o);
+  return panels_scratch<Tile>(o);
 }
 
 // Both write whole 16 bytes: what they write too much lies where the next bytes of a window go, or in the scratch's slack.
@@ -118,12 +135,12 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   ConvEpilogue<Activation> epilogue = epilogue_of(first), last_epilogue = epilogue;
   int64_t previous = row;
   int waiting = 0, side = 0;
-  const auto panel_of = [&](int p) { return Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps); };
-  const auto multiply = [&](int64_t r, const typename Tile::Panel &panel, Ahead &ahead) {
+  const auto multiply = [&](int64_t r, int p) {
     const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), share = (waiting + steps - 1) / steps;
+    const typename Tile::Panel panel = Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps);
     const int32_t *ready = sums[side ^ 1];
     int done = 0;
-    Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, ahead, [&](int) {
+    Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
       const int some = done + share < waiting ? share : waiting - done;
       last_epilogue.rows(ready + done * 32, previous + done, some);
       done += some;
@@ -133,20 +150,17 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   // Panels that stay in the cache are walked for each block of rows, so that results are written line by line.
   const bool by_blocks = int64_t(last - first) * steps * 2048 <= conv_cached_panels;
   if (by_blocks) {
-    Ahead nothing;
     for (int64_t r = 0; r < count; r += Tile::rows)
       for (int p = first; p < last; p++) {
         if (first + 1 < last) epilogue = epilogue_of(p);
-        multiply(r, panel_of(p), nothing);
+        multiply(r, p);
         if (first + 1 < last) last_epilogue = epilogue;
       }
   } else {
     for (int p = first; p < last; p++) {
       epilogue = epilogue_of(p);
-      const typename Tile::Panel panel = panel_of(p);
-      Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), (count + Tile::rows - 1) / Tile::rows, steps) : Ahead();
       for (int64_t r = 0; r < count; r += Tile::rows) {
-        multiply(r, panel, ahead);
+        multiply(r, p);
         if (r == 0) last_epilogue = epilogue;
       }
     }
@@ -190,7 +204,7 @@ inline void depthwise_pairs(const oi8_instruction &o, int taps, int stride, int1
 }
 
 template <int Activation>
-void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t begin, int64_t end, int, int) {
+void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t begin, int64_t end) {
   const oi8_instruction &o = *args.o;
   const oi8_window &w = *args.w;
   const int taps = w.kernel_height * w.kernel_width, even_taps = (taps + 1) / 2 * 2, stride = (o.columns + 31) / 32 * 32;
@@ -232,46 +246,46 @@ void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t beg
   }
 }
 
-using ConvRegion = void (*)(const ConvArguments &, const Context &, int64_t, int64_t, int, int);
-
-template <int Activation>
-ConvRegion conv_variant(bool depthwise) {
-  return depthwise ? depthwise_region<Activation> : conv_region<Activation>;
+// Calls body with the activation as a constant.
+template <class Body>
+inline void by_activation(int activation, Body &&body) {
+  switch (activation) {
+    case OI8_RELU: return body(std::integral_constant<int, OI8_RELU>());
+    case OI8_GELU: return body(std::integral_constant<int, OI8_GELU>());
+    case OI8_GELU_TANH: return body(std::integral_constant<int, OI8_GELU_TANH>());
+    case OI8_SILU: return body(std::integral_constant<int, OI8_SILU>());
+    case OI8_TANH: return body(std::integral_constant<int, OI8_TANH>());
+    case OI8_LEAKY_RELU: return body(std::integral_constant<int, OI8_LEAKY_RELU>());
+    case OI8_HARDSWISH: return body(std::integral_constant<int, OI8_HARDSWISH>());
+    default: return body(std::integral_constant<int, OI8_NONE>());
+  }
 }
 
-inline ConvRegion conv_variant(int activation, bool depthwise) {
-  switch (activation) {
-    case OI8_RELU: return conv_variant<OI8_RELU>(depthwise);
-    case OI8_GELU: return conv_variant<OI8_GELU>(depthwise);
-    case OI8_GELU_TANH: return conv_variant<OI8_GELU_TANH>(depthwise);
-    case OI8_SILU: return conv_variant<OI8_SILU>(depthwise);
-    case OI8_TANH: return conv_variant<OI8_TANH>(depthwise);
-    case OI8_LEAKY_RELU: return conv_variant<OI8_LEAKY_RELU>(depthwise);
-    case OI8_HARDSWISH: return conv_variant<OI8_HARDSWISH>(depthwise);
-    default: return conv_variant<OI8_NONE>(depthwise);
-  }
+template <class AnyTile>
+void conv_by_panels(const ConvArguments &args, const Context &ctx) {
+  const oi8_instruction &o = *args.o;
+  const int panels = (o.columns / o.groups + 31) / 32 * o.groups;
+  if constexpr (AnyTile::winograd)
+    if (winograd<AnyTile>(args, ctx, panels)) return;
+  const int64_t rows = int64_t(args.w->out_height) * args.w->out_width, blocks = (rows + Tile::rows - 1) / Tile::rows;
+  by_activation(o.activation, [&](auto activation) {
+    // by pixels unless a thread would have one block more of a few
+    if (blocks >= 4 * ctx.threads || panels < ctx.threads) {
+      const Range mine = ctx.share(blocks);
+      const int64_t end = mine.end * Tile::rows;
+      conv_region<activation>(args, ctx, mine.begin * Tile::rows, end < rows ? end : rows, 0, panels);
+    } else {
+      const Range mine = ctx.share(panels);
+      conv_region<activation>(args, ctx, 0, rows, static_cast<int>(mine.begin), static_cast<int>(mine.end));
+    }
+  });
 }
 
 inline void conv(const oi8_instruction &o, const Context &ctx) {
   const ConvArguments args = conv_arguments(o, ctx);
-  const oi8_window &w = *o.window;
-  const ConvRegion region = conv_variant(o.activation, w.depthwise);
-  const int64_t rows = int64_t(w.out_height) * w.out_width;
-  if (w.depthwise) {
-    const Range mine = ctx.share(rows);
-    return region(args, ctx, mine.begin, mine.end, 0, 0);
-  }
-  const int panels = (o.columns / o.groups + 31) / 32 * o.groups;
-  const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows;
-  // by pixels unless a thread would have one block more of a few
-  if (blocks >= 4 * ctx.threads || panels < ctx.threads) {
-    const Range mine = ctx.share(blocks);
-    const int64_t end = mine.end * Tile::rows;
-    region(args, ctx, mine.begin * Tile::rows, end < rows ? end : rows, 0, panels);
-  } else {
-    const Range mine = ctx.share(panels);
-    region(args, ctx, 0, rows, static_cast<int>(mine.begin), static_cast<int>(mine.end));
-  }
+  if (!o.window->depthwise) return conv_by_panels<Tile>(args, ctx);
+  const Range mine = ctx.share(int64_t(o.window->out_height) * o.window->out_width);
+  by_activation(o.activation, [&](auto activation) { depthwise_region<activation>(args, ctx, mine.begin, mine.end); });
 }
 
 }  // namespace OI8_NAMESPACE
