@@ -9,6 +9,24 @@ struct Stretch {
   int64_t count;
 };
 
+// What a block prefetches while it multiplies: the weights that come next, so many lines of the cache for each of its steps. A tile asks for
+// a few at a time: a processor that waits for as many lines as it can stops at the next one, and loads and products take turns.
+struct Ahead {
+  const char *at = nullptr;
+  int lines = 0;
+
+  // A `parts`-th of a step's lines, rounded up.
+  int share(int parts) const { return (lines + parts - 1) / parts; }
+  inline void fetch(int count) {
+    for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 2);
+  }
+};
+
+// For a block of so many steps, of which `blocks` read the panel before.
+inline Ahead ahead_of(const Stretch &next, int64_t blocks, int steps) {
+  return {next.at, static_cast<int>((next.count / 64 + blocks * steps - 1) / (blocks * steps))};
+}
+
 // `prepared` is the prepared form of a weight or null (optimum_int8.h).
 struct RowsAsTheyLie {
   struct Rows {

@@ -2,7 +2,7 @@
 // Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
 //
 // Contract of `Tile::block` on every ISA: rows <= 32; A readable for a multiple of 16 rows and of 64 columns; `between(step)` is called
-// once per 64 columns, so that other work (the epilogue of the previous block, prefetches) overlaps the matrix unit. A goes through
+// once per 64 columns, so that other work (the epilogue of the previous block) overlaps the matrix unit; `ahead` is prefetched (rows.h). A goes through
 // `prepare`, once for all panels; the sums are those of A - `offset` (rows.h).
 // Permission for AMX is per process (cpu.cpp), the tile configuration per thread (`enter`, `leave`).
 #pragma once
@@ -35,7 +35,7 @@ struct Tile : RowsAsTheyLie {
 
   template <class Between>
   static inline __attribute__((always_inline)) void block(const Rows &x, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc,
-                                                          Between &&between) {
+                                                          Ahead &ahead, Between &&between) {
     const uint8_t *a = x.a;
     const int64_t lda = x.lda;
     _tile_zero(0);
@@ -57,6 +57,7 @@ struct Tile : RowsAsTheyLie {
         // the rows of A lie far apart, which the hardware's own prefetch does not follow
         if (s + 1 < steps)
           for (int i = 0; i < 32; i++) _mm_prefetch(reinterpret_cast<const char *>(a + i * lda + s * 64 + 64), _MM_HINT_T0);
+        ahead.fetch(ahead.lines);
         between(s);
       }
       _tile_stored(2, c + 16 * ldc, ldc * 4);
@@ -68,6 +69,7 @@ struct Tile : RowsAsTheyLie {
         _tile_loadd(7, panel + 1024, 64);
         _tile_dpbusd(0, 4, 6);
         _tile_dpbusd(1, 4, 7);
+        ahead.fetch(ahead.lines);
         between(s);
       }
     }

@@ -106,10 +106,11 @@ struct Tile {
   }
 
   template <class Between>
-  static inline void block(const Rows &x, int count, const Panel &panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
-    if (!x.transposed) return block(x, count, panel.bytes, steps, c, ldc, between);
+  static inline void block(const Rows &x, int count, const Panel &panel, int steps, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
+    if (!x.transposed) return block(x, count, panel.bytes, steps, c, ldc, ahead, between);
     if (count > 16) begin_sums<true>(panel.excess, x.transposed, c, ldc);
     else begin_sums<false>(panel.excess, x.transposed, c, ldc);
+    const int lines = ahead.share((count + 3) / 4 * 2);
     const int8_t *b = panel.bytes;
     for (int s = 0; s < steps; s += span, b += span * 2048) {
       const int last = s + span < steps ? s + span : steps, pairs = ((last * 16 < x.groups ? last * 16 : x.groups) - s * 16 + 1) / 2;
@@ -118,10 +119,10 @@ struct Tile {
           const uint8_t *a = x.a + r * x.lda + s * 64;
           int32_t *out = c + r * ldc + h * 16;
           switch (count - r) {
-            case 1: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 1>()); break;
-            case 2: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 2>()); break;
-            case 3: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 3>()); break;
-            default: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, std::make_integer_sequence<int, 4>());
+            case 1: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 1>()); break;
+            case 2: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 2>()); break;
+            case 3: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 3>()); break;
+            default: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 4>());
           }
         }
       for (int i = s; i < last; i++) between(i);
@@ -129,10 +130,13 @@ struct Tile {
   }
 
   template <class Between>
-  static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
+  static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
     for (int s = 0; s < steps; s++, panel += 2048) {
       const int groups = x.groups - s * 16 < 16 ? x.groups - s * 16 : 16;
-      for (int h = 0; h < 2; h++) all_rows(x.steps + s * step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
+      for (int h = 0; h < 2; h++) {
+        ahead.fetch(ahead.share(2));
+        all_rows(x.steps + s * step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
+      }
       between(s);
     }
   }
@@ -150,12 +154,13 @@ struct Tile {
 
   // Rows r... by 16 clamped channels; `pairs` of groups of four, which lie 8 to a step.
   template <int... r>
-  static inline void some_clamped(const uint8_t *a, int64_t lda, int pairs, const int8_t *b, int32_t *c, int64_t ldc, std::integer_sequence<int, r...>) {
+  static inline void some_clamped(const uint8_t *a, int64_t lda, int pairs, const int8_t *b, int32_t *c, int64_t ldc, Ahead &ahead, int lines, std::integer_sequence<int, r...>) {
     __m256i acc[sizeof...(r)][2];
     ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
     const __m256i ones = _mm256_set1_epi16(1);
     const auto four_products = [&](__m256i x, __m256i y, __m256i v, __m256i w) { return _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(x, v), _mm256_maddubs_epi16(y, w)), ones); };
-    for (; pairs > 0; pairs -= 8, b += 1024)
+    for (; pairs > 0; pairs -= 8, b += 1024) {
+      ahead.fetch(lines);
       for (int i = pairs < 8 ? pairs : 8; i > 0; i--, a += 8, b += 128) {
         const __m256i b0 = load(b), b1 = load(b + 32), b2 = load(b + 64), b3 = load(b + 96);
         const auto row = [&](__m256i (&sums)[2], __m256i x, __m256i y) {
@@ -164,6 +169,7 @@ struct Tile {
         };
         (row(acc[r], four(a + r * lda), four(a + r * lda + 4)), ...);
       }
+    }
     ((store(c + r * ldc, acc[r][0]), store(c + r * ldc + 8, acc[r][1])), ...);
   }
 

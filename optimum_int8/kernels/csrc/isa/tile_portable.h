@@ -12,7 +12,7 @@ struct Tile : RowsAsTheyLie {
   static void leave() {}
 
   template <class Between>
-  static void block(const Rows &a, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Between &&between) {
+  static void block(const Rows &a, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Ahead &, Between &&between) {
     for (int r = 0; r < rows; r++)
       for (int h = 0; h < 2; h++) {
         int32_t sums[16] = {0};

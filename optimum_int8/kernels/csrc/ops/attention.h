@@ -199,6 +199,7 @@ template <class Put>
 inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
   const int64_t width = up64(t.keys);
   const int key_steps = (t.head + 63) / 64;
+  Ahead nothing;
   alignas(64) int32_t sums[Tile::rows * 32];
   int32_t *scores = reinterpret_cast<int32_t *>(s.scores);
   for (int64_t q = 0; q < t.length; q += Tile::rows) {
@@ -208,7 +209,7 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
       for (int r = 0; r < rows; r++) score_one(t.q + (q + r) * t.q_stride, t.k, t.k_stride, static_cast<int>(reach), t.head, scores + r * width);
     } else {
       const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, t.head, s.prepared);
-      for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, [](int) {});
+      for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, nothing, [](int) {});
     }
     float unit[Tile::rows];
     for (int r = 0; r < rows; r++) unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
@@ -218,7 +219,7 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
       const int8_t *panel = s.values + c / 32 * (width / 64) * 2048;
       alignas(64) int32_t value_sum[32] = {};
       if (Tile::offset) Tile::column_sums(panel, static_cast<int>(reach), value_sum);
-      Tile::block(probabilities, rows, panel, value_steps, sums, 32, [](int) {});
+      Tile::block(probabilities, rows, panel, value_steps, sums, 32, nothing, [](int) {});
       for (int h = 0; h < 32 && c + h < t.head; h += 16) {
         const I correction = mul(load(value_sum + h), set_int(Tile::offset));
         for (int r = 0; r < rows; r++) put(q + r, c + h, t.head - c - h, mul(to_float(add(load(sums + r * 32 + h), correction)), set(unit[r])));

@@ -2,8 +2,8 @@
 //
 // Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a time into this thread's scratch, where
 // they meet the panels of a linear; padding becomes the zero point. A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
-// kernel goes over pairs of taps, 32 channels at a time. A 3x3 kernel of stride 1 may have a shorter way (winograd.h). Largest K per group is numerics.MAX_REDUCTION; every size is free.
-// Threads divide the pixels, or the panels where there are few pixels.
+// kernel goes over pairs of taps, 32 channels at a time. A 3x3 kernel of stride 1 may have a shorter way (winograd.h). Largest K per group
+// is numerics.MAX_REDUCTION; every size is free. Threads divide the pixels, or the panels where there are few pixels.
 #pragma once
 #include <cstring>
 
@@ -135,12 +135,12 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   ConvEpilogue<Activation> epilogue = epilogue_of(first), last_epilogue = epilogue;
   int64_t previous = row;
   int waiting = 0, side = 0;
-  const auto multiply = [&](int64_t r, int p) {
+  const auto panel_of = [&](int p) { return Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps); };
+  const auto multiply = [&](int64_t r, const typename Tile::Panel &panel, Ahead &ahead) {
     const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), share = (waiting + steps - 1) / steps;
-    const typename Tile::Panel panel = Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps);
     const int32_t *ready = sums[side ^ 1];
     int done = 0;
-    Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
+    Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, ahead, [&](int) {
       const int some = done + share < waiting ? share : waiting - done;
       last_epilogue.rows(ready + done * 32, previous + done, some);
       done += some;
@@ -150,17 +150,20 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   // Panels that stay in the cache are walked for each block of rows, so that results are written line by line.
   const bool by_blocks = int64_t(last - first) * steps * 2048 <= conv_cached_panels;
   if (by_blocks) {
+    Ahead nothing;
     for (int64_t r = 0; r < count; r += Tile::rows)
       for (int p = first; p < last; p++) {
         if (first + 1 < last) epilogue = epilogue_of(p);
-        multiply(r, p);
+        multiply(r, panel_of(p), nothing);
         if (first + 1 < last) last_epilogue = epilogue;
       }
   } else {
     for (int p = first; p < last; p++) {
       epilogue = epilogue_of(p);
+      const typename Tile::Panel panel = panel_of(p);
+      Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), (count + Tile::rows - 1) / Tile::rows, steps) : Ahead();
       for (int64_t r = 0; r < count; r += Tile::rows) {
-        multiply(r, p);
+        multiply(r, panel, ahead);
         if (r == 0) last_epilogue = epilogue;
       }
     }

@@ -135,9 +135,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
   for (int p = first; p < last; p++) {
     const Epilogue epilogue(args, p);
     const typename Tile::Panel panel = Tile::panel(args.o->weight, args.prepared, p, steps);
-    const Stretch ahead = Tile::next(panel, steps);
-    const int lines = p + 1 < last ? static_cast<int>((ahead.count / 64 + blocks * steps - 1) / (blocks * steps)) : 0;
-    const char *next = ahead.at;
+    Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), blocks, steps) : Ahead();
     int64_t previous = begin;
     int waiting = 0, side = 0;
     for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {
@@ -145,8 +143,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
       const int32_t *ready = sums[side ^ 1];
       const int share = (waiting + steps - 1) / steps;
       int done = 0;
-      Tile::block(ready_rows[(r - begin) / Tile::rows], rows, panel, steps, sums[side], 32, [&](int) {
-        for (int i = 0; i < lines; i++, next += 64) __builtin_prefetch(next, 0, 2);
+      Tile::block(ready_rows[(r - begin) / Tile::rows], rows, panel, steps, sums[side], 32, ahead, [&](int) {
         const int count = done + share < waiting ? share : waiting - done;
         epilogue.rows(ready + done * 32, previous + done, count);
         done += count;
