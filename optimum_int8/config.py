@@ -22,6 +22,7 @@ GRANULARITIES = ("per_channel", "per_tensor")
 ATTENTIONS = ("int8", "bfloat16", "float32")
 """From the coarsest to the finest."""
 
+RESIDUALS = ("int8", "float32")
 WEIGHT_RANGES = ("absmax", "search")
 SMOOTHINGS = ("off", "fixed", "search")
 
@@ -51,6 +52,8 @@ class Int8Config:
             under stress. The kernels stay those of 8 bits, so fewer save nothing; attention probabilities keep 8.
         attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"bfloat16"` rounds them to bfloat16, which keeps
             outliers and is fast where the processor multiplies it; `"float32"` rounds nothing.
+        residuals: static only: `"int8"` lets a sum between convolutions read a value from the bytes that the next convolution reads, which
+            rounds it once more; `"float32"` does not. Sums of other layers, and a shortcut that is only added, stay float32.
         quantize_embeddings: store `nn.Embedding` tables as INT8 rows.
         exclude: qualified names of modules that stay FP32, with all that is below them. Exact names, never patterns.
         exclude_attention: qualified names of attention modules whose core stays float32, while their linears do not.
@@ -59,7 +62,8 @@ class Int8Config:
             quantizes once.
         max_trials: models that tuning may make and measure.
         timeout: seconds after which tuning stops, in the middle of a trial but for the first; None sets no limit.
-        fuse: run fine-grained FX. The result is the same without it, only slower.
+        fuse: run fine-grained FX. The result is the same without it, only slower, but for `residuals`: without blocks, and where a block's own
+            code runs (`torch.compile`, hooks inside a block), sums are float32.
 
     Raises:
         ConfigError: a value outside what is listed here.
@@ -82,6 +86,7 @@ class Int8Config:
     bias_correction: bool = False
     activation_bits: int = 8
     attention: str = "int8"
+    residuals: str = "int8"
     quantize_embeddings: bool = True
     exclude: tuple[str, ...] = ()
     exclude_attention: tuple[str, ...] = ()
@@ -98,6 +103,7 @@ class Int8Config:
         check_choice("weight_range", self.weight_range, WEIGHT_RANGES)
         check_choice("smooth_quant", self.smooth_quant, SMOOTHINGS)
         check_choice("attention", self.attention, ATTENTIONS)
+        check_choice("residuals", self.residuals, RESIDUALS)
         check_number("percentile", self.percentile, 50.0, 100.0)
         check_number("averaging_constant", self.averaging_constant, 1e-6, 1.0)
         check_number("smooth_alpha", self.smooth_alpha, 0.0, 1.0)

@@ -188,8 +188,9 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
         model.int8_metadata = metadata  # type: ignore[assignment]  # with the tensors, all that `build_skeleton` needs
     if any(kind in CORES for kind in metadata["modules"].values()) or _takes_any_core(model):
         set_attention(model, IMPLEMENTATION)
-    if metadata["config"].get("fuse", True):
-        install(model)
+    settings = metadata["config"]
+    if settings.get("fuse", True):  # what a checkpoint does not say was not there when it was made
+        install(model, settings.get("residuals", "float32") if settings["approach"] == "static" else "float32")
     if isinstance(model, PreTrainedModel):
         for prepare in ON_ACTIVATE:
             prepare(model)

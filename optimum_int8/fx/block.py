@@ -20,6 +20,7 @@ from .program_call import compute_padding, whole_program
 from .structure import candidates, structure_key
 
 Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
+Define = Callable[[fx.GraphModule], int]
 
 VARIANTS = 16
 _UNKNOWN = object()
@@ -32,9 +33,13 @@ stand_ins: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("stand_ins"
 
 @dataclass
 class Compiler:
-    """What the blocks of one model share: how to compile, what was captured, what failed and why."""
+    """What the blocks of one model share: how to compile, what was captured, what failed and why.
+
+    `define` may change what a graph computes, once it was compared with its module; it returns 0 where it left it alone.
+    """
 
     compile: Compile
+    define: Define | None = None
     captured: dict[tuple[Any, ...], Captured] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
@@ -48,7 +53,8 @@ class Compiler:
                 self.blocks.append(Block(path, child, self))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"compile": self.compile, "failures": self.failures}  # graphs hold pointers into this model's tensors
+        kept = {"compile": self.compile, "define": self.define, "failures": self.failures}
+        return kept  # graphs hold pointers into this model's tensors
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -218,11 +224,14 @@ class Block:
             return self._finish(graph, tensors, results, structure, True, captured.image)
 
     def bound(self, key: Key) -> tuple[fx.GraphModule, Key] | None:
-        """The captured graph of a variant, before any pass, on this module's tensors; and the structure of its result."""
+        """The captured graph of a variant, defined but before any pass, on this module's tensors; and the structure of its result."""
         captured = self.compiler.captured.get((self._structure, key))
         if self.variants.get(key) is None or captured is None:
             return None
-        return captured.bind(self.module), captured.output
+        graph = captured.bind(self.module)
+        if self.compiler.define is not None:
+            self.compiler.define(graph)
+        return graph, captured.output
 
     def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
         self.compiler.capturing = threading.get_ident()
@@ -242,6 +251,8 @@ class Block:
     ) -> Variant:
         everything = compute_padding.set(True)
         try:
+            if self.compiler.define is not None and self.compiler.define(graph):
+                results = list(graph(*tensors))
             compiled = self.compiler.compile(graph, tensors, check)
             found = compiled(*tensors)
         except Exception as error:  # the model's own code is always there to run

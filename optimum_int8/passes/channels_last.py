@@ -93,22 +93,35 @@ def _cat(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 
 def _below_squeeze(graph_module: fx.GraphModule, node: fx.Node, inputs: list[fx.Node]) -> int:
-    """Over a sequence, the axis of height 1 is squeezed after each convolution: squeeze after the operator instead."""
-    source = inputs[0]
-    alone = len(inputs) == 1 and is_call(source, aten.squeeze.dim) and only_user(source) is node
-    if not alone or not _is_first(source.args[0]):
+    """Over a sequence, the axis of height 1 is squeezed after each convolution: squeeze after the operator instead. A sum may have one
+    input of another kind."""
+    source = next((x for x in inputs if is_call(x, aten.squeeze.dim) and _is_first(x.args[0])), None)
+    if source is None or any(shape_of(x) != shape_of(node) for x in inputs):
         return 0
-    graph = graph_module.graph
+    if is_call(node, *_IN_PLACE) and only_user(inputs[0]) is not node:
+        return 0
+    graph, axis = graph_module.graph, source.args[1]
     with graph.inserting_before(node):
-        args = (source.args[0], *node.args[1:])
-        new = graph.call_function(_ELEMENTWISE[node.target], args, dict(node.kwargs))  # type: ignore[index]
+        args = [_unsqueezed(graph, a, axis, source) if isinstance(a, fx.Node) else a for a in node.args]
+        new = graph.call_function(_ELEMENTWISE[node.target], tuple(args), dict(node.kwargs))  # type: ignore[index]
         new.meta["val"] = source.args[0].meta["val"]  # type: ignore[union-attr]
-        out = graph.call_function(aten.squeeze.dim, (new, source.args[1]))
+        out = graph.call_function(aten.squeeze.dim, (new, axis))
         out.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(out)
     graph.erase_node(node)
-    graph.erase_node(source)
+    for x in dict.fromkeys(inputs):
+        if is_call(x, aten.squeeze.dim) and not x.users:
+            graph.erase_node(x)
     return 1 + _elementwise(graph_module, new)
+
+
+def _unsqueezed(graph: fx.Graph, node: fx.Node, axis: Any, source: fx.Node) -> fx.Node:
+    """A node with the axis that `source` squeezes."""
+    if is_call(node, aten.squeeze.dim) and node.args[1] == axis:
+        return node.args[0]  # type: ignore[return-value]
+    new = graph.call_function(aten.unsqueeze.default, (node, axis))
+    new.meta["val"] = source.args[0].meta["val"]  # type: ignore[union-attr]
+    return new
 
 
 def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:

@@ -10,14 +10,18 @@ from torch import nn
 
 from ..fx import Block, Compiler, ProgramCall
 from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Linear
-from .pipeline import no_grad_compile
+from .pipeline import keep_residuals_int8, no_grad_compile
 from .rows import count_rows
 
 
-def install(model: nn.Module) -> Compiler:
-    """Make blocks of the largest modules that hold INT8 modules. They are captured at their first call."""
+def install(model: nn.Module, residuals: str = "float32") -> Compiler:
+    """Make blocks of the largest modules that hold INT8 modules. They are captured at their first call.
+
+    Args:
+        residuals: see `Int8Config`.
+    """
     remove(model)
-    compiler = Compiler(no_grad_compile)
+    compiler = Compiler(no_grad_compile, keep_residuals_int8 if residuals == "int8" else None)
     compiler.install_below(model)
     return compiler
 

@@ -22,6 +22,7 @@ from .fuse_cached_attention import fuse_cached_attention
 from .fuse_conv import fuse_conv
 from .fuse_embedding import fuse_embedding
 from .fuse_norm import fuse_norm
+from .int8_residuals import int8_residuals
 from .merge_projections import merge_projections
 from .quantize_in_conv import quantize_in_conv
 from .quantize_in_pool import quantize_in_pool
@@ -64,10 +65,23 @@ PASSES = (*REWRITES, *LOWERING)
 _SHOW = "OPTIMUM_INT8_SHOW_GRAPHS"
 
 
+def keep_residuals_int8(graph_module: fx.GraphModule) -> int:
+    """What a block computes where sums between convolutions read INT8, in place; before any other pass, which all keep it.
+
+    Returns how many sums do; the others stay as they were captured, and without any the graph does.
+    """
+    drop_noops(graph_module)  # stands between what belongs together
+    count = int8_residuals(graph_module)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.lint()
+    graph_module.recompile()
+    return count
+
+
 def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bool) -> fx.GraphModule:
     """Run all passes over one captured graph, in place.
 
-    Without the native library the graph stays as it was captured: it runs the definition.
+    Without the native library the graph stays as it was captured, and defined by `keep_residuals_int8`: it runs the definition.
 
     Args:
         tensors: of a real call; with `check` the result of every pass is compared with the one before it.

@@ -65,7 +65,7 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
     if not sites.int8:
         raise QuantizationError("the recipe quantizes no op of this model; expected one with inputs_quantized true")
     check_weights(target, sites)
-    config = Int8Config(approach="static")
+    config = Int8Config(approach="static", residuals="float32")  # sums are ops of the recipe
     prepared = PreparedByRecipe(target, config, sites, recipe=recipe)
     int8 = prepared.twin("") if sites.int8.get("", ATTENTION) != ATTENTION else convert_prepared(prepared)
     if not hasattr(int8, "save"):

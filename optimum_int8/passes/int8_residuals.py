@@ -1,0 +1,122 @@
+"""Residual paths between convolutions stay INT8: a sum reads a value from the bytes that the convolution beside it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from ..fx.rewrite import add_call, aten, is_call, is_constant, only_user, ours, shape_of
+from .fold_batch_norm import constant
+
+_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+_ON_A_CONVOLUTION = (
+    aten.permute.default,
+    aten.squeeze.dim,
+    aten.batch_norm.default,
+    aten.relu.default,
+    aten.relu_.default,
+    aten.silu.default,
+    aten.silu_.default,
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten.leaky_relu.default,
+    aten.leaky_relu_.default,
+    aten.gelu.default,
+    aten.tanh.default,
+)
+_WITH_A_CONSTANT = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
+
+
+def int8_residuals(graph_module: fx.GraphModule) -> int:
+    """Needs: no no-ops. Leaves: sums of what a convolution alone makes for them and of a value that is quantized, on a static grid, for another
+    convolution: read as `dequantize(quantize(value))`. Preserves: nothing to the bit.
+
+    It says what a block computes, not how, so that it runs before anything is rewritten, and with or without native kernels. The value is
+    rounded as it is for the convolution beside the sum: no grid is made up. Sums of other layers keep float32, as does a shortcut that is
+    only added: nothing has given it a grid.
+    """
+    count = 0
+    for node in list(graph_module.graph.nodes):
+        if not is_call(node, aten.add.Tensor, aten.add_.Tensor) or node.kwargs.get("alpha", 1) != 1:
+            continue
+        for value, other in (node.args[1::-1], node.args[:2]):
+            if isinstance(value, fx.Node) and _ends_a_convolution(graph_module, other, node):
+                steps = _to_bytes(value)
+                if steps and shape_of(value) == shape_of(other) and not _changes(value, node):  # type: ignore[arg-type]
+                    node.args = tuple(
+                        _rounded(graph_module, value, steps, node) if a is value else a for a in node.args
+                    )
+                    count += 1
+                    break
+    return count
+
+
+def _ends_a_convolution(graph_module: fx.GraphModule, node: Any, user: fx.Node) -> bool:
+    """Whether `user` alone reads what a convolution made, perhaps normalised and activated: the sum can then be part of it."""
+    while isinstance(node, fx.Node) and only_user(node) is user:
+        if is_call(node, ours.conv.default):
+            return True
+        source = node.args[0] if node.args else None
+        if is_call(node, *_WITH_A_CONSTANT):
+            varying = [a for a in node.args if isinstance(a, fx.Node) and constant(graph_module, a) is None]
+            source = varying[0] if len(varying) == 1 else None
+        elif not is_call(node, *_ON_A_CONVOLUTION):
+            return False
+        node, user = source, node
+    return False
+
+
+def _to_bytes(value: fx.Node, taken: tuple[fx.Node, ...] = ()) -> tuple[fx.Node, ...]:
+    """The steps from a value to the uint8 that a convolution reads: an axis of height 1 over a sequence, channels last, a static grid, and
+    fewer levels where `activation_bits` says so. None where no convolution reads it so."""
+    quantized = any(is_call(step, ours.quantize.default) for step in taken)
+    for user in value.users:
+        if not user.args or user.args[0] is not value:
+            continue
+        if quantized and is_call(user, ours.conv.default):
+            return taken
+        if quantized:
+            follows = is_call(user, aten.clamp.default)
+        elif taken and is_call(value, aten.permute.default):
+            follows = is_call(user, ours.quantize.default) and all(map(is_constant, user.args[1:]))
+        else:
+            heightens = not taken and is_call(user, aten.unsqueeze.default) and user.args[1] == 2
+            follows = heightens or (is_call(user, aten.permute.default) and user.args[1] == _TO_LAST)
+        found = _to_bytes(user, (*taken, user)) if follows else ()
+        if found:
+            return found
+    return ()
+
+
+def _changes(value: fx.Node, node: fx.Node) -> bool:
+    """Whether something writes to a value, or to what it was made in place of, once it is there; the sum too."""
+    made = [value]
+    while _writes(made[-1]):
+        made.append(made[-1].args[0])  # type: ignore[arg-type]
+    written = any(_writes(user) and user.args[0] is one and user not in made for one in made for user in one.users)
+    return written or (_writes(node) and node.args[0] is value)
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an operator works in place, on its first argument."""
+    first = next(iter(node.target._schema.arguments), None) if hasattr(node.target, "_schema") else None
+    return first is not None and first.alias_info is not None and first.alias_info.is_write
+
+
+def _rounded(graph_module: fx.GraphModule, value: fx.Node, steps: tuple[fx.Node, ...], node: fx.Node) -> fx.Node:
+    """`value` as `steps` round it, in its own layout, before `node`. What is quantized twice by that is shared later."""
+    graph, found = graph_module.graph, {value: value}
+    with graph.inserting_before(node):
+        for step in steps:
+            found[step] = graph.node_copy(step, lambda n: found.get(n, n))
+            if is_call(step, ours.quantize.default):
+                grid = found[step].args[1:]
+        floats = add_call(graph_module, ours.dequantize.default, found[steps[-1]], *grid)
+        out = graph.call_function(aten.permute.default, (floats, _TO_FIRST))
+        out.meta["val"] = value.meta["val"]
+        if is_call(steps[0], aten.unsqueeze.default):
+            out.meta["val"] = steps[0].meta["val"]
+            out = graph.call_function(aten.squeeze.dim, (out, 2))
+            out.meta["val"] = value.meta["val"]
+    return out
