@@ -32,9 +32,10 @@ REMEDIES: dict[str, tuple[dict[str, Any], ...]] = {
     "bias_correction": ({"bias_correction": True},),
     "weight_range": ({"weight_range": "search"},),
     "smooth_quant": ({"smooth_quant": "search"},),
+    "residuals": ({"residuals": "float32"},),
     "attention": ({"attention": "bfloat16"}, {"attention": "float32"}),
 }
-"""Settings that are tried before sites are left in FP32, the cheapest first: all but attention cost no speed. What helps stays."""
+"""Settings that are tried before sites are left in FP32, the cheapest first: all but residuals and attention cost no speed. What helps stays."""
 
 SENSITIVITY_SHARE = 0.3
 """Largest share of the time left that ranking the sites may take."""
@@ -150,8 +151,10 @@ class _Search:
         best = self._best().config
         if name == "attention":
             return ATTENTIONS.index(change[name]) > ATTENTIONS.index(best[name])
+        if name == "residuals" and not any(isinstance(m, (nn.Conv1d, nn.Conv2d)) for m in self.model.modules()):
+            return False
         fresh = any(best[key] != value for key, value in change.items())
-        return fresh and (self.config.approach != "dynamic" or name not in ("observer", "bias_correction"))
+        return fresh and (self.config.approach != "dynamic" or name not in ("observer", "bias_correction", "residuals"))
 
     def _fall_back(self) -> None:
         """Leave the worst sites in FP32: 1, 2, 4 ... until the budget is met, then bisect, then let single ones return."""

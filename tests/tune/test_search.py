@@ -16,7 +16,8 @@ from optimum_int8.hub import OptimizedModel
 from optimum_int8.tune import tune
 from optimum_int8.tune.limit import OutOfTime, stopping
 from tests import zoo
-from tests.tune.helpers import DATA, OUTPUT, TEST, VALUE, fidelity, hostile
+from tests.passes.test_int8_residuals import Body
+from tests.tune.helpers import DATA, OUTPUT, TEST, VALUE, fidelity, hostile, relative_error
 
 BUDGET = 0.04
 """Between what the sites without outliers cost (about 2 %) and what those with them do (over 5 %)."""
@@ -222,3 +223,19 @@ def test_less_is_better() -> None:
 
     result = tune(model, config(), DATA, error, greater_is_better=False, remedies=(), progress=False)
     assert result.report.met and result.report.baseline == 1.0 <= result.report.value
+
+
+def test_residuals_in_float32_are_tried_where_convolutions_have_some() -> None:
+    model, x = nn.Sequential(Body()).eval(), torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1))
+    expected = model(x).detach()
+
+    @torch.no_grad()
+    def metric(other: nn.Module) -> float:
+        return 1.0 - relative_error(other(x), expected)
+
+    limits = config(accuracy_budget=1e-9, max_trials=2, fuse=True)
+    before, after = tune(model, limits, [x], metric, remedies=("residuals",), progress=False).report.steps
+    assert after.what == "residuals=float32" and after.loss < before.loss
+    without = hostile()
+    report = tune(without, limits, DATA, fidelity(without), remedies=("residuals",), progress=False).report
+    assert "residuals=float32" not in {step.what for step in report.steps}
