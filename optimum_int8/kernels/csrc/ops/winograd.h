@@ -64,7 +64,7 @@ inline bool winograd_fits(const oi8_instruction &o) {
 }
 
 // B' of six.
-inline void six_pixels(const Shorts (&d)[6], Shorts (&v)[6]) {
+inline __attribute__((always_inline)) void six_pixels(const Shorts (&d)[6], Shorts (&v)[6]) {
   const Shorts a = sub(d[4], d[2]), b = sub(d[3], d[1]), c = sub(d[4], shift_left<2>(d[2])), e = sub(d[3], shift_left<2>(d[1])), twice = shift_left<1>(b);
   v[0] = add(shift_left<2>(sub(d[0], d[2])), a);
   v[1] = add(c, e), v[2] = sub(c, e);
@@ -73,7 +73,7 @@ inline void six_pixels(const Shorts (&d)[6], Shorts (&v)[6]) {
 }
 
 // G of three.
-inline void six_weights(Shorts x, Shorts y, Shorts z, Shorts (&u)[6]) {
+inline __attribute__((always_inline)) void six_weights(Shorts x, Shorts y, Shorts z, Shorts (&u)[6]) {
   const Shorts a = add(x, z), b = add(x, shift_left<2>(z)), twice = shift_left<1>(y);
   u[0] = mul(x, 6), u[5] = mul(z, 6);
   u[1] = add(a, y), u[2] = sub(a, y);
@@ -81,7 +81,7 @@ inline void six_weights(Shorts x, Shorts y, Shorts z, Shorts (&u)[6]) {
 }
 
 // A' of six, times 24, 12, 6, 6.
-inline void four_sums(const I (&m)[6], I (&z)[4]) {
+inline __attribute__((always_inline)) void four_sums(const I (&m)[6], I (&z)[4]) {
   const I a = add(m[1], m[2]), b = sub(m[1], m[2]), c = add(m[3], m[4]), e = sub(m[3], m[4]);
   z[0] = sub(add(m[0], c), shift_left<2>(a));
   z[1] = sub(e, shift_left<1>(b));
@@ -136,6 +136,8 @@ inline void winograd_weights(const int8_t *half, int channels, int first, int co
     for (int tap = 0; tap < 9; tap++) {
       const int64_t k = int64_t(tap) * channels + first + c;
       from[tap] = half + k / 64 * 2048 + k % 64 * 16;
+      const int64_t ahead = k + 16;  // nine streams in pieces of a kilobyte: more than the processor foresees
+      __builtin_prefetch(half + ahead / 64 * 2048 + ahead % 64 * 16);
     }
     for (int i = 0; i < 2; i++) {
       winograd_weights_of<false>(from, i * 32, out + i * 16, distance);
