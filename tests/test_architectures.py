@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels
+from optimum_int8.fx.block import SHORT
 from optimum_int8.passes import find_blocks, inspect, install, remove
 from tests.models import ARCHITECTURES, batch, classifier, int8_classifier, logits
 
@@ -56,17 +57,25 @@ def test_is_near_fp32(made: Made) -> None:
     assert (made.fused[True] - made.exact).abs().max() < 0.1 * made.exact.abs().max()
 
 
-def test_every_encoder_layer_is_one_block_of_few_instructions(made: Made) -> None:
-    """Four linears, attention, two norms and a quantization; dynamic ones also measure the rows of three values."""
+def test_the_encoder_is_one_block_and_every_layer_one_for_many_tokens(made: Made) -> None:
+    """A layer: four linears, attention, two norms and a quantization; dynamic ones also measure the rows of three values."""
+    many = batch(SHORT // 32 + 1, 32)
+    for masked in (True, False):
+        found = logits(made.model, **(many if masked else {"input_ids": many["input_ids"]}))
+        assert (found[:2] - logits(made.model, **{name: x[:2] for name, x in many.items()})).abs().max() <= 1e-5 or not masked
     report = inspect(made.model)
     instructions = 8 if made.approach == "static" else 11
-    rows = {row.path: row for row in report.blocks}
-    path = ARCHITECTURES[made.architecture][0]
-    for name in {path.format(i) for i in range(2)}:
-        assert (rows[name].gemms, rows[name].left_in_torch) == (6, [])
-        assert 0 < rows[name].instructions <= instructions
-        assert rows[name].variants == 2  # with a mask and without
-        assert rows[name].note == ""
+    stack_path = ARCHITECTURES[made.architecture][0].rsplit(".", 2)[0]
+    stack = next(row for row in report.blocks if row.path == stack_path)
+    layers = [row for row in report.blocks if row.path.startswith(f"{stack_path}.") and row.variants]
+    assert len(layers) == (1 if made.architecture == "Albert" else 2)  # ALBERT's are one
+    for row, calls in [*((layer, 1) for layer in layers), (stack, 2)]:
+        assert row.left_in_torch == []
+        assert 0 < row.instructions <= instructions * calls + (row is stack)
+        assert row.variants == 2  # with a mask and without
+        assert row.note == ""
+    assert all(row.gemms == 6 for row in layers) and stack.gemms >= 6 * len(layers)
+    assert report.block_share <= 1.0  # what stack and layers share counts once
     assert report.int8_share == 1.0
     assert not report.fp32
     assert all("ModelOutput" in reason or "BaseModelOutput" in reason for reason in report.failures.values())
@@ -193,5 +202,5 @@ def test_the_report_is_json_and_a_table(bert: Any) -> None:
     assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
     text = io.StringIO()
     Console(file=text, width=200).print(report.table())
-    for word in ("bert.encoder.layer.1", "BertLayer", "8 instr.", "classifier", "100.0% of the multiply-adds in INT8"):
+    for word in ("bert.encoder", "BertEncoder", "15 instr.", "classifier", "100.0% of the multiply-adds in INT8"):
         assert word in text.getvalue()

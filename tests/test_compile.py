@@ -10,6 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from optimum_int8 import Int8Config, quantize
+from optimum_int8.fx.block import SHORT
 from optimum_int8.passes import find_blocks
 from tests.kernels.cases import CASES
 from tests.models import batch, classifier, int8_classifier, logits
@@ -66,7 +67,8 @@ def test_results_lie_as_tracing_says(op: str) -> None:
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_every_length_runs_and_none_is_captured_again(approach: str) -> None:
     int8 = int8_classifier(approach=approach, model=classifier(max_position_embeddings=512))
-    logits(int8, **batch(1, 9, 0))
+    for length in (9, SHORT + 1):  # the encoder, and its layers
+        logits(int8, **batch(1, length, 0))
     blocks = find_blocks(int8)
     before = {name: len(block.variants) for name, block in blocks.items()}
     for length in range(1, 513):

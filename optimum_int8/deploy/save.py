@@ -132,11 +132,13 @@ def _spec(value: Any) -> Any:
 
 
 def _capture_blocks(model: nn.Module, args: Any, kwargs: Any) -> None:
+    known: dict[str, int] = {}
     for _ in range(_ROUNDS):
         model(*args, **kwargs)
-        blocks = find_blocks(model)
-        if all(block.variants for block in blocks.values()):
+        found = {name: len(block.variants) for name, block in find_blocks(model).items()}
+        if found == known or all(found.values()):
             return
+        known = found
 
 
 class Operators:
@@ -161,7 +163,7 @@ class Operators:
         except NotCapturable:
             return self.block.original(*args, **kwargs)
         if self.known.get(key) is None:
-            if key not in self.known:
+            if key not in self.known and not self.block.opened:
                 self.unknown[key] = [(tuple(_size(n) for n in x.shape), x.dtype) for x in tensors]
             return self.block.original(*args, **kwargs)
         graph, output = self.known[key]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
 
 from .caches import CACHE, describe_cache, restore_cache, stored, tensor_places
 
@@ -68,15 +69,15 @@ def _count(item: Any) -> int:
 def flatten_output(
     output: Any, cache: Cache | None = None, given: Sequence[Tensor] = (), layer: int | None = None
 ) -> tuple[Key, list[Tensor]]:
-    """Structure and tensors of a result: a tensor, or a tuple of tensors and None; then what the call put into `cache`.
+    """Structure and tensors of a result: a tensor, or a tuple or a `ModelOutput` of tensors and None; then what the call put into `cache`.
 
     Args:
         cache, given, layer: of the call: the cache from `rebuild`, the tensors, the place.
 
     Raises:
-        NotCapturable: the result is something else, such as a `ModelOutput`.
+        NotCapturable: the result is something else, such as a list.
     """
-    if not (isinstance(output, Tensor) or type(output) is tuple):
+    if not (isinstance(output, (Tensor, ModelOutput)) or type(output) is tuple):
         raise NotCapturable(f"its result is a {type(output).__name__}, not tensors")
     tensors: list[Tensor] = []
     structure = _describe(output, tensors, False)
@@ -95,6 +96,8 @@ def _describe(x: Any, tensors: list[Tensor], is_input: bool = True) -> Any:
         return (type(x), x)
     if type(x) in (tuple, list):
         return (type(x), tuple([_describe(item, tensors, is_input) for item in x]))
+    if isinstance(x, ModelOutput) and not is_input:
+        return (type(x), tuple([(name, _describe(item, tensors, is_input)) for name, item in x.items()]))
     raise NotCapturable(f"an argument is a {type(x).__name__}, which may hold state")
 
 
@@ -136,4 +139,6 @@ def _restore(item: Any, source: Any, layer: int | None = None) -> Any:
         return restore_cache(item, source, layer)
     if item[0] in (tuple, list):
         return item[0](_restore(x, source) for x in item[1])
+    if issubclass(item[0], ModelOutput):
+        return item[0](**{name: _restore(x, source) for name, x in item[1]})
     return item[1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +18,15 @@ from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild, reb
 from .caches import find_cache, layer_index, store
 from .capture import Captured, capture
 from .program_call import compute_padding, whole_program
-from .structure import candidates, structure_key
+from .structure import candidates, is_stack, structure_key
 
 Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
 Define = Callable[[fx.GraphModule], int]
 
 VARIANTS = 16
+SHORT = 256
+"""Tokens up to which a stack of layers is one block: beyond, a call per layer costs nothing, and its weights may stay in the cache from one
+group of tokens to the next."""
 _UNKNOWN = object()
 _CAPTURING = "transformers.utils.output_capturing"
 
@@ -44,13 +48,22 @@ class Compiler:
     blocks: list[Block] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    capturing: int | None = None  # the thread that is in torch.export
+    capturing: int | None = None  # the thread that is in torch.export, or asks a module what its own code says
 
     def install_below(self, module: nn.Module, name: str = "") -> None:
         """Make blocks of the largest candidates below `module`."""
         for path, child in candidates(module, name):
             if "forward" not in vars(child):
                 self.blocks.append(Block(path, child, self))
+
+    @contextlib.contextmanager
+    def own_code(self) -> Iterator[None]:
+        """Within, this thread's calls of blocks run their modules' own code."""
+        self.capturing = threading.get_ident()
+        try:
+            yield
+        finally:
+            self.capturing = None
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {"compile": self.compile, "define": self.define, "failures": self.failures}
@@ -71,7 +84,7 @@ class Variant:
     def __post_init__(self) -> None:
         structure, self.places = self.output
         self.is_tensor = structure[0] == "tensor"
-        self.whole = whole_program(self.graph) if self.is_tensor and not self.places else None
+        self.whole = None if self.places else whole_program(self.graph)
 
     def serves(self, tensors: list[Tensor]) -> bool:
         """Whether the graph is one for images of this size."""
@@ -79,9 +92,7 @@ class Variant:
 
     def __call__(self, tensors: list[Tensor], cache: Cache | None = None, layer: int | None = None) -> Any:
         """Run a call; what the graph computed for `cache` goes there."""
-        if self.whole is not None:
-            return self.whole(tensors)
-        results = self.graph(*tensors)
+        results = self.graph(*tensors) if self.whole is None else (self.whole(tensors),)
         if self.places:
             assert cache is not None and layer is not None
             store(cache, self.places, results[-2 * len(self.places) :], layer)
@@ -93,7 +104,7 @@ class Block:
 
     A variant is captured at the first call with a new guard key, checked against the module's own result, and compiled. In training,
     while something traces the model, when a module inside has hooks, with stateful arguments or beyond a few variants, the module's own
-    code runs: always right, only slower.
+    code runs: always right, only slower. A stack's own code then runs blocks of its layers, and so it does with many tokens.
     """
 
     def __init__(self, name: str, module: nn.Module, compiler: Compiler) -> None:
@@ -107,6 +118,8 @@ class Block:
         self._hook_tables: list[dict[int, Any]] | None = None
         self._structure: tuple[Any, ...] | None = None
         self._layer: Any = _UNKNOWN
+        self._is_stack: bool | None = None
+        self.opened = False  # whether the layers of a stack are blocks too
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "module": self.module, "compiler": self.compiler}
@@ -125,6 +138,13 @@ class Block:
         return self._layer
 
     @property
+    def is_stack(self) -> bool:
+        """Whether the module runs a list of layers."""
+        if self._is_stack is None:
+            self._is_stack = is_stack(self.module)
+        return self._is_stack
+
+    @property
     def original(self) -> Callable[..., Any]:
         """The module's own forward."""
         return type(self.module).forward.__get__(self.module)
@@ -141,19 +161,23 @@ class Block:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run a call."""
-        if self.module.training or self._is_traced() or self._hooks_act():
+        if self.module.training or self._is_traced():
             exports = not torch.compiler.is_dynamo_compiling()  # dynamo cannot trace a ContextVar
             own = stand_ins.get({}).get(self.name, self.original) if exports else self.original
             return own(*args, **kwargs)
+        if self._hooks_act():
+            return self._own(*args, **kwargs)
         try:
             key, tensors = flatten(args, kwargs, self.layer)
         except NotCapturable as reason:
             return self._miss(str(reason), args, kwargs)
+        if self.is_stack and _is_long(tensors):
+            return self._own(*args, **kwargs)
         variant = self.variants.get(key, _UNKNOWN)
         if variant is _UNKNOWN:
             return self._first_call(key, tensors, args, kwargs)
         if variant is None or not variant.serves(tensors):  # type: ignore[attr-defined]
-            return self.original(*args, **kwargs)
+            return self._own(*args, **kwargs)
         return self._run(variant, tensors, args, kwargs)  # type: ignore[arg-type]
 
     def _run(self, variant: Variant, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
@@ -165,14 +189,25 @@ class Block:
         self.misses[reason] = self.misses.get(reason, 0) + 1
         if not self.variants:
             self._split(reason)
+        return self._own(*args, **kwargs)
+
+    def _own(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module's own code; that of a stack on blocks of its layers."""
+        if self.is_stack and not self.opened:
+            with self.compiler.lock:
+                self.compiler.install_below(self.module, self.name)
+                self.opened = True
         return self.original(*args, **kwargs)
 
     def _is_traced(self) -> bool:
         """Whether something traces the model in this thread. torch's flag is global, and `torch.export` puts other tensors into a module
         while it runs: where another thread captures a block, wait for it."""
+        capturing = self.compiler.capturing
+        if capturing is not None and capturing == threading.get_ident():  # dynamo cannot trace the second
+            return True
         if not torch.compiler.is_compiling():
             return False
-        if self.compiler.capturing is None or self.compiler.capturing == threading.get_ident():
+        if capturing is None:
             return True
         with self.compiler.lock:
             return False
@@ -188,10 +223,12 @@ class Block:
         if any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks):
             return True
         collected = output_capturing._active_collector.get()
-        return collected is not None and any(name != "hidden_states" for name in collected)
+        return bool(collected) and (self.is_stack or any(name != "hidden_states" for name in collected))
 
     def _first_call(self, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""
+        if not all(x.numel() for x in tensors):
+            return self._own(*args, **kwargs)
         with self.compiler.lock:
             if key not in self.variants and len(self.variants) < VARIANTS:
                 try:
@@ -202,11 +239,12 @@ class Block:
                     if not any(self.variants.values()):
                         self._split(str(reason))
         variant = self.variants.get(key)
-        return self.original(*args, **kwargs) if variant is None else self._run(variant, tensors, args, kwargs)
+        return self._own(*args, **kwargs) if variant is None else self._run(variant, tensors, args, kwargs)
 
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
         args, kwargs = rebuild(key, tensors, self.layer)
-        expected = self.original(*args, **kwargs)
+        with self.compiler.own_code():
+            expected = self.original(*args, **kwargs)
         structure, results = flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
         self._structure = self._structure or structure_key(self.module)
         shared = (self._structure, key)
@@ -234,11 +272,8 @@ class Block:
         return graph, captured.output
 
     def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
-        self.compiler.capturing = threading.get_ident()
-        try:
+        with self.compiler.own_code():
             return capture(self.module, self.original, key, tensors)
-        finally:
-            self.compiler.capturing = None
 
     def _finish(
         self,
@@ -273,6 +308,10 @@ class Block:
     def remove(self) -> None:
         """Give the module its own forward back."""
         vars(self.module).pop("forward", None)
+
+
+def _is_long(tensors: list[Tensor]) -> bool:
+    return bool(tensors) and tensors[0].dim() == 3 and tensors[0].shape[0] * tensors[0].shape[1] > SHORT
 
 
 def agree(found: Any, expected: list[Tensor], tolerance: float = 0.0) -> bool:

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from ..fx import Block, Compiler, ProgramCall
-from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Linear
+from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Linear, Int8Module
 from .pipeline import keep_residuals_int8, no_grad_compile
 from .rows import count_rows
 
@@ -103,23 +103,29 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
     total = sum(work.values()) or 1
     report = InspectReport(int8_share=sum(work[n] for n in quantized) / total)
     blocks = find_blocks(model)
+    covered: set[str] = set()
     for name, block in blocks.items():
-        inside = [n for n in quantized if n.startswith(f"{name}.")]
+        report.failures.update(block.compiler.failures)
+        inside = [n for n in quantized if n == name or n.startswith(f"{name}.")]
         share = sum(work[n] for n in inside) / total
         captured = [v for v in block.variants.values() if v is not None]
         if captured:
-            report.block_share += share
+            covered.update(inside)
+        if isinstance(block.module, Int8Module):
+            report.single[name] = type(block.module).__name__
+            continue
         graphs = [v.graph for v in captured]
         instructions = max((_instructions(g) for g in graphs), default=0)
         left = sorted({_short(n) for g in graphs for n in g.graph.nodes if n.op == "call_function" and _counts(n)})
-        note = "" if captured else "captured at its first call"
+        waiting = "its layers run instead" if block.opened else "captured at its first call"
+        note = "" if captured else waiting
         note = "; ".join([note, *(f"{count} calls in Python: {why}" for why, count in block.misses.items())]).strip(
             "; "
         )
         report.blocks.append(
             BlockRow(name, type(block.module).__name__, len(inside), share, len(captured), instructions, left, note)
         )
-        report.failures.update(block.compiler.failures)
+    report.block_share = sum(work[n] for n in covered) / total
     for name, module in model.named_modules():
         if isinstance(module, (Int8Linear, Int8Conv, Int8Embedding, Int8AvgPool)) and not any(
             name.startswith(f"{b}.") for b in blocks

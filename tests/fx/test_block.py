@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from optimum_int8.fx import Compiler, block, capture
 from optimum_int8.fx.arguments import flatten
 from optimum_int8.passes import install as install_passes
-from tests.fx.toys import Layer, Stack, block_of, install, int8_linear
+from tests.fx.toys import Layer, Stack, block_of, install, int8_conv, int8_linear
 
 
 @pytest.fixture
@@ -401,10 +402,51 @@ def test_remove_gives_own_code_back() -> None:
     assert runs_own_code(layer, X)
 
 
-def test_a_single_int8_module_is_no_block() -> None:
-    linear = int8_linear()
-    assert not install(nn.ModuleDict({"linear": linear})).blocks
-    assert "forward" not in vars(linear)
+def test_of_single_int8_modules_linears_are_blocks() -> None:
+    model = nn.ModuleDict({"linear": int8_linear(), "conv": int8_conv()})
+    expected = model.linear(X)
+    install(model)
+    assert "forward" not in vars(model.conv)
+    assert torch.equal(model.linear(X), expected)
+    assert [v is not None for v in block_of(model.linear).variants.values()] == [True]
+    assert model.linear(X[:, :0]).shape == (2, 0, 16)  # no rows, as of an expert without tokens: no graph is made of such a call
+
+
+class Encoder(Stack):
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=super().forward(x, *args, **kwargs))
+
+
+LONG = torch.randn(2, block.SHORT // 2 + 1, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("first", [X, LONG], ids=["short", "long"])
+def test_a_stack_is_one_block_for_few_tokens_and_its_layers_are_for_many(
+    captures: list[nn.Module], first: Tensor
+) -> None:
+    encoder = Encoder(Layer(0), Layer(1))
+    expected = [encoder(x).last_hidden_state for x in (X, LONG)]
+    _, compiler = one_layer(encoder)
+    encoder(first)
+    assert captures[0] is (encoder if first is X else encoder.layers[0])
+    found = [encoder(x) for x in (X, LONG)]
+    assert all(type(f) is BaseModelOutput and list(f) == ["last_hidden_state"] for f in found)
+    assert all(torch.equal(f.last_hidden_state, e) for f, e in zip(found, expected, strict=True))
+    assert set(captures) == {encoder, encoder.layers[0]} and not compiler.failures  # the second layer shares the first one's graph
+    assert not runs_own_code(encoder.layers[1], LONG)
+    copied = copy.deepcopy(encoder)
+    assert torch.equal(copied(LONG).last_hidden_state, expected[1])
+
+
+def test_a_stack_whose_layers_are_listened_to_runs_them(captures: list[nn.Module]) -> None:
+    encoder = Encoder(Layer(0), Layer(1))
+    one_layer(encoder)
+    expected, states = encoder(X).last_hidden_state, []
+    handle = encoder.layers[0].register_forward_hook(lambda module, args, output: states.append(output))
+    assert torch.equal(encoder(X).last_hidden_state, expected)
+    assert len(states) == 1 and captures == [encoder, encoder.layers[0]]
+    handle.remove()
+    assert torch.equal(encoder(X).last_hidden_state, expected) and len(states) == 1
 
 
 @pytest.mark.parametrize(

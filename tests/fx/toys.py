@@ -8,12 +8,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimum_int8.fx import Block, Compiler
-from optimum_int8.nn import Int8Linear
+from optimum_int8.nn import Int8Conv2d, Int8Linear
 
 
 def int8_linear(inner: int = 16, outer: int = 16, seed: int = 0, static: bool = True) -> Int8Linear:
     torch.manual_seed(seed)
     return Int8Linear.from_float(nn.Linear(inner, outer).eval(), (-3.0, 3.0) if static else None)
+
+
+def int8_conv() -> Int8Conv2d:
+    torch.manual_seed(0)
+    return Int8Conv2d.from_float(nn.Conv2d(3, 4, 3).eval(), (-3.0, 3.0))
 
 
 class Layer(nn.Module):
