@@ -62,7 +62,9 @@ def test_the_encoder_is_one_block_and_every_layer_one_for_many_tokens(made: Made
     many = batch(SHORT // 32 + 1, 32)
     for masked in (True, False):
         found = logits(made.model, **(many if masked else {"input_ids": many["input_ids"]}))
-        assert (found[:2] - logits(made.model, **{name: x[:2] for name, x in many.items()})).abs().max() <= 1e-5 or not masked
+        assert (
+            found[:2] - logits(made.model, **{name: x[:2] for name, x in many.items()})
+        ).abs().max() <= 1e-5 or not masked
     report = inspect(made.model)
     instructions = 8 if made.approach == "static" else 11
     stack_path = ARCHITECTURES[made.architecture][0].rsplit(".", 2)[0]

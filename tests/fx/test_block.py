@@ -409,7 +409,11 @@ def test_of_single_int8_modules_linears_are_blocks() -> None:
     assert "forward" not in vars(model.conv)
     assert torch.equal(model.linear(X), expected)
     assert [v is not None for v in block_of(model.linear).variants.values()] == [True]
-    assert model.linear(X[:, :0]).shape == (2, 0, 16)  # no rows, as of an expert without tokens: no graph is made of such a call
+    assert model.linear(X[:, :0]).shape == (
+        2,
+        0,
+        16,
+    )  # no rows, as of an expert without tokens: no graph is made of such a call
 
 
 class Encoder(Stack):
@@ -432,7 +436,9 @@ def test_a_stack_is_one_block_for_few_tokens_and_its_layers_are_for_many(
     found = [encoder(x) for x in (X, LONG)]
     assert all(type(f) is BaseModelOutput and list(f) == ["last_hidden_state"] for f in found)
     assert all(torch.equal(f.last_hidden_state, e) for f, e in zip(found, expected, strict=True))
-    assert set(captures) == {encoder, encoder.layers[0]} and not compiler.failures  # the second layer shares the first one's graph
+    assert (
+        set(captures) == {encoder, encoder.layers[0]} and not compiler.failures
+    )  # the second layer shares the first one's graph
     assert not runs_own_code(encoder.layers[1], LONG)
     copied = copy.deepcopy(encoder)
     assert torch.equal(copied(LONG).last_hidden_state, expected[1])

@@ -189,7 +189,9 @@ def generate(model: Any, rows: int = 2, steps: int = 6, **settings: Any) -> Tens
 
 def decoder_blocks(model: Any) -> list[Any]:
     blocks = find_blocks(model).items()
-    return [b for name, b in blocks if "encoder" not in name and not isinstance(b.module, Int8Linear)]  # without the head
+    return [
+        b for name, b in blocks if "encoder" not in name and not isinstance(b.module, Int8Linear)
+    ]  # without the head
 
 
 @pytest.mark.slow

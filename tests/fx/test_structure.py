@@ -53,4 +53,9 @@ def test_a_shared_module_is_one_candidate() -> None:
 def test_a_model_is_never_a_block() -> None:
     int8 = int8_classifier(fuse=False)
     names = [name for name, _ in candidates(int8)]
-    assert names == ["bert.embeddings", "bert.encoder", "bert.pooler", "classifier"]  # inside BertModel, which is one too
+    assert names == [
+        "bert.embeddings",
+        "bert.encoder",
+        "bert.pooler",
+        "classifier",
+    ]  # inside BertModel, which is one too
