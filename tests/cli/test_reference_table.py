@@ -23,7 +23,7 @@ def test_a_recipe_runs(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Capturing a block takes seconds and belongs to other tests; without it the results are the same.
-    monkeypatch.setattr(restore, "install", lambda model: model)
+    monkeypatch.setattr(restore, "install", lambda model, residuals: model)
     recipe = load_recipe(path)
     save_model(path.stem, tmp_path / "model")
     save_data(recipe["dataset"], recipe.get("dataset_config"), tmp_path / "data")

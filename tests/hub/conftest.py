@@ -68,7 +68,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave fine-grained FX out where a checkpoint does not say so: capturing takes seconds for every model loaded."""
-    monkeypatch.setattr("optimum_int8.restore.install", lambda model: model)
+    monkeypatch.setattr("optimum_int8.restore.install", lambda model, residuals: model)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,11 @@ WORK = [
     c for c in CASES if c.name in ("97", "64", "static-(63, 33, 17)", "dynamic-(31, 97, 97)", "dynamic-padding", "3x17")
 ]
 WORK += [c for c in CASES if c.op == "attention" and c.name.endswith("32)")]
+WORK += [
+    c
+    for c in CASES
+    if c.op.startswith("conv") and c.name.startswith(("3x3-heavy-added", "3x3-wide-added", "depthwise-wide-added"))
+]
 
 
 def run(case: Case, args: Any = None) -> Any:
