@@ -1,7 +1,8 @@
 """Fine-grained FX, the mechanism: finding, capturing, guarding and lowering blocks. What to rewrite is decided in `passes`."""
 
+from .agree import agree
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
-from .block import Block, Compiler, agree, stand_ins
+from .block import Block, Compiler, stand_ins
 from .capture import Captured, capture, other_shapes
 from .lower import lower
 from .lower_images import lower_images

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput, output_capturing
 
+from .agree import agree
 from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild, rebuild_output
 from .caches import find_cache, layer_index, store
 from .capture import Captured, capture
@@ -245,7 +246,9 @@ class Block:
         args, kwargs = rebuild(key, tensors, self.layer)
         with self.compiler.own_code():
             expected = self.original(*args, **kwargs)
-        if isinstance(expected, ModelOutput) and tensors[0].dim() == 4:  # its stages are large enough, and rounding adds up over them
+        if (
+            isinstance(expected, ModelOutput) and tensors[0].dim() == 4
+        ):  # its stages are large enough, and rounding adds up over them
             raise NotCapturable(f"its result is a {type(expected).__name__}, not tensors")
         structure, results = flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
         self._structure = self._structure or structure_key(self.module)
@@ -314,19 +317,3 @@ class Block:
 
 def _is_long(tensors: list[Tensor]) -> bool:
     return bool(tensors) and tensors[0].dim() == 3 and tensors[0].shape[0] * tensors[0].shape[1] > SHORT
-
-
-def agree(found: Any, expected: list[Tensor], tolerance: float = 0.0) -> bool:
-    """Equal to the bit, or with a tolerance: shapes equal and root mean square error within that share of the values' own.
-
-    A rewrite may round an activation differently and so move a value to the next of 256 steps; a wrong one is off by far more.
-    """
-    if len(found) != len(expected) or any(f.shape != e.shape for f, e in zip(found, expected, strict=True)):
-        return False
-    if tolerance == 0.0:
-        return all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
-    for f, e in zip(found, expected, strict=True):
-        error, size = (f.double() - e.double()).square().mean().sqrt(), e.double().square().mean().sqrt()
-        if not error <= tolerance * size + 1e-6:
-            return False
-    return True

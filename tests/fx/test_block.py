@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from optimum_int8.fx import Compiler, block, capture
+from optimum_int8.fx import Compiler, agree, block, capture
 from optimum_int8.fx.arguments import flatten
 from optimum_int8.passes import install as install_passes
 from tests.fx.toys import Layer, Stack, block_of, install, int8_conv, int8_linear
@@ -468,4 +468,4 @@ def test_a_stack_whose_layers_are_listened_to_runs_them(captures: list[nn.Module
     ],
 )
 def test_agree(found: list[Tensor], tolerance: float, equal: bool) -> None:
-    assert block.agree(found, [torch.ones(3)], tolerance) is equal
+    assert agree(found, [torch.ones(3)], tolerance) is equal
