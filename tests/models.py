@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from optimum_int8 import Int8Config, quantize
+from optimum_int8.restore import build_skeleton, finish_loading
 
 _SIZES: dict[str, Any] = {
     "hidden_size": 64,
@@ -42,6 +44,19 @@ def classifier(architecture: str = "Bert", seed: int = 0, **changes: Any) -> tra
             # standard deviations of trained models rather than of an initialisation: attention is then not uniform
             parameter.add_(torch.randn_like(parameter) * (0.1 if parameter.dim() == 1 else 0.06))
     return model
+
+
+def reloaded(empty: nn.Module, int8: nn.Module, metadata: dict[str, Any] | None = None) -> nn.Module:
+    """What a checkpoint of `int8` gives: `empty`, a float model of its class, made INT8 as the metadata says, on its tensors.
+
+    Args:
+        metadata: instead of the model's own.
+    """
+    metadata = json.loads(json.dumps(metadata or int8.int8_metadata))  # as a file holds it
+    empty = empty.to("meta").eval()
+    build_skeleton(empty, metadata)
+    empty.load_state_dict(int8.state_dict(), assign=True)
+    return finish_loading(empty, metadata)
 
 
 def batch(rows: int = 2, length: int = 9, padding: int = 4, seed: int = 1) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from optimum_int8.deploy import save as export
 from optimum_int8.nn import FunctionalWeight, Int8Conv2d, Int8Linear
 from optimum_int8.passes import inspect
 from optimum_int8.quantizers import TextClassificationQuantizer
-from optimum_int8.restore import build_skeleton, finish_loading
 from optimum_int8.training import convert_qat, prepare_qat
 from optimum_int8.training.prepare import remove_fake_quantize
+from tests.models import reloaded
 from tests.quantizers.tiny import make_dataset, make_model, make_tokenizer
 
 STATIC, DYNAMIC, QAT = (Int8Config(approach=a) for a in ("static", "dynamic", "qat"))
@@ -141,12 +140,7 @@ def test_module_checkpoint_and_file_agree_to_the_bit(config: Int8Config, tmp_pat
     int8 = made(Net(), config)
     export(int8, tmp_path / "net.pt2", EXAMPLE)
     loaded = optimum_int8.load(tmp_path / "net.pt2")
-    metadata = json.loads(json.dumps(int8.int8_metadata))
-    with torch.device("meta"):
-        empty = Net()
-    build_skeleton(empty, metadata)
-    empty.load_state_dict(int8.state_dict(), assign=True)
-    again = finish_loading(empty.eval(), metadata)
+    again = reloaded(Net(), int8)
     unfused = made(Net(), Int8Config(approach=config.approach, fuse=False))
     for x in (EXAMPLE, EXAMPLE[:1], EXAMPLE.repeat(2, 1, 1, 1)):
         expected = int8(x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import optimum_int8
 from optimum_int8 import Int8Config, QuantConf, calibrate, convert, quantize
 from optimum_int8.nn import Bfloat16Attention, Int8Attention, Int8Linear, UnpackedMultiheadAttention, unpack_attention
-from optimum_int8.restore import build_skeleton, finish_loading
+from tests.models import reloaded
 
 HIDDEN = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
 CAUSAL = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
@@ -179,11 +179,7 @@ def test_module_checkpoint_and_file_agree_to_the_bit(tmp_path: Path) -> None:
         kinds |= {n: "attention" for n, m in int8.named_modules() if hasattr(m, "int8_attention")}
         kinds |= {n: "linear" for n, m in int8.named_modules() if isinstance(m, Int8Linear)}
         metadata = {"config": Int8Config(approach="static").to_dict(), "modules": kinds}
-        with torch.device("meta"):
-            empty = type(model)()
-        build_skeleton(empty, metadata)
-        empty.load_state_dict(int8.state_dict(), assign=True)
-        assert torch.equal(finish_loading(empty.eval(), metadata)(*args), expected)
+        assert torch.equal(reloaded(type(model)(), int8, metadata)(*args), expected)
 
 
 @torch.no_grad()

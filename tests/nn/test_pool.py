@@ -12,8 +12,9 @@ import optimum_int8
 from optimum_int8 import CheckpointError, Int8Config, numerics, quantize
 from optimum_int8.nn import FakeQuantizedAvgPool, Int8AvgPool, Int8AvgPool1d, Int8AvgPool2d, find_sites
 from optimum_int8.passes import find_blocks, inspect, remove
-from optimum_int8.restore import build_skeleton, finish_loading
+from optimum_int8.restore import build_skeleton
 from optimum_int8.training.prepare import convert_qat, prepare_qat, remove_fake_quantize
+from tests.models import reloaded
 
 MODULES = {
     "2x2": lambda: nn.AvgPool2d(2),
@@ -105,11 +106,7 @@ def test_a_checkpoint_gives_the_same_bits_and_an_older_one_pools_floats() -> Non
         int8 = quantize(model, Int8Config(approach="static", exclude_types=exclude), [x])
         metadata = int8.int8_metadata
         assert any(kind == "pool" for kind in metadata["modules"].values()) == (not exclude)
-        again = Net().eval()
-        build_skeleton(again, metadata)
-        again.load_state_dict(int8.state_dict(), assign=True)
-        finish_loading(again, metadata)
-        assert torch.equal(again(x), int8(x))
+        assert torch.equal(reloaded(Net(), int8)(x), int8(x))
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused() -> None:

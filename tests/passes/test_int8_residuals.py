@@ -17,8 +17,8 @@ import optimum_int8
 from optimum_int8 import Int8Config, QuantConf, calibrate, convert, kernels, quantize
 from optimum_int8.kernels import library
 from optimum_int8.passes import find_blocks, pipeline
-from optimum_int8.restore import build_skeleton, finish_loading
 from tests.kernels.conftest import forget_library, without_library  # noqa: F401
+from tests.models import reloaded
 from tests.passes.graphs import Case, aten, linear, norm, ours
 from tests.passes.images import batch_norm, bottleneck, conv, image, sequence
 from tests.passes.test_rewrites_conv import Frozen
@@ -71,10 +71,7 @@ def by_modules(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def restored(model: nn.Module, metadata: dict[str, Any], kind: type[nn.Module] = nn.Conv2d) -> nn.Module:
-    empty = network(kind).to("meta")
-    build_skeleton(empty, metadata)
-    empty.load_state_dict(model.state_dict(), assign=True)
-    return finish_loading(empty.eval(), metadata)
+    return reloaded(network(kind), model, metadata)
 
 
 @torch.no_grad()

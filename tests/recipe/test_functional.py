@@ -26,7 +26,8 @@ from optimum_int8 import (
 )
 from optimum_int8.hub.checkpoint import check_metadata
 from optimum_int8.nn import FunctionalWeight, Int8Add, Int8Cat, Int8Conv2d, Int8Linear, Int8MatMul, Sites
-from optimum_int8.restore import build_skeleton, describe, finish_loading
+from optimum_int8.restore import build_skeleton, describe
+from tests.models import reloaded
 
 
 class Mixer(nn.Module):
@@ -222,12 +223,7 @@ def test_module_copy_checkpoint_and_file_agree_to_the_bit(tmp_path: Path) -> Non
     int8: Any = convert(model, conf, EXAMPLE)
     int8.save(tmp_path / "net.pt2")
     loaded = optimum_int8.load(tmp_path / "net.pt2")
-    metadata = json.loads(json.dumps(int8.int8_metadata))
-    with torch.device("meta"):
-        empty = Net()
-    build_skeleton(empty, metadata)
-    empty.load_state_dict(int8.state_dict(), assign=True)
-    again = finish_loading(empty.eval(), metadata)
+    again = reloaded(Net(), int8)
     twins = [again, loaded, copy.deepcopy(int8), pickle.loads(pickle.dumps(int8))]
     for x in (EXAMPLE, EXAMPLE[:1], EXAMPLE.repeat(2, 1, 1, 1)):
         expected = int8(x)

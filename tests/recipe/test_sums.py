@@ -17,7 +17,7 @@ from optimum_int8.hub.checkpoint import check_metadata
 from optimum_int8.nn import Int8Add, Int8Cat
 from optimum_int8.passes import inspect
 from optimum_int8.passes.install import remove
-from optimum_int8.restore import build_skeleton, finish_loading
+from tests.models import reloaded
 
 
 class Joined(nn.Module):
@@ -111,10 +111,7 @@ def test_unfused_checkpoint_and_file_agree_to_the_bit(path: Path, tmp_path: Path
     int8.save(tmp_path / "sums.pt2")
     metadata = json.loads(json.dumps(int8.int8_metadata))
     assert check_metadata(metadata)["functional"]["0.cat_3"]["output_quantized"] is True
-    empty = nn.Sequential(Joined()).to("meta")
-    build_skeleton(empty, metadata)
-    empty.load_state_dict(int8.state_dict(), assign=True)
-    again = finish_loading(empty.eval(), metadata)
+    again = reloaded(nn.Sequential(Joined()), int8)
     unfused = copy.deepcopy(int8)
     remove(unfused)
     loaded = optimum_int8.load(tmp_path / "sums.pt2")
