@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from optimum_int8.fx import Compiler, agree, block, capture
 from optimum_int8.fx.arguments import flatten
+from optimum_int8.nn import Int8Embedding
 from optimum_int8.passes import install as install_passes
 from tests.fx.toys import Layer, Stack, block_of, install, int8_conv, int8_linear
 
@@ -402,18 +403,19 @@ def test_remove_gives_own_code_back() -> None:
     assert runs_own_code(layer, X)
 
 
-def test_of_single_int8_modules_linears_are_blocks() -> None:
-    model = nn.ModuleDict({"linear": int8_linear(), "conv": int8_conv()})
-    expected = model.linear(X)
+def test_single_int8_modules_that_quantize_are_blocks() -> None:
+    model = nn.ModuleDict(
+        {"linear": int8_linear(), "conv": int8_conv(), "table": Int8Embedding.like(nn.Embedding(4, 4))}
+    )
+    image = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+    expected = model.linear(X), model.conv(image)
     install(model)
-    assert "forward" not in vars(model.conv)
-    assert torch.equal(model.linear(X), expected)
-    assert [v is not None for v in block_of(model.linear).variants.values()] == [True]
-    assert model.linear(X[:, :0]).shape == (
-        2,
-        0,
-        16,
-    )  # no rows, as of an expert without tokens: no graph is made of such a call
+    assert "forward" not in vars(model.table)
+    for module, x, y in zip((model.linear, model.conv), (X, image), expected, strict=True):
+        assert torch.equal(module(x), y)
+        assert [v is not None for v in block_of(module).variants.values()] == [True]
+    nothing = model.linear(X[:, :0])  # as of an expert without tokens: no graph is made of such a call
+    assert nothing.shape == (2, 0, 16)
 
 
 class Encoder(Stack):
