@@ -226,15 +226,16 @@ def test_a_damaged_squad_file(tmp_path: Path, quantizer: QuestionAnsweringQuanti
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_squad(approach: str, shared_dir: Path, tmp_path: Path) -> None:
     made = QuestionAnsweringQuantizer.from_pretrained(shared_dir / "models" / "bert-minilm-squad", max_length=320)
     data = shared_dir / "data" / "squad"
     made.quantize(Int8Config(approach=approach), data / "squadshifts-new_wiki_v1.0.json", tmp_path)
-    validation = made.get_calibration_dataset(data / "dev-v1.1.json", num_samples=200)
+    validation = made.get_calibration_dataset(data / "dev-v1.1.json", num_samples=100)
     report = made.evaluate(validation, batch_size=16, latency_rounds=1)
     assert report.fp32.value > 50
-    # On 1,000 questions both lose 0.04 % (model_cards/). Over 200 of them F1 moves by 0.8 points with rounding alone: this bound finds a
+    # On 1,000 questions both lose 0.04 % (model_cards/). Over 100 of them F1 moves by a point or so with rounding alone: this bound finds a
     # broken model, as one range for outlier tokens and all others makes it (3.4 %).
     assert report.relative_loss is not None and report.relative_loss <= 0.03
     assert report.compression_ratio >= 3.8

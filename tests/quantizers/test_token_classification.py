@@ -165,6 +165,7 @@ def test_a_damaged_conll_file(tmp_path: Path, quantizer: TokenClassificationQuan
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_wnut17(approach: str, shared_dir: Path, tmp_path: Path) -> None:
     made = TokenClassificationQuantizer.from_pretrained(shared_dir / "models" / "electra-minilm-wnut17")
