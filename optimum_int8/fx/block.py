@@ -246,9 +246,8 @@ class Block:
         args, kwargs = rebuild(key, tensors, self.layer)
         with self.compiler.own_code():
             expected = self.original(*args, **kwargs)
-        if (
-            isinstance(expected, ModelOutput) and tensors[0].dim() == 4
-        ):  # its stages are large enough, and rounding adds up over them
+        # stages of images are large enough, and over all of them rounding adds up
+        if isinstance(expected, ModelOutput) and tensors[0].dim() == 4:
             raise NotCapturable(f"its result is a {type(expected).__name__}, not tensors")
         structure, results = flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
         self._structure = self._structure or structure_key(self.module)

@@ -8,19 +8,12 @@ from torch import fx
 
 from ..fx.rewrite import add_call, arguments, aten, is_call, ours, shape_of
 from ..numerics_conv import Window, pair, pool_window
+from .channels_last import ACTIVATIONS
 
 _WINDOWS = {aten.avg_pool2d.default: 2, aten.avg_pool1d.default: 1}
 _WHOLE = {aten.adaptive_avg_pool2d.default: 2, aten.adaptive_avg_pool1d.default: 1}
 _THROUGH = (
-    aten.relu.default,
-    aten.relu_.default,
-    aten.silu.default,
-    aten.silu_.default,
-    aten.hardswish.default,
-    aten.hardswish_.default,
-    aten.leaky_relu.default,
-    aten.leaky_relu_.default,
-    aten.gelu.default,
+    *ACTIVATIONS,
     aten.add.Tensor,
     aten.add_.Tensor,
     aten.mul.Tensor,

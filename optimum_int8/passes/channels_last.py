@@ -9,8 +9,8 @@ from torch import fx
 from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
 from ..numerics_conv import pool_window
 
-_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-_ELEMENTWISE = {
+TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+ACTIVATIONS = {
     aten.relu.default: aten.relu.default,
     aten.relu_.default: aten.relu.default,
     aten.silu.default: aten.silu.default,
@@ -20,18 +20,17 @@ _ELEMENTWISE = {
     aten.leaky_relu.default: aten.leaky_relu.default,
     aten.leaky_relu_.default: aten.leaky_relu.default,
     aten.gelu.default: aten.gelu.default,
+}
+"""What follows a convolution, also in place, and the same not in place."""
+
+_ELEMENTWISE = {
+    **ACTIVATIONS,
     aten.tanh.default: aten.tanh.default,
     aten.add.Tensor: aten.add.Tensor,
     aten.add_.Tensor: aten.add.Tensor,
 }
 _ON_GRIDS = (ours.quantize.default, ours.dequantize.default, ours.add.default)
-_IN_PLACE = (
-    aten.relu_.default,
-    aten.silu_.default,
-    aten.hardswish_.default,
-    aten.leaky_relu_.default,
-    aten.add_.Tensor,
-)
+_IN_PLACE = tuple(operator for operator, plain in _ELEMENTWISE.items() if operator is not plain)
 
 
 def channels_last(graph_module: fx.GraphModule) -> int:
@@ -87,7 +86,7 @@ def _cat(graph_module: fx.GraphModule, node: fx.Node) -> int:
     graph, shape = graph_module.graph, shape_of(node)
     with graph.inserting_before(node):
         new = graph.call_function(aten.cat.default, ([_last(graph, x) for x in parts], 3))  # type: ignore[union-attr]
-        new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in _TO_LAST], node.meta["val"].dtype)
+        new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in TO_LAST], node.meta["val"].dtype)
         _replace(graph, node, new)
     return 1
 
@@ -132,7 +131,7 @@ def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:
     with graph_module.graph.inserting_before(node):
         new = add_call(graph_module, ours.max_pool.default, x.args[0], list(window))
         shape = shape_of(node)
-        new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in _TO_LAST], node.meta["val"].dtype)
+        new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in TO_LAST], node.meta["val"].dtype)
         _replace(graph_module.graph, node, new)
     return 1
 
@@ -156,18 +155,18 @@ def _cancel(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 def _is_first(node: Any) -> bool:
     """Whether a node lays out channels-last values as torch does."""
-    return is_call(node, aten.permute.default) and list(node.args[1]) == _TO_FIRST
+    return is_call(node, aten.permute.default) and list(node.args[1]) == TO_FIRST
 
 
 def _is_last(node: Any) -> bool:
-    return is_call(node, aten.permute.default) and list(node.args[1]) == _TO_LAST
+    return is_call(node, aten.permute.default) and list(node.args[1]) == TO_LAST
 
 
 def _last(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """The channels-last view of a node, which stands before the insertion point."""
     if _is_first(node):
         return node.args[0]  # type: ignore[return-value]
-    return _permute(graph, node, _TO_LAST)
+    return _permute(graph, node, TO_LAST)
 
 
 def _permute(graph: fx.Graph, node: fx.Node, order: list[int]) -> fx.Node:
@@ -178,7 +177,7 @@ def _permute(graph: fx.Graph, node: fx.Node, order: list[int]) -> fx.Node:
 
 
 def _replace(graph: fx.Graph, node: fx.Node, new: fx.Node) -> None:
-    out = _permute(graph, new, _TO_FIRST)
+    out = _permute(graph, new, TO_FIRST)
     out.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(out)
     graph.erase_node(node)

@@ -14,7 +14,9 @@ _ACTIVATIONS = {
     aten.leaky_relu.default: "leaky_relu",
     aten.gelu.default: "gelu",
 }
-_ACTIVATION, _SLOPE, _RESIDUAL, _FINAL, _GRID = 9, 10, 11, 12, slice(13, 15)  # among the arguments; the residual's grid
+_ACTIVATION, _SLOPE, _RESIDUAL, _FINAL = 9, 10, 11, 12  # among the arguments
+RESIDUAL_GRID = 13
+"""Where that of the residual begins among the arguments of `conv`; the result's own stands before it."""
 
 
 def fuse_conv(graph_module: fx.GraphModule) -> int:
@@ -66,7 +68,7 @@ def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
         if values[_RESIDUAL] is None and other.meta["val"].dtype == conv.meta["val"].dtype:
             values[_RESIDUAL] = other
             if is_call(other, ours.dequantize.default) and all(map(is_constant, other.args[1:])):
-                values[_RESIDUAL], *values[_GRID] = other.args
+                values[_RESIDUAL], *values[RESIDUAL_GRID:] = other.args
             _put(graph_module, node, values)
             return 1
     return 0

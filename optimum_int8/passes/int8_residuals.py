@@ -7,22 +7,14 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, is_constant, only_user, ours, shape_of
+from .channels_last import ACTIVATIONS, TO_FIRST, TO_LAST
 from .fold_batch_norm import constant
 
-_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 _ON_A_CONVOLUTION = (
     aten.permute.default,
     aten.squeeze.dim,
     aten.batch_norm.default,
-    aten.relu.default,
-    aten.relu_.default,
-    aten.silu.default,
-    aten.silu_.default,
-    aten.hardswish.default,
-    aten.hardswish_.default,
-    aten.leaky_relu.default,
-    aten.leaky_relu_.default,
-    aten.gelu.default,
+    *ACTIVATIONS,
     aten.tanh.default,
 )
 _WITH_A_CONSTANT = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
@@ -82,7 +74,7 @@ def _to_bytes(value: fx.Node, taken: tuple[fx.Node, ...] = ()) -> tuple[fx.Node,
             follows = is_call(user, ours.quantize.default) and all(map(is_constant, user.args[1:]))
         else:
             heightens = not taken and is_call(user, aten.unsqueeze.default) and user.args[1] == 2
-            follows = heightens or (is_call(user, aten.permute.default) and user.args[1] == _TO_LAST)
+            follows = heightens or (is_call(user, aten.permute.default) and user.args[1] == TO_LAST)
         found = _to_bytes(user, (*taken, user)) if follows else ()
         if found:
             return found
@@ -113,7 +105,7 @@ def _rounded(graph_module: fx.GraphModule, value: fx.Node, steps: tuple[fx.Node,
             if is_call(step, ours.quantize.default):
                 grid = found[step].args[1:]
         floats = add_call(graph_module, ours.dequantize.default, found[steps[-1]], *grid)
-        out = graph.call_function(aten.permute.default, (floats, _TO_FIRST))
+        out = graph.call_function(aten.permute.default, (floats, TO_FIRST))
         out.meta["val"] = value.meta["val"]
         if is_call(steps[0], aten.unsqueeze.default):
             out.meta["val"] = steps[0].meta["val"]

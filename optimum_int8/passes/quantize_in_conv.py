@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from ..fx.rewrite import add_call, add_item, arguments, is_call, only_user, ours
-
-_RESIDUAL_GRID = 13
-"""Where that of the residual begins among the arguments of `conv`; the result's own stands before it."""
+from .fuse_conv import RESIDUAL_GRID
 
 
 def quantize_in_conv(graph_module: fx.GraphModule) -> int:
@@ -44,7 +42,7 @@ def _into_conv(graph_module: fx.GraphModule, node: fx.Node) -> int:
     if not is_call(source, ours.conv.default):
         return 0
     values = arguments(source)  # type: ignore[arg-type]
-    values[_RESIDUAL_GRID:_RESIDUAL_GRID] = scale, zero_point
+    values[RESIDUAL_GRID:RESIDUAL_GRID] = scale, zero_point
     alone = only_user(source) is node  # type: ignore[arg-type]
     with graph_module.graph.inserting_before(source):  # type: ignore[arg-type]
         if alone:
