@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental import _config as shape_config
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
 from .shapes import shaped
+from .tracing import cheap_tracing
 
 _PREFIX = "block."
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
@@ -78,18 +80,16 @@ def _export(
     level = logging.getLogger("torch.export").level
     try:
         logging.getLogger("torch.export").setLevel(logging.ERROR)
-        # without duck shapes, axes that happen to be equally long in this call (prompt and source) stay two sizes
-        with warnings.catch_warnings(), torch.no_grad(), shape_config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+        with warnings.catch_warnings(), torch.no_grad(), cheap_tracing():
             warnings.simplefilter("ignore")
             exported = torch.export.export(wrapper, (example,), strict=False, dynamic_shapes=(shapes,))
-            graph_module = exported.module(check_guards=False)
+            return _detach(exported, outputs[0], {name for name, _ in _named_tensors(module)})
     except NotCapturable:
         raise
     except Exception as error:  # torch.export raises many kinds; each only means that this module stays as it is
         raise NotCapturable(_explain(error)) from error
     finally:
         logging.getLogger("torch.export").setLevel(level)
-    return _detach(graph_module, outputs[0], {name for name, _ in _named_tensors(module)})
 
 
 class _Call(nn.Module):
@@ -195,8 +195,23 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def _detach(graph_module: fx.GraphModule, output: Key, own: set[str]) -> Captured:
-    graph = graph_module.graph
+def _detach(exported: ExportedProgram, output: Key, own: set[str]) -> Captured:
+    """The graph of an exported program, which takes the module's tensors as arguments, with `get_attr` nodes in their place.
+
+    `exported.module()` does so too, and writes Python for several copies of the graph on the way.
+    """
+    root = exported.graph_module
+    held: dict[str, Any] = {**exported.state_dict, **exported.constants}
+    graph = root.graph
+    targets = {s.arg.name: s.target for s in exported.graph_signature.input_specs if s.kind is not InputKind.USER_INPUT}
+    for node in graph.find_nodes(op="placeholder"):
+        if node.name not in targets:
+            continue
+        with graph.inserting_before(node):
+            attribute = graph.get_attr(targets[node.name])
+        attribute.meta = node.meta
+        node.replace_all_uses_with(attribute)
+        graph.erase_node(node)
     graph.set_codegen(torch.fx.graph.CodeGen())
     constants = {}
     for node in graph.nodes:
@@ -206,7 +221,7 @@ def _detach(graph_module: fx.GraphModule, output: Key, own: set[str]) -> Capture
             if name != node.target and name in own:
                 node.target = name
             else:  # torch.export puts some of the tensors that a forward makes below the module
-                constants[node.target] = _attribute(graph_module, node.target)
+                constants[node.target] = held[node.target] if node.target in held else _attribute(root, node.target)
         elif node.op == "call_module":
             raise NotCapturable(f"its graph calls {node.target}")
     return Captured(graph, output, constants)

@@ -1,0 +1,59 @@
+"""`torch.export` at less cost: what it computes for every operator beside the graph, and nobody reads here, is left out.
+
+All of it is optional: what a release of torch does not have under this name costs time there, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, fx
+from torch._dynamo import config as dynamo_config
+from torch._subclasses import fake_impls
+from torch.fx.experimental import _config as shape_config
+from torch.fx.experimental import proxy_tensor
+
+_BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
+
+
+@contextlib.contextmanager
+def cheap_tracing() -> Iterator[None]:
+    """Within, tracing records shapes and types of values only, and axes that happen to be equally long (prompt and source) stay two
+    sizes."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(shape_config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
+        stack.enter_context(_no_collection())
+        # most keys of this cache are met once, and filling it makes each value twice
+        stack.enter_context(dynamo_config.patch(fake_tensor_cache_enabled=False))
+        if hasattr(fx.config, "do_not_emit_stack_traces"):
+            stack.enter_context(mock.patch.object(fx.config, "do_not_emit_stack_traces", True))
+        if hasattr(proxy_tensor, "_extract_tensor_metadata"):
+            stack.enter_context(mock.patch.object(proxy_tensor, "_extract_tensor_metadata", lambda *_: None))
+        fast = getattr(fake_impls, "FAST_OP_IMPLEMENTATIONS", None)
+        if isinstance(fast, dict):
+            fake_impls.get_fast_op_impls()  # fills the table at its first call
+            stack.enter_context(mock.patch.dict(fast, {_BATCH_NORM: _batch_norm}))
+        yield
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of short-lived objects make the collector look through all that lives, over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _batch_norm(mode: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes of a batch norm's results; torch derives them from twenty operators, a tenth of a second with symbolic sizes."""
+    with mode:
+        return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
