@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import pool
 from benchmarks.__main__ import main
-from benchmarks.engines import find_engine
+from benchmarks.engines import cache_folder, find_engine
 from benchmarks.models import CHECK, find_model, reference
 from benchmarks.results import load
 from benchmarks.roofline import floor, measure_ceilings
 from benchmarks.shapes import Shape
 from benchmarks.tables import make_table
+from benchmarks.worker import Server, WorkerSpec
 from optimum_int8 import kernels
 from optimum_int8.evaluation.architectures import random_model
+
+
+class Here(pool.Worker):
+    """An engine in this process, for tests of what is done with its answers: another process takes seconds to import all it needs."""
+
+    def __init__(self, engine: str, model: str, threads: int, *, cache: Path, **options: Any) -> None:
+        self.engine, self.model, self.threads = engine, model, threads
+        folder = str(cache_folder(cache, find_engine(engine), model))
+        self.server = Server(WorkerSpec(engine, model, folder, threads))
+
+    def send(self, name: str, *arguments: Any) -> None:
+        self.answer = getattr(self.server, name)(*arguments)
+
+    def receive(self, seconds: float = 0.0) -> Any:
+        return self.answer
+
+    def stop(self) -> None:
+        pass
+
+    def close(self, patience: float = 0.0) -> None:
+        pass
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(pool, "Worker", Here)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +87,7 @@ def test_a_run_writes_a_valid_result_and_skips_what_is_missing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_cost_per_token_by_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.__main__.LENGTHS", (1, 2, 7, 16, 17, 64, 512))
     arguments = ["--lengths", "--models", "tiny", "--engines", "eager_fp32", "--threads", "1", "--seconds", "0.1"]
@@ -68,15 +102,20 @@ def test_cost_per_token_by_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert table.rows[-1][4] == f"{row['engines']['eager_fp32']['ms'] / 64:.3f}"
 
 
-@pytest.mark.slow
-def test_an_engine_that_fails_or_computes_something_else_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("in_this_process")
+def test_an_engine_that_computes_something_else_is_skipped(tmp_path: Path) -> None:
     output, mask = reference(random_model(find_model("tiny")), CHECK)
+    workers, notes = pool.start_engines(["eager_fp32"], "tiny", 1, (output, mask), cache=tmp_path)
+    assert list(workers) == ["eager_fp32"] and notes["eager_fp32"]["status"] == "ok"
     workers, notes = pool.start_engines(["eager_fp32"], "tiny", 1, (output * 2, mask), cache=tmp_path)
     assert not workers and "output is off: relative error 0.5" in notes["eager_fp32"]["reason"]
 
-    workers, notes = pool.start_engines(["eager_fp32"], "no-such/model", 1, (output, mask), cache=tmp_path)
+
+@pytest.mark.slow
+def test_an_engine_that_fails_is_skipped(tmp_path: Path) -> None:
+    """The reason comes from its process."""
+    expected = reference(random_model(find_model("tiny")), CHECK)
+    workers, notes = pool.start_engines(["eager_fp32"], "no-such/model", 1, expected, cache=tmp_path)
     assert not workers and "no-such/model" in notes["eager_fp32"]["reason"]
 
 
