@@ -175,9 +175,13 @@ def _draw_histogram(axes: Axes, name: str, key: str, distribution: Distribution)
     middles = (edges[:-1] + edges[1:]) / 2
     low, high = distribution.range or (edges[0], edges[-1])
     outside = (middles < low) | (middles > high)
-    widths = np.diff(edges)
-    axes.bar(edges[:-1], shares, widths, align="edge", color=np.where(outside, CLIPPED, INSIDE))
     axes.set_yscale("log")
+    for part, color in (
+        (~outside, INSIDE),
+        (outside, CLIPPED),
+    ):  # an outline each: a patch per bar takes seconds a page
+        axes.stairs(np.where(part, shares, np.nan), edges, fill=True, color=color)
+    axes.set_ylim(bottom=shares[shares > 0].min() / 2)
     for end in distribution.range or ():
         axes.axvline(end, color=END, linewidth=1, linestyle="--")
     clipped = "range per row" if distribution.range is None else f"{distribution.clipped():.3%} clipped"
