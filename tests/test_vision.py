@@ -17,7 +17,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from optimum_int8 import Int8Config, OptimizedModel, quantize
+from optimum_int8 import Int8Config, OptimizedModel, inspect, kernels, quantize
 from optimum_int8.nn import Int8Conv2d
 
 
@@ -65,3 +65,23 @@ def test_quantize_save_and_load_to_the_bit(name: str, approach: str, tmp_path: P
     assert type(loaded) is type(model)
     with torch.no_grad():
         assert torch.equal(loaded(x).logits, found)
+
+
+@pytest.mark.skipif(
+    kernels.info()["isa_used"] == "torch", reason="without the native library nothing becomes a program"
+)
+def test_an_encoder_of_images_is_one_program_and_its_stages_where_they_are_listened_to() -> None:
+    torch.manual_seed(0)
+    model, x = resnet().eval(), torch.randn(1, 3, 32, 32)
+    int8 = quantize(model, Int8Config(approach="static"), [{"pixel_values": x}], progress=False)
+    states = []
+    with torch.no_grad():
+        whole = int8(x).logits
+        assert "resnet.encoder" in [block.path for block in inspect(int8).blocks]
+        handle = int8.resnet.encoder.stages[0].register_forward_hook(lambda _, args, output: states.append(output))
+        parts = int8(x).logits
+        handle.remove()
+        assert torch.equal(int8(x).logits, whole)
+    assert len(states) == 1 and not inspect(int8).failures
+    assert "resnet.encoder.stages.1" in [block.path for block in inspect(int8).blocks]
+    assert (parts - whole).norm() / whole.norm() < 0.02  # between stages is float32

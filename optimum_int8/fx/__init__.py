@@ -1,6 +1,6 @@
 """Fine-grained FX, the mechanism: finding, capturing, guarding and lowering blocks. What to rewrite is decided in `passes`."""
 
-from .agree import agree
+from .agree import agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
 from .block import Block, Compiler, stand_ins
 from .capture import Captured, capture, other_shapes
@@ -26,6 +26,7 @@ __all__ = [
     "other_shapes",
     "rebuild",
     "rebuild_output",
+    "rounding_tolerance",
     "runs_natively",
     "shaped",
     "stand_ins",

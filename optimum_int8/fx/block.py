@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from transformers.cache_utils import Cache
-from transformers.utils import ModelOutput, output_capturing
+from transformers.utils import output_capturing
 
-from .agree import agree
+from .agree import agree, rounding_tolerance
 from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild, rebuild_output
 from .caches import find_cache, layer_index, store
 from .capture import Captured, capture
@@ -246,9 +246,6 @@ class Block:
         args, kwargs = rebuild(key, tensors, self.layer)
         with self.compiler.own_code():
             expected = self.original(*args, **kwargs)
-        # stages of images are large enough, and over all of them rounding adds up
-        if isinstance(expected, ModelOutput) and tensors[0].dim() == 4:
-            raise NotCapturable(f"its result is a {type(expected).__name__}, not tensors")
         structure, results = flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
         self._structure = self._structure or structure_key(self.module)
         shared = (self._structure, key)
@@ -289,6 +286,7 @@ class Block:
         image: tuple[int, ...] | None,
     ) -> Variant:
         everything = compute_padding.set(True)
+        tolerance = rounding_tolerance(graph)
         try:
             if self.compiler.define is not None and self.compiler.define(graph):
                 results = list(graph(*tensors))
@@ -298,7 +296,7 @@ class Block:
             raise NotCapturable(f"compiling failed: {type(error).__name__}: {error}") from error
         finally:
             compute_padding.reset(everything)
-        if not agree(found, results, tolerance=0.02):
+        if not agree(found, results, tolerance):
             raise NotCapturable("the compiled graph disagrees with the module")
         return Variant(compiled, output, image)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import QuantizationError
-from ..fx import agree, lower, lower_images
+from ..fx import agree, lower, lower_images, rounding_tolerance
 from ..kernels import library
 from .average_pools import average_pools
 from .channels_last import channels_last
@@ -32,24 +32,24 @@ from .share_quantization import share_quantization
 
 
 class Pass(NamedTuple):
-    """A rewrite: changes the graph in place and returns how often it did. `tolerance` 0 promises equal bits."""
+    """A rewrite: changes the graph in place and returns how often it did. One that does not `rounds` promises equal bits."""
 
     run: Callable[[fx.GraphModule], int]
-    tolerance: float = 0.0
+    rounds: bool = False
 
 
 REWRITES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
-    Pass(fold_batch_norm, 0.02),  # before layouts: it stands between a convolution and its transpose
-    Pass(average_pools, 0.02),  # before layouts: its transposes meet those of the convolutions
+    Pass(fold_batch_norm, rounds=True),  # before layouts: it stands between a convolution and its transpose
+    Pass(average_pools, rounds=True),  # before layouts: its transposes meet those of the convolutions
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
     Pass(merge_projections),  # before activations are folded: only plain linears merge
-    Pass(fuse_activation, 0.02),
-    Pass(fuse_conv, 0.02),
+    Pass(fuse_activation, rounds=True),
+    Pass(fuse_conv, rounds=True),
     Pass(fuse_embedding),  # before norms: they take the last sum
-    Pass(fuse_norm, 0.02),
+    Pass(fuse_norm, rounds=True),
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
     Pass(fuse_cached_attention),
     Pass(quantize_in_producer),  # last rewrite: the producers have their final form
@@ -92,6 +92,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bo
     if library() is None:
         return graph_module
     before = graph_module(*tensors) if check else None
+    tolerance = rounding_tolerance(graph_module)
     for step in PASSES:
         count = step.run(graph_module)
         if not count:
@@ -102,7 +103,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bo
             print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
         if before is not None:
             after = fx.Interpreter(graph_module).run(*tensors)  # writing Python for each pass's graph would take longer
-            if not agree(after, list(before), step.tolerance):
+            if not agree(after, list(before), tolerance if step.rounds else 0.0):
                 raise QuantizationError(
                     f"pass {step.run.__name__} changed what a block computes; set fuse=False and report this model"
                 )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from optimum_int8.fx import Compiler, agree, block, capture
+from optimum_int8.fx import Compiler, agree, block, capture, rounding_tolerance
 from optimum_int8.fx.arguments import flatten
 from optimum_int8.nn import Int8Embedding
 from optimum_int8.passes import install as install_passes
@@ -471,3 +471,11 @@ def test_a_stack_whose_layers_are_listened_to_runs_them(captures: list[nn.Module
 )
 def test_agree(found: list[Tensor], tolerance: float, equal: bool) -> None:
     assert agree(found, [torch.ones(3)], tolerance) is equal
+
+
+@pytest.mark.parametrize(("convolutions", "tolerance"), [(0, 0.02), (16, 0.02), (64, 0.04)])
+def test_rounding_adds_up_as_the_root_of_the_convolutions(convolutions: int, tolerance: float) -> None:
+    graph = fx.Graph()
+    for _ in range(convolutions):
+        graph.call_function(torch.ops.optimum_int8.conv.default)
+    assert rounding_tolerance(fx.GraphModule({}, graph)) == pytest.approx(tolerance)
