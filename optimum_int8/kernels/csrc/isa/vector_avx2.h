@@ -61,11 +61,6 @@ inline void store_bytes(uint8_t *p, I x, int n) {
   _mm_store_si128(reinterpret_cast<__m128i *>(t), to_bytes(x));
   std::memcpy(p, t, n > 16 ? 16 : n);
 }
-inline void store_bytes(uint8_t *p, const I &x, const I &y) {
-  store_bytes(p, x);
-  store_bytes(p + 16, y);
-}
-
 inline F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 inline F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 inline F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
@@ -138,6 +133,21 @@ inline F to_bfloat16(F x) {
 
 // Sums of a float tile that stay in registers (ops/float_tile.h), and how many rows it has.
 constexpr int float_vectors = 6, float_rows = 6;
+
+// Two times 16 values as bytes: round(x) + zero_point with x cut to low ... high, where `Positive` to 0 ... high. NaN gives low.
+// Packing cuts too: `high` is for what no integer holds, and instead of `low` comes the least byte.
+template <bool Positive>
+inline void store_quantized(uint8_t *p, F x, F y, F, F high, I zero_point) {
+  const __m256i zero = _mm256_packs_epi32(zero_point.a, zero_point.a);
+  const auto shorts = [&](F v) {  // min's second operand is the result where one is NaN
+    const __m256i a = _mm256_cvtps_epi32(_mm256_min_ps(high.a, v.a)), b = _mm256_cvtps_epi32(_mm256_min_ps(high.a, v.b));
+    return _mm256_adds_epi16(_mm256_packs_epi32(a, b), zero);
+  };
+  __m256i bytes = _mm256_packus_epi16(shorts(x), shorts(y));
+  if constexpr (Positive) bytes = _mm256_max_epu8(bytes, _mm256_packus_epi16(zero, zero));
+  bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), bytes);
+}
 
 // 32 bytes.
 using Bytes = __m256i;

@@ -96,6 +96,13 @@ inline void store(float *p, F x, Whole) { store(p, x); }
 inline void store_bytes(uint8_t *p, I x, Whole) { store_bytes(p, x); }
 inline F keep(Whole, F a, F) { return a; }
 
+// Two times 16 values as bytes: round(x) + zero_point with x cut to low ... high, where `Positive` to 0 ... high. NaN gives low.
+template <bool Positive>
+inline void store_quantized(uint8_t *p, F x, F y, F low, F high, I zero_point) {
+  const F least = Positive ? set(0.0f) : low;
+  store_bytes(p, add(to_int(min(max(x, least), high)), zero_point), add(to_int(min(max(y, least), high)), zero_point));
+}
+
 inline float sum(F a) {
   __m256 x = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
   __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

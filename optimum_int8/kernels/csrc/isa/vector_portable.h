@@ -196,6 +196,13 @@ inline void store(float *p, const F &x, Whole) { store(p, x, 16); }
 inline void store_bytes(uint8_t *p, const I & x, Whole) { store_bytes(p, x, 16); }
 inline F keep(Whole, const F &a, const F &) { return a; }
 
+// Two times 16 values as bytes: round(x) + zero_point with x cut to low ... high, where `Positive` to 0 ... high. NaN gives low.
+template <bool Positive>
+inline void store_quantized(uint8_t *p, const F &x, const F &y, const F &low, const F &high, const I &zero_point) {
+  const F least = Positive ? set(0.0f) : low;
+  store_bytes(p, add(to_int(min(max(x, least), high)), zero_point), add(to_int(min(max(y, least), high)), zero_point));
+}
+
 inline float sum(F x) {
   for (int half = 8; half; half /= 2)
     for (int i = 0; i < half; i++) x.v[i] = x.v[i] + x.v[i + half];

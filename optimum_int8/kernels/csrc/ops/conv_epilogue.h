@@ -76,9 +76,9 @@ class ConvEpilogue {
 
   // Results of `count` rows from `row` on; the sums of a row are 32 integers.
   inline void rows(const int32_t *sums, int64_t row, int count) const {
-    if (width_ == 32 && args_->bytes && !args_->floats) {
-      if (!args_->residual && final_ == OI8_NONE) return bytes_alone<false>(sums, row, count);
-      if (args_->residual_on_grid && (final_ == OI8_NONE || final_ == OI8_RELU)) return bytes_alone<true>(sums, row, count);
+    if (width_ == 32 && (final_ == OI8_NONE || final_ == OI8_RELU)) {
+      if (!args_->residual) return whole<Residual::none>(sums, row, count);
+      return args_->residual_on_grid ? whole<Residual::bytes>(sums, row, count) : whole<Residual::floats>(sums, row, count);
     }
     for (int i = 0; i < count; i++, sums += 32, row++)
       if (width_ == 32) {
@@ -91,19 +91,40 @@ class ConvEpilogue {
   }
 
  private:
-  // Whole panels to uint8, also with a residual of bytes and a ReLU: values stay in registers, and the ReLU is the grid's lower end.
-  template <bool Added>
-  inline void bytes_alone(const int32_t *sums, int64_t row, int count) const {
-    uint8_t *out = reinterpret_cast<uint8_t *>(args_->bytes + row * args_->byte_bytes) + channel_;
-    const uint8_t *residual = reinterpret_cast<const uint8_t *>(args_->residual + row * args_->residual_bytes) + channel_;
-    const int64_t distance = args_->byte_bytes, residual_distance = args_->residual_bytes;
-    Grid grid = grid_;
-    if (Added && final_ == OI8_RELU) grid.low = set(0.0f);
-    for (int i = 0; i < count; i++, sums += 32, out += distance, residual += residual_distance) {
-      F y0 = activate_with<Activation>(add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]), slope_);
-      F y1 = activate_with<Activation>(add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]), slope_);
-      if constexpr (Added) y0 = add(y0, dequantized(residual)), y1 = add(y1, dequantized(residual + 16));
-      store_bytes(out, grid(y0), grid(y1));
+  enum class Residual { none, bytes, floats };
+
+  // Whole panels that end with nothing or a ReLU, which is then the least byte of the grid.
+  template <Residual Added>
+  inline void whole(const int32_t *sums, int64_t row, int count) const {
+    constexpr bool positive = Activation == OI8_RELU && Added == Residual::none;
+    if (!args_->bytes) return whole<Added, false, false>(sums, row, count);
+    if (positive || final_ == OI8_RELU) return whole<Added, true, true>(sums, row, count);
+    whole<Added, true, false>(sums, row, count);
+  }
+
+  template <Residual Added, bool ToBytes, bool Positive>
+  inline __attribute__((noinline)) void whole(const int32_t *sums, int64_t row, int count) const {
+    constexpr int activation = ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
+    const ConvArguments args = *args_;
+    const bool floats = args.floats != nullptr, cut = activation != Activation || final_ == OI8_RELU;
+    const int64_t channel = channel_;
+    for (int i = 0; i < count; i++, sums += 32, row++) {
+      F y0 = activate_with<activation>(add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]), slope_);
+      F y1 = activate_with<activation>(add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]), slope_);
+      if constexpr (Added == Residual::bytes) {
+        const uint8_t *residual = reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + channel;
+        y0 = add(y0, dequantized(residual)), y1 = add(y1, dequantized(residual + 16));
+      } else if constexpr (Added == Residual::floats) {
+        const float *residual = reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + channel;
+        y0 = add(y0, load(residual)), y1 = add(y1, load(residual + 16));
+      }
+      if (!ToBytes || floats) {
+        const F zero = set(0.0f);
+        float *out = reinterpret_cast<float *>(args.floats + row * args.float_bytes) + channel;
+        store(out, cut ? max(y0, zero) : y0);
+        store(out + 16, cut ? max(y1, zero) : y1);
+      }
+      if constexpr (ToBytes) grid_.template store<Positive>(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + channel, y0, y1);
     }
   }
 

@@ -75,7 +75,7 @@ class PanelEpilogue {
       if constexpr (ToBytes) {
         uint8_t *out = reinterpret_cast<uint8_t *>(line) + column_;
         if constexpr (Whole) {
-          store_bytes(out, grid_[0](y0), grid_[1](y1));
+          store_quantized<false>(out, mul(y0, grid_[0].inverse), mul(y1, grid_[1].inverse), grid_[0].low, grid_[0].high, grid_[0].zero_point);  // only scales differ
         } else {
           store_bytes(out, grid_[0](y0), width_);
           if (width_ > 16) store_bytes(out + 16, grid_[1](y1), width_ - 16);

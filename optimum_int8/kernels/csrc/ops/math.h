@@ -63,6 +63,11 @@ struct Grid {
   Grid(float scale, int32_t zero) : Grid(set(1.0f / scale), zero) {}
   Grid(F inverse_scale, int32_t zero) : inverse(inverse_scale), low(set(-static_cast<float>(zero))), high(set(255.0f - zero)), zero_point(set_int(zero)) {}
   inline I operator()(F x) const { return add(to_int(min(max(mul(x, inverse), low), high)), zero_point); }
+  // 32 values; where `Positive`, those of max(x, 0).
+  template <bool Positive = false>
+  inline void store(uint8_t *p, F x, F y) const {
+    store_quantized<Positive>(p, mul(x, inverse), mul(y, inverse), low, high, zero_point);
+  }
 };
 
 }  // namespace OI8_NAMESPACE

@@ -5,7 +5,9 @@
 namespace OI8_NAMESPACE {
 
 inline void quantize_row(const float *x, uint8_t *q, int n, const Grid &grid) {
-  by_16(n, [&](int i, auto count) { store_bytes(q + i, grid(load(x + i, count)), count); });
+  int i = 0;
+  for (; i + 32 <= n; i += 32) grid.store(q + i, load(x + i), load(x + i + 16));
+  by_16(n - i, [&](int k, auto count) { store_bytes(q + i + k, grid(load(x + i + k, count)), count); });
 }
 
 // The grid of numerics.affine_qparams; writes scale and zero point.
