@@ -129,20 +129,21 @@ inline void winograd_weights_of(const int8_t *const *from, int at, int16_t *out,
   line(5, mul(z[0], 6), mul(z[1], 6), mul(z[2], 6));
 }
 
-// Of 16 output channels, half a panel, input channels [first, first + count).
+// Of 16 output channels, half a panel, input channels [first, first + count): 16 at a time, whose weights of a tap lie side by side.
 inline void winograd_weights(const int8_t *half, int channels, int first, int count, int16_t *out, int64_t distance) {
-  for (int c = 0; c < count; c += 4, out += 64) {
+  for (int c = 0; c < count; c += 16) {
     const int8_t *from[9];
     for (int tap = 0; tap < 9; tap++) {
-      const int64_t k = int64_t(tap) * channels + first + c;
+      const int64_t k = int64_t(tap) * channels + first + c, ahead = k + 16;
       from[tap] = half + k / 64 * 2048 + k % 64 * 16;
-      const int64_t ahead = k + 16;  // nine streams in pieces of a kilobyte: more than the processor foresees
-      __builtin_prefetch(half + ahead / 64 * 2048 + ahead % 64 * 16);
+      const int8_t *next = half + ahead / 64 * 2048 + ahead % 64 * 16;  // nine streams in pieces of a kilobyte: more than the processor foresees
+      for (int line = 0; line < 4; line++) __builtin_prefetch(next + line * 64);
     }
-    for (int i = 0; i < 2; i++) {
-      winograd_weights_of<false>(from, i * 32, out + i * 16, distance);
-      winograd_weights_of<true>(from, i * 32, out + 32 + i * 16, distance);
-    }
+    for (int at = 0; at < 256; at += 64, out += 64)
+      for (int i = 0; i < 2; i++) {
+        winograd_weights_of<false>(from, at + i * 32, out + i * 16, distance);
+        winograd_weights_of<true>(from, at + i * 32, out + 32 + i * 16, distance);
+      }
   }
 }
 
@@ -156,6 +157,7 @@ inline void winograd_product(const int16_t *pixels, int64_t distance, const int1
     std::memcpy(&both, p, 4);
     return set_int(both);
   };
+#pragma GCC unroll 4  // `pairs` is a multiple of 8
   for (int i = 0; i < pairs; i++, pixels += 2, weights += 32) {
     const I w = load(reinterpret_cast<const int32_t *>(weights));
     ((sums[r] = add_products(sums[r], two(pixels + r * distance), w)), ...);
