@@ -19,7 +19,7 @@ ISA_VARIABLE = "OPTIMUM_INT8_ISA"
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 
-_ABI = 7
+_ABI = 8
 _NAME = "_liboptimum_int8.so"
 _override = threading.local()
 

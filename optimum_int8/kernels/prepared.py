@@ -43,5 +43,5 @@ def _prepare(panels: Tensor, isa: int) -> Tensor | None:
     if not size:
         return None
     out = torch.zeros(size, dtype=torch.uint8)
-    loaded.prepare_weight(*arguments, out.data_ptr())
-    return out
+    used = loaded.prepare_weight(*arguments, out.data_ptr())
+    return out[:used].clone() if used else None

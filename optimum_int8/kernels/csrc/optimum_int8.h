@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 7
+#define OI8_ABI 8
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -141,8 +141,8 @@ OI8_EXPORT int oi8_isa_built(int isa);     /* compiled into this library */
 OI8_EXPORT int oi8_isa_available(int isa); /* built, and this CPU and kernel allow it */
 OI8_EXPORT const char *oi8_isa_name(int isa);
 
-/* Some instruction sets multiply faster with a second form of the panels of a weight, made once. Returns its bytes, 0 where there is none;
- * writes it unless `out` (64-byte aligned) is null. Results do not depend on it. */
+/* Some instruction sets multiply faster with a second form of the panels of a weight, made once. Writes it to `out` (64-byte aligned) and returns
+ * its bytes, 0 where it would not pay; with `out` null returns how many it may have, 0 where there is none. Results do not depend on it. */
 OI8_EXPORT int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panels, int32_t steps, void *out);
 
 OI8_EXPORT int oi8_run(int isa, const oi8_program *program, const oi8_call *call);

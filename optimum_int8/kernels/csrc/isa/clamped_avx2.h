@@ -1,10 +1,12 @@
 // Weights that vpmaddubsw multiplies without saturating, for tile_avx2.h.
 //
-// Two products of bytes, and the two of the next group of four inputs, are added in int16: exact where the positive of these four weights
-// sum up to at most 128, and the negative too (255 * 128 < 2^15). Few fours of a trained weight do not fit; their largest weights are
-// clamped, and what was taken away, the *excess*, is multiplied apart: each excess with its column of A, which is transposed for that.
+// Two products of bytes, and two of another group of four inputs, are added in int16: exact where the positive of these four weights
+// sum up to at most 128, and the negative too (255 * 128 < 2^15). Groups are paired so that few fours do not fit (pairing_avx2.h); the largest
+// weights of those are clamped, and what was taken away, the *excess*, is multiplied apart: each excess with its column of A, which is
+// transposed for that.
 //
-// A prepared weight: where each panel begins and the last one ends (int64), then each panel clamped, with its excess behind it.
+// A prepared weight: where each panel begins and the last one ends (int64), then each panel clamped, its groups pair by pair; behind it
+// where in a span of steps the inputs of each group lie in A (uint16, of both halves), and its excess.
 #pragma once
 #include <immintrin.h>
 
@@ -13,6 +15,8 @@
 #include <cstring>
 #include <initializer_list>
 #include <vector>
+
+#include "pairing_avx2.h"
 
 namespace OI8_NAMESPACE {
 
@@ -28,6 +32,7 @@ struct PanelExcess {
   uint16_t fours[32];
 };
 
+constexpr int row_group_bytes = 16;                // of a group of inputs in four rows
 constexpr int most_clamped_steps = 65536 / 64;  // the columns of an excess have 16 bits
 
 namespace clamping {
@@ -53,8 +58,9 @@ inline void clamp_side(int8_t *const (&weights)[4], const int (&columns)[4], int
 
 inline __m256i pair_sums(__m256i x) { return _mm256_maddubs_epi16(_mm256_set1_epi8(1), x); }
 
-// Clamps the four weights of each lane of int16, of eight channels and two groups; `taken[i]` gets what is taken from channel i.
-inline void clamp_groups(int8_t *one, int8_t *other, int first_column, std::vector<Part> *taken) {
+// Clamps the four weights of each lane of int16, of eight channels and two groups, whose inputs begin at two columns; `taken[i]` gets what is
+// taken from channel i.
+inline void clamp_groups(int8_t *one, int8_t *other, int one_column, int other_column, std::vector<Part> *taken) {
   const __m256i zero = _mm256_setzero_si256(), limit = _mm256_set1_epi16(128);
   const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(one)), y = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(other));
   const __m256i above = _mm256_add_epi16(pair_sums(_mm256_max_epi8(x, zero)), pair_sums(_mm256_max_epi8(y, zero)));
@@ -63,7 +69,7 @@ inline void clamp_groups(int8_t *one, int8_t *other, int first_column, std::vect
   for (; lanes; lanes &= lanes - 1) {
     const int at = __builtin_ctz(lanes), inside = at % 4;
     int8_t *const weights[4] = {one + at, one + at + 1, other + at, other + at + 1};
-    const int columns[4] = {first_column + inside, first_column + inside + 1, first_column + inside + 4, first_column + inside + 5};
+    const int columns[4] = {one_column + inside, one_column + inside + 1, other_column + inside, other_column + inside + 1};
     clamp_side(weights, columns, 1, taken[at / 4]);
     clamp_side(weights, columns, -1, taken[at / 4]);
   }
@@ -88,16 +94,30 @@ inline void join(std::vector<Part> &parts, std::vector<Excess> &out) {
   }
 }
 
-// Clamps a panel; `excess` is what is left, channel by channel.
-inline void clamp_panel(int8_t *panel, int steps, PanelExcess &head, std::vector<Excess> &excess) {
+// Pairs and clamps a panel. `order` gets where in its span the inputs of each group begin, half by half; `excess` is what is left, channel by channel.
+inline void clamp_panel(const int8_t *panel, int steps, int8_t *clamped, uint16_t *order, PanelExcess &head, std::vector<Excess> &excess) {
   std::vector<Part> taken[32];
   __m256i sums[4] = {};
-  for (int g = 0; g < steps * 16; g += 2)
-    for (int i = 0; i < 4; i++) {
-      int8_t *const one = panel + g / 16 * 2048 + i / 2 * 1024 + g % 16 * 64 + i % 2 * 32, *const other = one + 64;
-      for (const int8_t *w : {one, other})
-        sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(pair_sums(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w))), _mm256_set1_epi16(-128)));
-      clamp_groups(one, other, g * 4, taken + i * 8);
+  std::memset(clamped, 0, static_cast<size_t>(steps) * 2048);
+  for (int h = 0; h < 2; h++)
+    for (int s = 0; s < steps; s += pairing_steps) {
+      const int some = steps - s < pairing_steps ? steps - s : pairing_steps;
+      int from[span_groups];
+      const int8_t *const source = panel + int64_t(s) * 2048 + h * 1024;
+      int8_t *const to = clamped + int64_t(s) * 2048 + h * 1024;
+      pair_groups(source, some, from);
+      const auto place = [](auto *half, int g) { return half + g / 16 * 2048 + g % 16 * 64; };
+      for (int g = 0; g < some * 16; g++, order++) {
+        *order = static_cast<uint16_t>(from[g] < 0 ? 0 : from[g] * row_group_bytes);
+        if (from[g] >= 0) std::memcpy(place(to, g), place(source, from[g]), 64);
+      }
+      for (int g = 0; g < some * 16; g += 2)
+        for (int i = 0; i < 2; i++) {
+          int8_t *const one = place(to, g) + i * 32, *const other = place(to, g + 1) + i * 32;
+          for (const int8_t *w : {one, other})
+            sums[h * 2 + i] = _mm256_add_epi32(sums[h * 2 + i], _mm256_madd_epi16(pair_sums(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(w))), _mm256_set1_epi16(-128)));
+          clamp_groups(one, other, s * 64 + from[g] * 4, s * 64 + from[g + 1] * 4, taken + h * 16 + i * 8);
+        }
     }
   std::memcpy(head.start, sums, sizeof(sums));
   excess.clear();
@@ -110,31 +130,56 @@ inline void clamp_panel(int8_t *panel, int steps, PanelExcess &head, std::vector
 
 }  // namespace clamping
 
-// Writes the prepared form of so many panels to `out`; returns its bytes. Only returns them when `out` is null. 0 where it would not pay:
-// for 32 rows a four of excesses takes 24 instructions and putting a panel's sums in place some 1900, a group of inputs 192 less than with signs.
+// Bytes of a panel without its excesses; of its order; and the most fours of excess that pay: for 32 rows a four takes 24 instructions and
+// putting a panel's sums in place some 1900, a group of inputs 192 less than with signs.
+constexpr int64_t order_bytes(int steps) { return int64_t(steps) * 64; }
+constexpr int64_t clamped_bytes(int steps) { return int64_t(steps) * 2048 + order_bytes(steps) + static_cast<int64_t>(sizeof(PanelExcess)); }
+constexpr int64_t most_fours(int64_t panels, int steps) { return panels * (steps * 16 * 192 * 2 / 3 - 1900) / 24; }
+
+// Writes the prepared form of so many panels to `out` and returns its bytes, 0 where it would not pay. Returns how many it may have when `out` is
+// null.
 inline int64_t prepare_weight(const int8_t *weight, int64_t panels, int steps, char *out) {
-  if (steps > most_clamped_steps) return 0;
-  const int64_t panel_bytes = int64_t(steps) * 2048;
-  int64_t at = (panels * 8 + 8 + 63) / 64 * 64;
-  std::vector<int8_t> panel(static_cast<size_t>(panel_bytes));
+  const int64_t most = most_fours(panels, steps);
+  if (steps > most_clamped_steps || most < 0) return 0;
+  int64_t at = (panels * 8 + 8 + 63) / 64 * 64, fours = 0;
+  if (!out) return at + panels * (clamped_bytes(steps) + 64) + most * static_cast<int64_t>(sizeof(Excess));
   std::vector<Excess> excess;
-  int64_t cost = 0;
   for (int64_t p = 0; p < panels; p++) {
-    std::memcpy(panel.data(), weight + p * panel_bytes, panel.size());
+    int8_t *const to = reinterpret_cast<int8_t *>(out) + at;
     PanelExcess head;
-    clamping::clamp_panel(panel.data(), steps, head, excess);
-    cost += 1900 + 24 * static_cast<int64_t>(excess.size());
-    if (out) {
-      char *const to = out + at, *const behind = to + panel_bytes;
-      std::memcpy(out + p * 8, &at, 8);
-      std::memcpy(to, panel.data(), panel.size());
-      std::memcpy(behind, &head, sizeof(head));
-      std::memcpy(behind + sizeof(head), excess.data(), excess.size() * sizeof(Excess));
-    }
-    at += panel_bytes + static_cast<int64_t>(sizeof(head) + excess.size() * sizeof(Excess) + 63) / 64 * 64;
+    clamping::clamp_panel(weight + p * steps * 2048, steps, to, reinterpret_cast<uint16_t *>(to + int64_t(steps) * 2048), head, excess);
+    fours += static_cast<int64_t>(excess.size());
+    if (fours > most) return 0;
+    char *const behind = out + at + clamped_bytes(steps);
+    std::memcpy(behind - sizeof(head), &head, sizeof(head));
+    std::memcpy(behind, excess.data(), excess.size() * sizeof(Excess));
+    std::memcpy(out + p * 8, &at, 8);
+    at += (clamped_bytes(steps) + static_cast<int64_t>(excess.size() * sizeof(Excess)) + 63) / 64 * 64;
   }
-  if (out) std::memcpy(out + panels * 8, &at, 8);
-  return cost < panels * steps * 16 * 192 * 2 / 3 ? at : 0;
+  std::memcpy(out + panels * 8, &at, 8);
+  return at;
+}
+
+// Rows as the products read them, four by four: of each group of inputs the 16 bytes of its four rows. A line of the cache more than that lies
+// between two fours of rows, so that they do not meet in one set. Rows from `count` on repeat the last.
+constexpr int64_t four_rows_bytes(int steps) { return int64_t(steps) * 16 * row_group_bytes + 64; }
+
+inline void interleave_rows(const uint8_t *a, int64_t lda, int count, int columns, uint8_t *out) {
+  const int64_t distance = four_rows_bytes((columns + 63) / 64);
+  for (int r = 0; r < count; r += 4, out += distance) {
+    const uint8_t *row[4];
+    for (int i = 0; i < 4; i++) row[i] = a + (r + i < count ? r + i : count - 1) * lda;
+    for (int k = 0; k < columns; k += 16) {
+      const auto load = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(row[i] + k)); };
+      const __m128i x = load(0), y = load(1), z = load(2), w = load(3);
+      const __m128i xy = _mm_unpacklo_epi32(x, y), zw = _mm_unpacklo_epi32(z, w), xy_high = _mm_unpackhi_epi32(x, y), zw_high = _mm_unpackhi_epi32(z, w);
+      __m128i *const to = reinterpret_cast<__m128i *>(out + k * 4);
+      _mm_store_si128(to, _mm_unpacklo_epi64(xy, zw));
+      _mm_store_si128(to + 1, _mm_unpackhi_epi64(xy, zw));
+      _mm_store_si128(to + 2, _mm_unpacklo_epi64(xy_high, zw_high));
+      _mm_store_si128(to + 3, _mm_unpackhi_epi64(xy_high, zw_high));
+    }
+  }
 }
 
 // Rows as an excess reads them: for each column 32 bytes, rows 0 to 7, 16 to 23, 8 to 15, 24 to 31. Rows from `count` on repeat the last.

@@ -38,7 +38,7 @@ struct RowsAsTheyLie {
   static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
 
   static const void *prepared_for(const void *, int64_t) { return nullptr; }  // what is of use for so many rows; all others take its result
-  static constexpr bool keeps_rows(const void *) { return true; }             // whether what `prepare` returns still reads A
+  static constexpr bool keeps_rows = true;                                    // whether what `prepare` returns still reads A
   static int64_t prepared_bytes(int, const void * = nullptr) { return 0; }    // of one block of rows, of so many steps
   static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *, const void * = nullptr) { return {a, lda}; }  // so many rows of so many columns
   static Panel panel(const void *weight, const void *, int64_t index, int steps) { return static_cast<const int8_t *>(weight) + index * steps * 2048; }

@@ -25,11 +25,10 @@ struct Tile {
   static constexpr bool winograd = true;
   static constexpr int32_t offset = 128;
 
-  // Rows as they lie and transposed, for clamped weights. Otherwise `transposed` is null, and of each row: what its sums begin with, then
-  // for each step 64 magnitudes and 64 signs (0 or -1).
+  // For clamped weights rows four by four and transposed. Otherwise these are null, and of each row: what its sums begin with, then for
+  // each step 64 magnitudes and 64 signs (0 or -1).
   struct Rows {
-    const uint8_t *a, *transposed;
-    int64_t lda;
+    const uint8_t *fours, *transposed;
     const int32_t *start;
     const uint8_t *steps;
     int groups;
@@ -37,6 +36,7 @@ struct Tile {
   struct Panel {
     const int8_t *bytes;
     const PanelExcess *excess;  // null: as packed
+    const uint16_t *order;
     const char *end;
   };
 
@@ -45,30 +45,35 @@ struct Tile {
 
   // Few rows cost less without the excess.
   static const void *prepared_for(const void *prepared, int64_t rows) { return rows < 6 ? nullptr : prepared; }
-  static bool keeps_rows(const void *prepared) { return prepared != nullptr; }
+  static constexpr bool keeps_rows = false;
 
   static inline Panel panel(const void *weight, const void *prepared, int64_t index, int steps) {
     const int64_t bytes = int64_t(steps) * 2048;
     if (!prepared) {
       const int8_t *packed = static_cast<const int8_t *>(weight) + index * bytes;
-      return {packed, nullptr, reinterpret_cast<const char *>(packed + bytes)};
+      return {packed, nullptr, nullptr, reinterpret_cast<const char *>(packed + bytes)};
     }
     const char *p = static_cast<const char *>(prepared);
     int64_t at[2];
     std::memcpy(at, p + index * 8, 16);
-    return {reinterpret_cast<const int8_t *>(p + at[0]), reinterpret_cast<const PanelExcess *>(p + at[0] + bytes), p + at[1]};
+    const char *const order = p + at[0] + bytes;
+    return {reinterpret_cast<const int8_t *>(p + at[0]), reinterpret_cast<const PanelExcess *>(order + order_bytes(steps)), reinterpret_cast<const uint16_t *>(order), p + at[1]};
   }
   static Stretch next(const Panel &panel, int) { return {panel.end, panel.end - reinterpret_cast<const char *>(panel.bytes)}; }
 
   // not a multiple of 4 KiB, at which stores would meet in one set of the cache
   static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;
 
-  static int64_t prepared_bytes(int steps, const void *prepared = nullptr) { return rows * 4 + steps * (prepared ? int64_t(2048) : step_bytes); }
+  static int64_t prepared_bytes(int steps, const void *prepared = nullptr) {
+    return prepared ? int64_t(steps) * 2048 + rows / 4 * four_rows_bytes(steps) : rows * 4 + steps * step_bytes;
+  }
 
   static inline Rows prepare(const uint8_t *a, int64_t lda, int count, int columns, char *to, const void *prepared = nullptr) {
     if (!prepared) return with_signs(a, lda, count, columns, to);
-    transpose_rows(a, lda, count, columns, reinterpret_cast<uint8_t *>(to));
-    return {a, reinterpret_cast<uint8_t *>(to), lda, nullptr, nullptr, (columns + 3) / 4};
+    uint8_t *const transposed = reinterpret_cast<uint8_t *>(to), *const fours = transposed + int64_t((columns + 63) / 64) * 2048;
+    transpose_rows(a, lda, count, columns, transposed);
+    interleave_rows(a, lda, count, columns, fours);
+    return {fours, transposed, nullptr, nullptr, (columns + 3) / 4};
   }
 
   static inline Rows with_signs(const uint8_t *a, int64_t lda, int count, int columns, char *to) {
@@ -91,7 +96,7 @@ struct Tile {
       const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(negative), _mm256_extracti128_si256(negative, 1));
       start[r] = _mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
     }
-    return {a, nullptr, lda, start, out, groups};
+    return {nullptr, nullptr, start, out, groups};
   }
 
   static inline void column_sums(const int8_t *panel, int columns, int32_t *sums) {
@@ -116,13 +121,14 @@ struct Tile {
       const int last = s + span < steps ? s + span : steps, pairs = ((last * 16 < x.groups ? last * 16 : x.groups) - s * 16 + 1) / 2;
       for (int r = 0; r < count; r += 4)
         for (int h = 0; h < 2; h++) {
-          const uint8_t *a = x.a + r * x.lda + s * 64;
+          const uint8_t *a = x.fours + r / 4 * four_rows_bytes(steps) + s * 16 * row_group_bytes;
+          const uint16_t *order = panel.order + (h * steps + s) * 16;
           int32_t *out = c + r * ldc + h * 16;
           switch (count - r) {
-            case 1: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 1>()); break;
-            case 2: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 2>()); break;
-            case 3: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 3>()); break;
-            default: some_clamped(a, x.lda, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 4>());
+            case 1: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 1>()); break;
+            case 2: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 2>()); break;
+            case 3: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 3>()); break;
+            default: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 4>());
           }
         }
       for (int i = s; i < last; i++) between(i);
@@ -150,26 +156,38 @@ struct Tile {
     return _mm256_set1_epi32(x);
   }
 
-  static constexpr int span = 8;  // steps whose half panel and rows stay in L1 together
+  static constexpr int span = pairing_steps;
+
+  // One row of two groups by 16 channels. In assembly, because gcc 12 would copy registers in a loop that is unrolled; 17 are needed, so that the
+  // second weights stay in memory.
+  static inline void add_fours(__m256i (&sums)[2], __m256i x, __m256i y, __m256i b0, const int8_t *b1, __m256i b2, __m256i b3, __m256i ones) {
+    __m256i left, right;
+    __asm__(
+        "vpmaddubsw %6, %2, %4\n\tvpmaddubsw %7, %2, %2\n\tvpmaddubsw %8, %3, %5\n\tvpmaddubsw %9, %3, %3\n\t"
+        "vpaddw %5, %4, %4\n\tvpaddw %3, %2, %2\n\tvpmaddwd %10, %4, %4\n\tvpmaddwd %10, %2, %2\n\tvpaddd %4, %0, %0\n\tvpaddd %2, %1, %1"
+        : "+x"(sums[0]), "+x"(sums[1]), "+x"(x), "+x"(y), "=&x"(left), "=&x"(right)
+        : "x"(b0), "m"(*reinterpret_cast<const __m256i_u *>(b1)), "x"(b2), "x"(b3), "x"(ones));
+  }
 
   // Rows r... by 16 clamped channels; `pairs` of groups of four, which lie 8 to a step.
   template <int... r>
-  static inline void some_clamped(const uint8_t *a, int64_t lda, int pairs, const int8_t *b, int32_t *c, int64_t ldc, Ahead &ahead, int lines, std::integer_sequence<int, r...>) {
+  static inline void some_clamped(const uint8_t *a, const uint16_t *order, int pairs, const int8_t *b, int32_t *c, int64_t ldc, Ahead &ahead, int lines, std::integer_sequence<int, r...>) {
     __m256i acc[sizeof...(r)][2];
     ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
     const __m256i ones = _mm256_set1_epi16(1);
-    const auto four_products = [&](__m256i x, __m256i y, __m256i v, __m256i w) { return _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(x, v), _mm256_maddubs_epi16(y, w)), ones); };
-    for (; pairs > 0; pairs -= 8, b += 1024) {
+    const auto pair = [&](int i) __attribute__((always_inline)) {
+      const uint8_t *one = a + order[2 * i], *other = a + order[2 * i + 1];
+      const int8_t *w = b + i * 128;
+      const __m256i b0 = load(w), b2 = load(w + 64), b3 = load(w + 96);
+      (add_fours(acc[r], four(one + r * 4), four(other + r * 4), b0, w + 32, b2, b3, ones), ...);
+    };
+    for (; pairs >= 8; pairs -= 8, order += 16, b += 2048) {
       ahead.fetch(lines);
-      for (int i = pairs < 8 ? pairs : 8; i > 0; i--, a += 8, b += 128) {
-        const __m256i b0 = load(b), b1 = load(b + 32), b2 = load(b + 64), b3 = load(b + 96);
-        const auto row = [&](__m256i (&sums)[2], __m256i x, __m256i y) {
-          sums[0] = _mm256_add_epi32(sums[0], four_products(x, y, b0, b2));
-          sums[1] = _mm256_add_epi32(sums[1], four_products(x, y, b1, b3));
-        };
-        (row(acc[r], four(a + r * lda), four(a + r * lda + 4)), ...);
-      }
+#pragma GCC unroll 8  // what a loop costs is a tenth of the instructions
+      for (int i = 0; i < 8; i++) pair(i);
     }
+    ahead.fetch(pairs ? lines : 0);
+    for (int i = 0; i < pairs; i++) pair(i);
     ((store(c + r * ldc, acc[r][0]), store(c + r * ldc + 8, acc[r][1])), ...);
   }
 

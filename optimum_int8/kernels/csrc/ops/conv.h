@@ -25,14 +25,14 @@ inline bool conv_in_place(const oi8_window &w) {
 }
 
 inline int64_t conv_blocks(const oi8_instruction &o) {
-  const int64_t bytes = conv_prepared_bytes(o) + (Tile::keeps_rows(conv_prepared(o)) ? conv_row_bytes(o) * Tile::rows : 0);
+  const int64_t bytes = conv_prepared_bytes(o) + (Tile::keeps_rows ? conv_row_bytes(o) * Tile::rows : 0);
   return conv_chunk_bytes < bytes ? 1 : conv_chunk_bytes / bytes;
 }
 
 // Windows are gathered where the tile reads them, or block by block on their way to there.
 inline int64_t conv_gathered_bytes(const oi8_instruction &o) {
   if (conv_in_place(*o.window)) return 64;
-  return (Tile::keeps_rows(conv_prepared(o)) ? conv_blocks(o) : 1) * Tile::rows * conv_row_bytes(o) + 64;
+  return (Tile::keeps_rows ? conv_blocks(o) : 1) * Tile::rows * conv_row_bytes(o) + 64;
 }
 
 // In winograd.h, for tiles that have a use for it: memory per thread; and the way itself, or false where the direct one is shorter.
@@ -186,7 +186,7 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
     for (int g = first / panels; g * panels < last; g++) {
       for (int64_t i = 0; i < count; i += Tile::rows) {
         const int rows = static_cast<int>(count - i < Tile::rows ? count - i : Tile::rows);
-        const uint8_t *a = in_place ? args.image + (r + i) * lda + g * channels : gathered + (Tile::keeps_rows(conv_prepared(o)) ? i * lda : 0);
+        const uint8_t *a = in_place ? args.image + (r + i) * lda + g * channels : gathered + (Tile::keeps_rows ? i * lda : 0);
         if (!in_place) gather(args, r + i, rows, g * channels, channels, const_cast<uint8_t *>(a), lda);
         blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, o.reduction, ctx.scratch + i / Tile::rows * prepared, conv_prepared(o));
       }
