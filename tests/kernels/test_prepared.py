@@ -82,6 +82,15 @@ def test_convolution_of_clamped_weights_is_exact(kernel: int, groups: int) -> No
     assert torch.equal(*found)
 
 
+def test_groups_that_do_not_fit_each_other_are_paired_with_others() -> None:
+    """One group of four inputs beside the next: two heavy ones would have to be clamped in every channel."""
+    beside = torch.tensor([60, 60, 1, 1], dtype=torch.int8).repeat_interleave(4).repeat(4).expand(64, 64)
+    avx2, portable, prepared = both(40, beside.contiguous())
+    assert prepared
+    assert torch.equal(avx2, portable)
+    assert not both(40, torch.full((64, 64), 60, dtype=torch.int8))[2]
+
+
 def test_weights_that_hardly_fit_are_left_as_they_are() -> None:
     assert prepared_weight(kernels.pack(torch.full((32, 256), 127, dtype=torch.int8)), AVX2) is None
 

@@ -2,7 +2,8 @@
 //
 // vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2 saturates.
 //
-// Clamped weights (clamped_avx2.h), where they were prepared and there are rows to divide the cost of the excess by: A enters as it lies.
+// Clamped weights (clamped_avx2.h), where they were prepared and there are rows to divide the cost of the excess by: A enters as it is, four
+// rows interleaved, since its groups of inputs are read in the order of each half of a panel.
 // Any weights: A is shifted by 128 to signed, and enters as its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just
 // fits, since only -32768 is reached. The sign is applied by inverting bits, -w - 1, which costs one operation on any port; the magnitudes
 // of the negative values of a row, added to its sums, make up for the ones. Rows are rewritten once for all panels (`prepare`).
