@@ -1,6 +1,7 @@
 """`torch.export` at less cost: what it computes for every operator beside the graph, and nobody reads here, is left out.
 
-All of it is optional: what a release of torch does not have under this name costs time there, and nothing else.
+All of it but the sizes (`use_duck_shape`) is optional: what a release of torch does not have under this name costs time there, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def cheap_tracing() -> Iterator[None]:
         stack.enter_context(shape_config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
         stack.enter_context(_no_collection())
         # most keys of this cache are met once, and filling it makes each value twice
-        stack.enter_context(dynamo_config.patch(fake_tensor_cache_enabled=False))
+        if hasattr(dynamo_config, "fake_tensor_cache_enabled"):
+            stack.enter_context(dynamo_config.patch(fake_tensor_cache_enabled=False))
         if hasattr(fx.config, "do_not_emit_stack_traces"):
             stack.enter_context(mock.patch.object(fx.config, "do_not_emit_stack_traces", True))
         if hasattr(proxy_tensor, "_extract_tensor_metadata"):
