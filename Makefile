@@ -19,7 +19,7 @@ check:    ## format, lint and types, as scripts/test does
 test:     ## everything, in its own environment
 	scripts/test
 
-quick:    ## under two minutes
+quick:    ## the tests not marked slow
 	scripts/test --quick
 
 bench: kernels  ## the kernels: checked, then timed
