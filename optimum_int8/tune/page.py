@@ -176,10 +176,8 @@ def _draw_histogram(axes: Axes, name: str, key: str, distribution: Distribution)
     low, high = distribution.range or (edges[0], edges[-1])
     outside = (middles < low) | (middles > high)
     axes.set_yscale("log")
-    for part, color in (
-        (~outside, INSIDE),
-        (outside, CLIPPED),
-    ):  # an outline each: a patch per bar takes seconds a page
+    # an outline for each color: a patch for each bar takes seconds a page
+    for part, color in ((~outside, INSIDE), (outside, CLIPPED)):
         axes.stairs(np.where(part, shares, np.nan), edges, fill=True, color=color)
     axes.set_ylim(bottom=shares[shares > 0].min() / 2)
     for end in distribution.range or ():
