@@ -98,8 +98,9 @@ class ConvEpilogue {
   inline void whole(const int32_t *sums, int64_t row, int count) const {
     constexpr bool positive = Activation == OI8_RELU && Added == Residual::none;
     if (!args_->bytes) return whole<Added, false, false>(sums, row, count);
-    if (positive || final_ == OI8_RELU) return whole<Added, true, true>(sums, row, count);
-    whole<Added, true, false>(sums, row, count);
+    if constexpr (!positive)
+      if (final_ == OI8_NONE) return whole<Added, true, false>(sums, row, count);
+    whole<Added, true, true>(sums, row, count);
   }
 
   template <Residual Added, bool ToBytes, bool Positive>
