@@ -44,6 +44,8 @@ struct Tile {
   static void enter() {}
   static void leave() {}
 
+  static int pauses(int, int steps) { return steps; }
+
   // Few rows cost less without the excess.
   static const void *prepared_for(const void *prepared, int64_t rows) { return rows < 6 ? nullptr : prepared; }
   static constexpr bool keeps_rows = false;

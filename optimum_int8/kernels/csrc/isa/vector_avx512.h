@@ -98,9 +98,14 @@ inline F keep(Whole, F a, F) { return a; }
 
 // Two times 16 values as bytes: round(x) + zero_point with x cut to low ... high, where `Positive` to 0 ... high. NaN gives low.
 template <bool Positive>
-inline void store_quantized(uint8_t *p, F x, F y, F low, F high, I zero_point) {
-  const F least = Positive ? set(0.0f) : low;
-  store_bytes(p, add(to_int(min(max(x, least), high)), zero_point), add(to_int(min(max(y, least), high)), zero_point));
+inline void store_quantized(uint8_t *p, F x, F y, F, F high, I zero_point) {
+  const __m512i zero = _mm512_packs_epi32(zero_point, zero_point);
+  const __m512i a = to_int(min(high, x)), b = to_int(min(high, y));  // min's second operand is the result where one is NaN
+  const __m512i shorts = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+  __m512i bytes = _mm512_packus_epi16(shorts, shorts);
+  if constexpr (Positive) bytes = _mm512_max_epu8(bytes, _mm512_packus_epi16(zero, zero));
+  bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+  store_32(p, _mm512_castsi512_si256(bytes));
 }
 
 inline float sum(F a) {

@@ -137,7 +137,7 @@ void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows
   int waiting = 0, side = 0;
   const auto panel_of = [&](int p) { return Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps); };
   const auto multiply = [&](int64_t r, const typename Tile::Panel &panel, Ahead &ahead) {
-    const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), share = (waiting + steps - 1) / steps;
+    const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), pauses = Tile::pauses(rows, steps), share = (waiting + pauses - 1) / pauses;
     const int32_t *ready = sums[side ^ 1];
     int done = 0;
     Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, ahead, [&](int) {
