@@ -104,7 +104,7 @@ class ConvEpilogue {
   }
 
   template <Residual Added, bool ToBytes, bool Positive>
-  inline __attribute__((noinline)) void whole(const int32_t *sums, int64_t row, int count) const {
+  inline __attribute__((noinline)) void whole(const int32_t *sums, int64_t row, int count) const __restrict {  // what is stored is not this: constants stay in registers
     constexpr int activation = ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
     const ConvArguments args = *args_;
     const bool floats = args.floats != nullptr, cut = activation != Activation || final_ == OI8_RELU;
