@@ -14,6 +14,7 @@
 #include "../ops/linear.h"
 #include "../ops/embedding.h"
 #include "../ops/conv_epilogue.h"
+#include "../ops/windows.h"
 #include "../ops/conv.h"
 #include "../ops/winograd.h"
 #include "../ops/pool.h"

@@ -35,6 +35,7 @@ struct RowsAsTheyLie {
   };
   using Panel = const int8_t *;
   static constexpr bool winograd = false;  // whether 3x3 kernels may go the way of ops/winograd.h
+  static constexpr bool takes_runs = false;  // whether a row may be runs of bytes from anywhere (`runs`)
   static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
 
   static const void *prepared_for(const void *, int64_t) { return nullptr; }  // what is of use for so many rows; all others take its result
@@ -43,7 +44,7 @@ struct RowsAsTheyLie {
   static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *, const void * = nullptr) { return {a, lda}; }  // so many rows of so many columns
   static Panel panel(const void *weight, const void *, int64_t index, int steps) { return static_cast<const int8_t *>(weight) + index * steps * 2048; }
   static Stretch next(Panel panel, int steps) { return {reinterpret_cast<const char *>(panel) + int64_t(steps) * 2048, int64_t(steps) * 2048}; }  // panel: to prefetch
-  static int pauses(int, int steps) { return steps; }  // how often `block` calls `between`, for so many rows and steps
+  static int pauses(int steps) { return steps; }  // how often `block` calls `between`
   static void column_sums(const int8_t *, int, int32_t *) {}  // of so many columns of a panel; called only where there is an offset
 };
 

@@ -1,7 +1,7 @@
 // The integer tile on AMX: C[rows][32] = A[rows][64 * steps] (uint8) by one weight panel (int8), exact in int32.
 // Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
 //
-// Contract of `Tile::block` on every ISA: rows <= 32; A readable for a multiple of 16 rows and of 64 columns; `between(i)` is called
+// Contract of `Tile::block` on every ISA: at most `Tile::rows` rows; A readable for a multiple of 16 rows and of 64 columns; `between(i)` is called
 // `pauses` times (here once per 64 columns), so that other work (the epilogue of the previous block) overlaps the products; `ahead` is prefetched
 // (rows.h). A goes through `prepare`, once for all panels; the sums are those of A - `offset` (rows.h).
 // Permission for AMX is per process (cpu.cpp), the tile configuration per thread (`enter`, `leave`).

@@ -23,7 +23,7 @@ namespace OI8_NAMESPACE {
 
 struct Tile {
   static constexpr int rows = 32;
-  static constexpr bool winograd = true;
+  static constexpr bool winograd = true, takes_runs = false;
   static constexpr int32_t offset = 128;
 
   // For clamped weights rows four by four and transposed. Otherwise these are null, and of each row: what its sums begin with, then for
@@ -44,7 +44,7 @@ struct Tile {
   static void enter() {}
   static void leave() {}
 
-  static int pauses(int, int steps) { return steps; }
+  static int pauses(int steps) { return steps; }
 
   // Few rows cost less without the excess.
   static const void *prepared_for(const void *prepared, int64_t rows) { return rows < 6 ? nullptr : prepared; }

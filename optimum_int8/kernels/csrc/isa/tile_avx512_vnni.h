@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "rows.h"
@@ -11,57 +12,64 @@
 namespace OI8_NAMESPACE {
 
 struct Tile : RowsAsTheyLie {
-  static constexpr int rows = 32;
+  // As many as have their sums in registers: what is to do with them follows at once, while they are in L1.
+  static constexpr int rows = 8;
+  static constexpr bool takes_runs = true;
+
+  // Each row is runs of 16 bytes times `fours`, `distance` apart.
   struct Rows {
     const uint8_t *a;
     int64_t lda;
-    int groups;  // of four columns that hold something
+    const int32_t *offsets;  // of rows from `a`, in place of lda
+    int64_t distance;
+    int runs, fours;
   };
   static void enter() {}
   static void leave() {}
-  static Rows prepare(const uint8_t *a, int64_t lda, int, int columns, char *, const void * = nullptr) { return {a, lda, (columns + 3) / 4}; }
+  static int pauses(int) { return 1; }
 
-  // Other work goes between the rows whose sums stay in registers: what the processor finds ready of it runs beside the products.
-  static constexpr int most_rows = 8;
-  static int pauses(int rows, int) { return (rows + most_rows - 1) / most_rows; }
+  // Padding is zero in one of the factors.
+  static Rows prepare(const uint8_t *a, int64_t lda, int, int columns, char *, const void * = nullptr) { return {a, lda, nullptr, 0, 1, (columns + 15) / 16}; }
+  static Rows runs(const uint8_t *a, const int32_t *offsets, int runs, int64_t distance, int64_t bytes) { return {a, 0, offsets, distance, runs, static_cast<int>(bytes / 16)}; }
 
   template <class Between>
-  static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
-    const int parts = pauses(count, steps), lines = ahead.share(parts);
-    for (int p = 0, from = 0; p < parts; p++) {
-      const int to = count * (p + 1) / parts;  // much the same for each: a single row would wait for its sums, not for the units that multiply
-      some_rows<most_rows>(x.a + from * x.lda, x.lda, x.groups, panel, c + from * ldc, ldc, ahead, lines, to - from);
-      from = to;
-      between(p);
-    }
+  static inline void block(const Rows &x, int count, const int8_t *panel, int, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
+    some_rows<rows>(x, panel, c, ldc, ahead, count);
+    between(0);
   }
 
  private:
   template <int R>
-  static inline void some_rows(const uint8_t *a, int64_t lda, int groups, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, int lines, int count) {
+  static inline void some_rows(const Rows &x, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, int count) {
     if (count == R)
-      some_rows(a, lda, groups, panel, c, ldc, ahead, lines, std::make_integer_sequence<int, R>());
+      product(x, panel, c, ldc, ahead, std::make_integer_sequence<int, R>());
     else if constexpr (R > 1)
-      some_rows<R - 1>(a, lda, groups, panel, c, ldc, ahead, lines, count);
+      some_rows<R - 1>(x, panel, c, ldc, ahead, count);
   }
 
   // Folds, because gcc keeps an array in registers only if its indices are constants from the start.
   template <int... r>
-  static inline void some_rows(const uint8_t *a, int64_t lda, int groups, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, int lines, std::integer_sequence<int, r...>) {
-    __m512i acc[sizeof...(r)][2];
-    ((acc[r][0] = acc[r][1] = _mm512_setzero_si512()), ...);
-    for (; groups > 0; groups -= 16, a += 64, panel += 2048) {
-      ahead.fetch(lines);
-      const int fours = groups < 16 ? (groups + 3) / 4 : 4;  // padding is zero in one of the factors
-      for (int i = 0; i < fours; i++)
+  static inline void product(const Rows &x, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, std::integer_sequence<int, r...>) {
+    // one row alone would wait for its own sums: odd groups of columns have sums of their own
+    constexpr int R = sizeof...(r), sides = R == 1 ? 2 : 1;
+    const uint8_t *const row[R] = {x.a + (x.offsets ? x.offsets[r] : r * x.lda)...};
+    __m512i acc[sides][R][2];
+    for (int i = 0; i < sides; i++) ((acc[i][r][0] = acc[i][r][1] = _mm512_setzero_si512()), ...);
+    int step = 0;  // in quarters
+    for (int i = 0; i < x.runs; i++) {
+      for (int64_t at = i * x.distance, end = at + x.fours * 16; at < end; at += 16, panel += 256) {
+        if (step++ % 4 == 0) ahead.fetch(ahead.lines);
 #pragma GCC unroll 4
         for (int g = 0; g < 4; g++) {
-          const int8_t *b = panel + i * 256 + g * 64;
-          const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 1024);
-          (multiply_add(acc[r], a + r * lda + i * 16 + g * 4, b0, b1), ...);
+          const __m512i b0 = _mm512_loadu_si512(panel + g * 64), b1 = _mm512_loadu_si512(panel + 1024 + g * 64);
+          (multiply_add(acc[g % sides][r], row[r] + at + g * 4, b0, b1), ...);
         }
+        if (step % 4 == 0) panel += 1024;
+      }
     }
-    ((_mm512_storeu_si512(c + r * ldc, acc[r][0]), _mm512_storeu_si512(c + r * ldc + 16, acc[r][1])), ...);
+    if constexpr (sides == 2)
+      for (int h = 0; h < 2; h++) acc[0][0][h] = _mm512_add_epi32(acc[0][0][h], acc[1][0][h]);
+    ((_mm512_storeu_si512(c + r * ldc, acc[0][r][0]), _mm512_storeu_si512(c + r * ldc + 16, acc[0][r][1])), ...);
   }
 
   static inline __attribute__((always_inline)) void multiply_add(__m512i (&sums)[2], const uint8_t *four, __m512i b0, __m512i b1) {

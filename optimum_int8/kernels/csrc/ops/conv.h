@@ -1,10 +1,11 @@
 // CONV: one image of uint8 pixels by packed int8 weights; int32 sums exact on every ISA, epilogue in conv_epilogue.h.
 //
 // Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a time into this thread's scratch, where
-// they meet the panels of a linear; padding becomes the zero point. A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
+// they meet the panels of a linear; padding becomes the zero point. A tile that takes runs of bytes reads them where they lie (windows.h). A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
 // kernel goes over pairs of taps, 32 channels at a time. A 3x3 kernel of stride 1 may have a shorter way (winograd.h). Largest K per group
 // is numerics.MAX_REDUCTION; every size is free. Threads divide the pixels, or the panels where there are few pixels.
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 namespace OI8_NAMESPACE {
@@ -46,7 +47,9 @@ constexpr int depthwise_rows = 8;
 // `AnyTile` is the tile: of a template only the branch that is taken is compiled.
 template <class AnyTile>
 int64_t panels_scratch(const oi8_instruction &o) {
-  const int64_t direct = conv_blocks(o) * conv_prepared_bytes(o) + conv_gathered_bytes(o);
+  int64_t direct = conv_blocks(o) * conv_prepared_bytes(o) + conv_gathered_bytes(o);
+  if constexpr (AnyTile::takes_runs)
+    if (WindowRuns::fit(o)) direct = std::max(direct, WindowRuns(o, conv_chunk_bytes, conv_most_blocks * Tile::rows).scratch());
   if constexpr (AnyTile::winograd) {
     const int64_t other = winograd_scratch<AnyTile>(o);
     return other > direct ? other : direct;
@@ -60,124 +63,78 @@ inline int64_t conv_scratch(const oi8_instruction &o) {
   return panels_scratch<Tile>(o);
 }
 
-// Both write whole 16 bytes: what they write too much lies where the next bytes of a window go, or in the scratch's slack.
-inline void copy_over(uint8_t *to, const uint8_t *from, int64_t n) {
-  for (int64_t i = 0; i < n; i += 16) std::memcpy(to + i, from + i, 16);
-}
-inline void fill_over(uint8_t *to, int value, int64_t n) {
-  for (int64_t i = 0; i < n; i += 16) std::memset(to + i, value, 16);
-}
-
-// `lines` runs of bytes, `distance` apart, one after another.
-template <int Chunks>
-inline void copy_lines(uint8_t *to, const uint8_t *from, int lines, int64_t distance, int64_t run) {
-  for (int i = 0; i < lines; i++, to += run, from += distance)
-    for (int k = 0; k < Chunks; k++) std::memcpy(to + k * 16, from + k * 16, 16);
-}
-
-inline void copy_window(uint8_t *to, const uint8_t *from, int lines, int64_t distance, int64_t run) {
-  if (run <= 16) return copy_lines<1>(to, from, lines, distance, run);
-  if (run <= 32) return copy_lines<2>(to, from, lines, distance, run);
-  if (run <= 48) return copy_lines<3>(to, from, lines, distance, run);
-  for (int i = 0; i < lines; i++) copy_over(to + i * run, from + i * distance, run);
-}
-
-// The windows of output pixels [first, first + count), one after another `lda` bytes apart, of `channels` channels from `column` on.
-inline void gather(const ConvArguments &args, int64_t first, int64_t count, int column, int channels, uint8_t *to, int64_t lda) {
-  const oi8_window &w = *args.w;
-  const bool together = w.dilation_x == 1 && channels == args.pixel_bytes;  // a row of the kernel is one run of bytes
-  const int64_t run = int64_t(w.kernel_width) * channels, reach_y = int64_t(w.kernel_height - 1) * w.dilation_y;
-  int64_t oy = first / w.out_width, ox = first % w.out_width;
-  for (int64_t r = 0; r < count; r++, to += lda) {
-    const int64_t y0 = oy * w.stride_y - w.top, x0 = ox * w.stride_x - w.left;
-    if (++ox == w.out_width) ox = 0, oy++;
-    if (together && y0 >= 0 && y0 + reach_y < w.height && x0 >= 0 && x0 + w.kernel_width <= w.width) {
-      copy_window(to, args.image + (y0 * w.width + x0) * channels, w.kernel_height, int64_t(w.dilation_y) * w.width * channels, run);
-      continue;
-    }
-    uint8_t *line = to;
-    for (int ky = 0; ky < w.kernel_height; ky++, line += run) {
-      const int64_t y = y0 + ky * w.dilation_y;
-      if (y < 0 || y >= w.height) {
-        fill_over(line, args.zero, run);
-        continue;
-      }
-      const uint8_t *source = args.image + y * w.width * args.pixel_bytes + column;
-      if (together) {
-        int64_t low = x0 < 0 ? -x0 : 0, high = w.width - x0 < w.kernel_width ? w.width - x0 : w.kernel_width;
-        if (low > w.kernel_width) low = w.kernel_width;
-        if (high < low) high = low;
-        if (low) fill_over(line, args.zero, low * channels);
-        copy_over(line + low * channels, source + (x0 + low) * channels, (high - low) * channels);
-        if (high < w.kernel_width) fill_over(line + high * channels, args.zero, (w.kernel_width - high) * channels);
-        continue;
-      }
-      for (int kx = 0; kx < w.kernel_width; kx++) {
-        const int64_t x = x0 + kx * w.dilation_x;
-        if (x < 0 || x >= w.width) fill_over(line + kx * channels, args.zero, channels);
-        else copy_over(line + kx * channels, source + x * args.pixel_bytes, channels);
-      }
-    }
-  }
-}
-
 // `count` rows, which are pixels from `row` on, by panels [first, last) of a group. As in linear.h, the epilogue of a block runs
 // between the tile steps of the next.
 template <int Activation>
-void conv_panels(const ConvArguments &args, int group, const typename Tile::Rows *blocks, int64_t row, int64_t count, int first, int last) {
-  const oi8_instruction &o = *args.o;
+void conv_panels(const ConvEnd &end, int group, const typename Tile::Rows *blocks, int64_t row, int64_t count, int first, int last) {
+  const oi8_instruction &o = *end.args.o;
   const int steps = (o.reduction + 63) / 64, width = o.columns / o.groups, panels = (width + 31) / 32;
-  alignas(64) int32_t sums[2][Tile::rows * 32];
+  // Panels that stay in the cache are walked for each block of rows, so that results are written line by line.
+  const bool by_blocks = int64_t(last - first) * steps * 2048 <= conv_cached_panels;
+  ConvEpilogue<Activation> epilogues[conv_cached_panels / 2048];
   const auto epilogue_of = [&](int p) {
     const int at = group * panels + p, rest = width - p * 32;
-    return ConvEpilogue<Activation>(args, group * width + p * 32, rest < 32 ? rest : 32, at * 32, Tile::offset);
+    ConvEpilogue<Activation> &it = epilogues[by_blocks ? p - first : p % 2];
+    it = ConvEpilogue<Activation>(end, group * width + p * 32, rest < 32 ? rest : 32, at * 32, Tile::offset);
+    return &it;
   };
-  ConvEpilogue<Activation> epilogue = epilogue_of(first), last_epilogue = epilogue;
+  alignas(64) int32_t sums[2][Tile::rows * 32];
+  const ConvEpilogue<Activation> *last_epilogue = nullptr;
   int64_t previous = row;
   int waiting = 0, side = 0;
   const auto panel_of = [&](int p) { return Tile::panel(o.weight, conv_prepared(o), group * panels + p, steps); };
-  const auto multiply = [&](int64_t r, const typename Tile::Panel &panel, Ahead &ahead) {
-    const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), pauses = Tile::pauses(rows, steps), share = (waiting + pauses - 1) / pauses;
+  const auto multiply = [&](int64_t r, const typename Tile::Panel &panel, const ConvEpilogue<Activation> *epilogue, Ahead &ahead) {
+    const int rows = static_cast<int>(count - r < Tile::rows ? count - r : Tile::rows), pauses = Tile::pauses(steps), share = (waiting + pauses - 1) / pauses;
     const int32_t *ready = sums[side ^ 1];
     int done = 0;
     Tile::block(blocks[r / Tile::rows], rows, panel, steps, sums[side], 32, ahead, [&](int) {
       const int some = done + share < waiting ? share : waiting - done;
-      last_epilogue.rows(ready + done * 32, previous + done, some);
+      if (some > 0) last_epilogue->rows(ready + done * 32, previous + done, some);
       done += some;
     });
-    previous = row + r, waiting = rows, side ^= 1;
+    previous = row + r, waiting = rows, side ^= 1, last_epilogue = epilogue;
   };
-  // Panels that stay in the cache are walked for each block of rows, so that results are written line by line.
-  const bool by_blocks = int64_t(last - first) * steps * 2048 <= conv_cached_panels;
   if (by_blocks) {
     Ahead nothing;
+    for (int p = first; p < last; p++) epilogue_of(p);
     for (int64_t r = 0; r < count; r += Tile::rows)
-      for (int p = first; p < last; p++) {
-        if (first + 1 < last) epilogue = epilogue_of(p);
-        multiply(r, panel_of(p), nothing);
-        if (first + 1 < last) last_epilogue = epilogue;
-      }
+      for (int p = first; p < last; p++) multiply(r, panel_of(p), epilogues + p - first, nothing);
   } else {
     for (int p = first; p < last; p++) {
-      epilogue = epilogue_of(p);
+      const ConvEpilogue<Activation> *const epilogue = epilogue_of(p);
       const typename Tile::Panel panel = panel_of(p);
       Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), (count + Tile::rows - 1) / Tile::rows, steps) : Ahead();
-      for (int64_t r = 0; r < count; r += Tile::rows) {
-        multiply(r, panel, ahead);
-        if (r == 0) last_epilogue = epilogue;
-      }
+      for (int64_t r = 0; r < count; r += Tile::rows) multiply(r, panel, epilogue, ahead);
     }
   }
-  last_epilogue.rows(sums[side ^ 1], previous, waiting);
+  last_epilogue->rows(sums[side ^ 1], previous, waiting);
+}
+
+// The same for rows that are runs of bytes.
+template <int Activation, class AnyTile>
+void conv_runs_region(const ConvEnd &end, const Context &ctx, int64_t first_row, int64_t last_row, int first, int last) {
+  const oi8_window &w = *end.args.w;
+  const WindowRuns runs(*end.args.o, conv_chunk_bytes, conv_most_blocks * Tile::rows);
+  typename AnyTile::Rows blocks[conv_most_blocks];
+  for (int64_t r = first_row; r < last_row; r += runs.rows) {
+    const int64_t count = last_row - r < runs.rows ? last_row - r : runs.rows;
+    const uint8_t *const from = runs.lay(end.args, r, count, ctx.scratch);
+    const int32_t *const offsets = reinterpret_cast<const int32_t *>(ctx.scratch);
+    for (int64_t i = 0; i < count; i += Tile::rows) blocks[i / Tile::rows] = AnyTile::runs(from, offsets + i, w.kernel_height, runs.line * w.dilation_y, w.kernel_width * runs.channels);
+    conv_panels<Activation>(end, 0, blocks, r, count, first, last);
+  }
 }
 
 // Pixels [begin, end) by panels [first, last) of all groups.
-template <int Activation>
+template <int Activation, class AnyTile>
 void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, int64_t end, int first, int last) {
   const oi8_instruction &o = *args.o;
   const oi8_window &w = *args.w;
-  const int channels = o.reduction / (w.kernel_height * w.kernel_width), panels = (o.columns / o.groups + 31) / 32;
+  const ConvEnd ending(args);
   const bool in_place = conv_in_place(w);
+  if constexpr (AnyTile::takes_runs)
+    if (!in_place && WindowRuns::fit(o) && args.pixel_bytes == o.reduction / (w.kernel_height * w.kernel_width)) return conv_runs_region<Activation, AnyTile>(ending, ctx, begin, end, first, last);
+  const int channels = o.reduction / (w.kernel_height * w.kernel_width), panels = (o.columns / o.groups + 31) / 32;
   const int64_t lda = in_place ? args.pixel_bytes : conv_row_bytes(o), chunk = conv_blocks(o) * Tile::rows, prepared = conv_prepared_bytes(o);
   uint8_t *gathered = reinterpret_cast<uint8_t *>(ctx.scratch) + conv_blocks(o) * prepared;
   typename Tile::Rows blocks[conv_most_blocks];
@@ -191,7 +148,7 @@ void conv_region(const ConvArguments &args, const Context &ctx, int64_t begin, i
         blocks[i / Tile::rows] = Tile::prepare(a, lda, rows, o.reduction, ctx.scratch + i / Tile::rows * prepared, conv_prepared(o));
       }
       const int from = first - g * panels, to = last - g * panels;
-      conv_panels<Activation>(args, g, blocks, r, count, from < 0 ? 0 : from, to > panels ? panels : to);
+      conv_panels<Activation>(ending, g, blocks, r, count, from < 0 ? 0 : from, to > panels ? panels : to);
     }
   }
 }
@@ -216,6 +173,7 @@ void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t beg
   const uint8_t **from = reinterpret_cast<const uint8_t **>(pairs + int64_t(even_taps) * stride);
   uint8_t *outside = reinterpret_cast<uint8_t *>(from + even_taps * depthwise_rows);
   std::memset(outside, args.zero, o.columns + 32);
+  const ConvEnd ending(args);
   for (int64_t r = begin; r < end; r += depthwise_rows) {
     const int count = static_cast<int>(end - r < depthwise_rows ? end - r : depthwise_rows);
     for (int i = 0; i < count; i++) {
@@ -231,7 +189,7 @@ void depthwise_region(const ConvArguments &args, const Context &ctx, int64_t beg
       if (taps % 2) *line = outside;
     }
     for (int c = 0; c < o.columns; c += 32) {
-      const ConvEpilogue<Activation> epilogue(args, c, o.columns - c < 32 ? o.columns - c : 32, c, 0);
+      const ConvEpilogue<Activation> epilogue(ending, c, o.columns - c < 32 ? o.columns - c : 32, c, 0);
       alignas(64) int32_t sums[depthwise_rows][32];
       for (int i = 0; i < count; i++) {
         I low = set_int(0), high = set_int(0);
@@ -276,10 +234,10 @@ void conv_by_panels(const ConvArguments &args, const Context &ctx) {
     if (blocks >= 4 * ctx.threads || panels < ctx.threads) {
       const Range mine = ctx.share(blocks);
       const int64_t end = mine.end * Tile::rows;
-      conv_region<activation>(args, ctx, mine.begin * Tile::rows, end < rows ? end : rows, 0, panels);
+      conv_region<activation, AnyTile>(args, ctx, mine.begin * Tile::rows, end < rows ? end : rows, 0, panels);
     } else {
       const Range mine = ctx.share(panels);
-      conv_region<activation>(args, ctx, 0, rows, static_cast<int>(mine.begin), static_cast<int>(mine.end));
+      conv_region<activation, AnyTile>(args, ctx, 0, rows, static_cast<int>(mine.begin), static_cast<int>(mine.end));
     }
   });
 }

@@ -57,28 +57,41 @@ inline __attribute__((noinline)) F activate_any(int activation, F x, F slope) {
   }
 }
 
+// What the epilogues of all channels share.
+struct ConvEnd {
+  const ConvArguments &args;
+  Grid grid;
+  F slope, residual_scale;
+  I residual_zero;
+
+  explicit ConvEnd(const ConvArguments &arguments)
+      : args(arguments), grid(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope(set(arguments.o->parameter)), residual_scale(set(arguments.o->input_scale[1])), residual_zero(set_int(arguments.o->residual_zero_point)) {}
+
+  inline F dequantized(const uint8_t *residual) const { return mul(to_float(sub(load_ubytes(residual), residual_zero)), residual_scale); }
+};
+
 // For `width` (at most 32) output channels from `channel` on; `sum` is where their weight sums lie; the sums are those of the
 // pixels minus `offset`.
 template <int Activation>
 class ConvEpilogue {
  public:
-  ConvEpilogue(const ConvArguments &arguments, int channel, int width, int sum, int32_t offset)
-      : args_(&arguments), channel_(channel), width_(width), final_(arguments.w->final), grid_(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope_(set(arguments.o->parameter)),
-        residual_scale_(set(arguments.o->input_scale[1])), residual_zero_(set_int(arguments.o->residual_zero_point)) {
-    const oi8_instruction &o = *arguments.o;
+  ConvEpilogue() = default;
+  ConvEpilogue(const ConvEnd &end, int channel, int width, int sum, int32_t offset) : end_(&end), channel_(channel), width_(width) {
+    const oi8_instruction &o = *end.args.o;
     for (int h = 0; h < 2; h++) {
       const int n = width - h * 16 < 0 ? 0 : width - h * 16;
-      factor_[h] = mul(set(arguments.scale), load(o.weight_scale + channel + h * 16, n));
-      correction_[h] = mul(set_int(arguments.zero - offset), load(o.weight_sum + sum + h * 16));
+      factor_[h] = mul(set(end.args.scale), load(o.weight_scale + channel + h * 16, n));
+      correction_[h] = mul(set_int(end.args.zero - offset), load(o.weight_sum + sum + h * 16));
       bias_[h] = o.bias ? load(o.bias + channel + h * 16, n) : set(-0.0f);  // x + -0.0 is x to the bit
     }
   }
 
   // Results of `count` rows from `row` on; the sums of a row are 32 integers.
   inline void rows(const int32_t *sums, int64_t row, int count) const {
-    if (width_ == 32 && (final_ == OI8_NONE || final_ == OI8_RELU)) {
-      if (!args_->residual) return whole<Residual::none>(sums, row, count);
-      return args_->residual_on_grid ? whole<Residual::bytes>(sums, row, count) : whole<Residual::floats>(sums, row, count);
+    const ConvArguments &args = end_->args;
+    if (width_ == 32 && (args.w->final == OI8_NONE || args.w->final == OI8_RELU)) {
+      if (!args.residual) return whole<Residual::none>(sums, row, count);
+      return args.residual_on_grid ? whole<Residual::bytes>(sums, row, count) : whole<Residual::floats>(sums, row, count);
     }
     for (int i = 0; i < count; i++, sums += 32, row++)
       if (width_ == 32) {
@@ -97,24 +110,25 @@ class ConvEpilogue {
   template <Residual Added>
   inline void whole(const int32_t *sums, int64_t row, int count) const {
     constexpr bool positive = Activation == OI8_RELU && Added == Residual::none;
-    if (!args_->bytes) return whole<Added, false, false>(sums, row, count);
+    if (!end_->args.bytes) return whole<Added, false, false>(*end_, sums, row, count);
     if constexpr (!positive)
-      if (final_ == OI8_NONE) return whole<Added, true, false>(sums, row, count);
-    whole<Added, true, true>(sums, row, count);
+      if (end_->args.w->final == OI8_NONE) return whole<Added, true, false>(*end_, sums, row, count);
+    whole<Added, true, true>(*end_, sums, row, count);
   }
 
+  // `__restrict`: results are stored neither here nor there, so that constants stay in registers.
   template <Residual Added, bool ToBytes, bool Positive>
-  inline __attribute__((noinline)) void whole(const int32_t *sums, int64_t row, int count) const __restrict {  // what is stored is not this: constants stay in registers
+  inline __attribute__((noinline)) void whole(const ConvEnd &__restrict end, const int32_t *sums, int64_t row, int count) const __restrict {
     constexpr int activation = ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
-    const ConvArguments args = *args_;
-    const bool floats = args.floats != nullptr, cut = activation != Activation || final_ == OI8_RELU;
+    const ConvArguments args = end.args;
+    const bool floats = args.floats != nullptr, cut = activation != Activation || args.w->final == OI8_RELU;
     const int64_t channel = channel_;
     for (int i = 0; i < count; i++, sums += 32, row++) {
-      F y0 = activate_with<activation>(add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]), slope_);
-      F y1 = activate_with<activation>(add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]), slope_);
+      F y0 = activate_with<activation>(add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]), end.slope);
+      F y1 = activate_with<activation>(add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]), end.slope);
       if constexpr (Added == Residual::bytes) {
         const uint8_t *residual = reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + channel;
-        y0 = add(y0, dequantized(residual)), y1 = add(y1, dequantized(residual + 16));
+        y0 = add(y0, end.dequantized(residual)), y1 = add(y1, end.dequantized(residual + 16));
       } else if constexpr (Added == Residual::floats) {
         const float *residual = reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + channel;
         y0 = add(y0, load(residual)), y1 = add(y1, load(residual + 16));
@@ -125,32 +139,29 @@ class ConvEpilogue {
         store(out, cut ? max(y0, zero) : y0);
         store(out + 16, cut ? max(y1, zero) : y1);
       }
-      if constexpr (ToBytes) grid_.template store<Positive>(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + channel, y0, y1);
+      if constexpr (ToBytes) end.grid.template store<Positive>(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + channel, y0, y1);
     }
   }
 
-  inline F dequantized(const uint8_t *residual) const { return mul(to_float(sub(load_ubytes(residual), residual_zero_)), residual_scale_); }
-
   template <int H, class Count>
   inline __attribute__((always_inline)) void half(const int32_t *sums, int64_t row, Count n) const {
+    const ConvEnd &end = *end_;
+    const ConvArguments &args = end.args;
     const int64_t column = channel_ + H * 16;
     F y = mul(to_float(sub(load(sums), correction_[H])), factor_[H]);
-    y = activate_with<Activation>(add(y, bias_[H]), slope_);
-    if (args_->residual_on_grid) y = add(y, dequantized(reinterpret_cast<const uint8_t *>(args_->residual + row * args_->residual_bytes) + column));
-    else if (args_->residual) y = add(y, load(reinterpret_cast<const float *>(args_->residual + row * args_->residual_bytes) + column, n));
-    if (final_ == OI8_RELU) y = max(y, set(0.0f));
-    else if (final_ != OI8_NONE) y = activate_any(final_, y, slope_);
-    if (args_->floats) store(reinterpret_cast<float *>(args_->floats + row * args_->float_bytes) + column, y, n);
-    if (args_->bytes) store_bytes(reinterpret_cast<uint8_t *>(args_->bytes + row * args_->byte_bytes) + column, grid_(y), n);
+    y = activate_with<Activation>(add(y, bias_[H]), end.slope);
+    if (args.residual_on_grid) y = add(y, end.dequantized(reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + column));
+    else if (args.residual) y = add(y, load(reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + column, n));
+    if (args.w->final == OI8_RELU) y = max(y, set(0.0f));
+    else if (args.w->final != OI8_NONE) y = activate_any(args.w->final, y, end.slope);
+    if (args.floats) store(reinterpret_cast<float *>(args.floats + row * args.float_bytes) + column, y, n);
+    if (args.bytes) store_bytes(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + column, end.grid(y), n);
   }
 
-  const ConvArguments *args_;
-  int channel_, width_, final_;
+  const ConvEnd *end_;
+  int channel_, width_;
   F factor_[2], bias_[2];
   I correction_[2];
-  Grid grid_;
-  F slope_, residual_scale_;
-  I residual_zero_;
 };
 
 }  // namespace OI8_NAMESPACE

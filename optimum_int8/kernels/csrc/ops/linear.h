@@ -141,7 +141,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
     for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {
       const int rows = static_cast<int>(end - r < Tile::rows ? end - r : Tile::rows);
       const int32_t *ready = sums[side ^ 1];
-      const int pauses = Tile::pauses(rows, steps), share = (waiting + pauses - 1) / pauses;
+      const int pauses = Tile::pauses(steps), share = (waiting + pauses - 1) / pauses;
       int done = 0;
       Tile::block(ready_rows[(r - begin) / Tile::rows], rows, panel, steps, sums[side], 32, ahead, [&](int) {
         const int count = done + share < waiting ? share : waiting - done;

@@ -250,6 +250,7 @@ void winograd_region(const ConvArguments &args, const Context &ctx, int64_t begi
   const WinogradScratch scratch(ctx.scratch, s);
   const int steps = (o.reduction + 63) / 64;
   std::memset(scratch.outside, args.zero, s.channels);
+  const ConvEnd ending(args);
   const int64_t blocks = (end - begin + s.block - 1) / s.block;
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t from = begin + (end - begin) * b / blocks;
@@ -259,7 +260,7 @@ void winograd_region(const ConvArguments &args, const Context &ctx, int64_t begi
       const int8_t *panel = static_cast<const int8_t *>(o.weight) + int64_t(p) * steps * 2048;
       const int rest = o.columns - p * 32, width = rest < 32 ? rest : 32;
       for (int h = 0; h * 16 < width; h++) winograd_multiply(panel + h * 1024, s, scratch, count, h * 16);
-      const ConvEpilogue<Activation> epilogue(args, p * 32, width, p * 32, 128);
+      const ConvEpilogue<Activation> epilogue(ending, p * 32, width, p * 32, 128);
       for (int t = 0; t < count; t++) {
         const int64_t y0 = (from + t) / s.across * 4, x0 = (from + t) % s.across * 4, lines = w.out_height - y0, columns = w.out_width - x0;
         for (int y = 0; y < 4 && y < lines; y++) epilogue.rows(scratch.results + t * 512 + y * 128, (y0 + y) * w.out_width + x0, columns < 4 ? static_cast<int>(columns) : 4);
