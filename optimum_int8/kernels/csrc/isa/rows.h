@@ -27,6 +27,15 @@ inline Ahead ahead_of(const Stretch &next, int64_t blocks, int steps) {
   return {next.at, static_cast<int>((next.count / 64 + blocks * steps - 1) / (blocks * steps))};
 }
 
+// What decides between Winograd's way (ops/winograd.h) and the direct one, in any unit of time, per input channel and panel; `pixels` of all panels.
+struct WinogradCosts {
+  double direct;   // of a pixel
+  double product;  // of a tile, as the three below
+  double results;  // for each segment of the input channels, of all of them together
+  double weights;  // of a block of tiles, not of a tile
+  double pixels;
+};
+
 // `prepared` is the prepared form of a weight or null (optimum_int8.h).
 struct RowsAsTheyLie {
   struct Rows {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "narrow_avx.h"
 #include "transpose_avx.h"
 
 namespace OI8_NAMESPACE {
@@ -149,40 +150,11 @@ inline void store_quantized(uint8_t *p, F x, F y, F, F high, I zero_point) {
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), bytes);
 }
 
-// 32 bytes.
-using Bytes = __m256i;
-inline Bytes no_bytes() { return _mm256_setzero_si256(); }
-inline Bytes load_32(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
-inline void store_32(void *p, Bytes x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
-inline Bytes max(Bytes x, Bytes y) { return _mm256_max_epu8(x, y); }
-
-// 16 values in int16 lanes; sums and products wrap.
-struct Shorts {
-  __m256i v;
-};
-inline Shorts no_shorts() { return {_mm256_setzero_si256()}; }
-inline Shorts add_ubytes(Shorts x, const void *p) { return {_mm256_add_epi16(x.v, _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i *>(p))))}; }
-inline void store(int16_t *p, Shorts x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x.v); }
-inline Shorts add(Shorts x, Shorts y) { return {_mm256_add_epi16(x.v, y.v)}; }
-inline Shorts sub(Shorts x, Shorts y) { return {_mm256_sub_epi16(x.v, y.v)}; }
-inline Shorts mul(Shorts x, int16_t y) { return {_mm256_mullo_epi16(x.v, _mm256_set1_epi16(y))}; }
-template <int n>
-inline Shorts shift_left(Shorts x) {
-  return {_mm256_slli_epi16(x.v, n)};
-}
-// p[i] - 128
-inline Shorts centred(const uint8_t *p) {
-  return {_mm256_cvtepi8_epi16(_mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)), _mm_set1_epi8(char(0x80))))};
-}
-// The first or the second two of each of eight fours of bytes.
-template <bool second>
-inline Shorts twos(const int8_t *p) {
-  constexpr char i = second ? 2 : 0, j = i + 1;
-  const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, i, -1, j, -1, i + 4, -1, j + 4, -1, i + 8, -1, j + 8, -1, i + 12, -1, j + 12));
-  return {_mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)), order), 8)};
-}
 // of uint16
 inline I widen(Shorts x) { return {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(x.v)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(x.v, 1))}; }
+
+// Tiles of winograd.h whose sums stay in registers.
+constexpr int winograd_rows = 6;
 
 // The same with a count known to be 16.
 using Whole = std::integral_constant<int, 16>;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "narrow_avx.h"
 #include "transpose_avx.h"
 
 namespace OI8_NAMESPACE {
@@ -44,6 +45,16 @@ inline I to_int(F a) { return _mm512_cvtps_epi32(a); }  // half to even; |a| < 2
 inline I add(I a, I b) { return _mm512_add_epi32(a, b); }
 inline I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
 inline I mul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+template <int n>
+inline I shift_left(I x) {
+  return _mm512_slli_epi32(x, n);
+}
+template <int n>
+inline I shift_right(I x) {
+  return _mm512_srai_epi32(x, n);
+}
+// sum[i] + x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1], of int16
+inline I add_products(I sum, I x, I y) { return _mm512_dpwssd_epi32(sum, x, y); }
 // sum[i] + x[i] * w[2 * i] + y[i] * w[2 * i + 1]
 inline I add_products(I sum, const uint8_t *x, const uint8_t *y, const int16_t *w) {
   const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x)), b = _mm_loadu_si128(reinterpret_cast<const __m128i *>(y));
@@ -74,20 +85,11 @@ inline F to_bfloat16(F a) {
 // Sums of a float tile that stay in registers (ops/float_tile.h), and how many rows it has.
 constexpr int float_vectors = 24, float_rows = 12;
 
-// 32 bytes.
-using Bytes = __m256i;
-inline Bytes no_bytes() { return _mm256_setzero_si256(); }
-inline Bytes load_32(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
-inline void store_32(void *p, Bytes x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
-inline Bytes max(Bytes x, Bytes y) { return _mm256_max_epu8(x, y); }
-
-// 16 sums of bytes in uint16 lanes.
-struct Shorts {
-  __m256i v;
-};
-inline Shorts no_shorts() { return {_mm256_setzero_si256()}; }
-inline Shorts add_ubytes(Shorts x, const void *p) { return {_mm256_add_epi16(x.v, _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i *>(p))))}; }
+// of uint16
 inline I widen(Shorts x) { return _mm512_cvtepu16_epi32(x.v); }
+
+// Tiles of winograd.h whose sums stay in registers.
+constexpr int winograd_rows = 12;
 
 // The same with a count known to be 16.
 using Whole = std::integral_constant<int, 16>;

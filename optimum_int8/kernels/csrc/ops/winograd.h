@@ -21,7 +21,6 @@ namespace OI8_NAMESPACE {
 constexpr int winograd_segment = 128;               // most input channels of one; 16 columns of their weights are 144 KiB
 constexpr int winograd_tiles = 64;                  // most tiles of a block
 constexpr int64_t winograd_pixels_bytes = 4 << 20;  // of the transformed pixels of a block, where that is more than 16 tiles
-constexpr int winograd_rows = 6;                    // tiles whose sums stay in registers
 static_assert(winograd_segment <= 229, "results of a segment stay below 2^25");
 
 struct WinogradShape {
@@ -269,20 +268,17 @@ void winograd_region(const ConvArguments &args, const Context &ctx, int64_t begi
   }
 }
 
-// How threads divide the work: `beside` shares of the panels, each of them as many shares of the tiles as there are threads left.
-// Costs are vector instructions of AVX2, of one thread, per input channel.
+// How threads divide the work: `beside` shares of the panels, each of them as many shares of the tiles as there are threads left; none where
+// the direct way costs less.
 struct WinogradDivision {
   int beside = 0, below = 0;
 
-  // What costs least; none where the direct way does: 2.5 instructions for 32 products, a seventh more for the excess, and a quarter less of
-  // all, as one long product keeps the ports busier than a mixture.
-  WinogradDivision(const oi8_instruction &o, const WinogradShape &s, int panels, int threads) {
-    int64_t least = int64_t(o.window->out_height) * o.window->out_width * panels * 26 * 4 / 5 / threads;
-    const int64_t tile = 36 * 4 + 230 * 4 * s.segments / s.channels;  // by a panel: products and results
+  WinogradDivision(const WinogradCosts &cost, const oi8_instruction &o, const WinogradShape &s, int panels, int threads) {
+    double least = double(o.window->out_height) * o.window->out_width * panels * cost.direct / threads;
     for (int b = 1; b <= threads && b <= panels; b++) {
       const int64_t share = (panels + b - 1) / b, tiles = (s.tiles + threads / b - 1) / (threads / b), blocks = (tiles + s.block - 1) / s.block;
-      const int64_t cost = share * (tiles * tile + blocks * 300) + tiles * 18;  // 300: weights of a panel; 18: pixels of a tile
-      if (cost < least) beside = b, below = threads / b, least = cost;
+      const double all = share * (tiles * (cost.product + cost.results * s.segments / s.channels) + blocks * cost.weights) + tiles * cost.pixels;
+      if (all < least) beside = b, below = threads / b, least = all;
     }
   }
 };
@@ -297,7 +293,7 @@ bool winograd(const ConvArguments &args, const Context &ctx, int panels) {
   const oi8_instruction &o = *args.o;
   if (!winograd_fits(o)) return false;
   const WinogradShape shape(o);
-  const WinogradDivision division(o, shape, panels, ctx.threads);
+  const WinogradDivision division(AnyTile::winograd_costs, o, shape, panels, ctx.threads);
   if (!division.beside) return false;
   if (ctx.thread >= division.beside * division.below) return true;
   const Range mine = share_of(panels, ctx.thread % division.beside, division.beside), tiles = share_of(shape.tiles, ctx.thread / division.beside, division.below);
