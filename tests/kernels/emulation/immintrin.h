@@ -114,6 +114,7 @@ inline Ints add_epi32(Ints a, Ints b) { return each<I32>(a, b, [](int64_t x, int
 inline Ints sub_epi32(Ints a, Ints b) { return each<I32>(a, b, [](int64_t x, int64_t y) { return wrap(x - y); }); }
 inline Ints mullo_epi32(Ints a, Ints b) { return each<I32>(a, b, [](int64_t x, int64_t y) { return wrap(x * y); }); }
 inline Ints slli_epi32(Ints a, int n) { return each<I32>(a, a, [n](int64_t x, int64_t) { return wrap(x << n); }); }
+inline Ints srai_epi32(Ints a, int n) { return each<I32>(a, a, [n](int32_t x, int32_t) { return x >> n; }); }
 inline Ints xor_si512(Ints a, Ints b) { return each<I32>(a, b, [](int32_t x, int32_t y) { return x ^ y; }); }
 inline Ints and_si512(Ints a, Ints b) { return each<I32>(a, b, [](int32_t x, int32_t y) { return x & y; }); }
 inline Ints or_si512(Ints a, Ints b) { return each<I32>(a, b, [](int32_t x, int32_t y) { return x | y; }); }
@@ -153,6 +154,21 @@ inline Ints madd_epi16(Ints a, Ints b) {
   const I16 x(a), y(b);
   return make<I32>([&](int i) { return wrap(int64_t(x.at[2 * i]) * y.at[2 * i] + int64_t(x.at[2 * i + 1]) * y.at[2 * i + 1]); });
 }
+inline Ints dpwssd_epi32(Ints sum, Ints a, Ints b) { return add_epi32(sum, madd_epi16(a, b)); }
+// What works within 128 bits is SSE's, four times.
+template <class F>
+inline Ints by_quarters(Ints a, Ints b, F f) {
+  __m128i x[4], y[4];
+  storeu(x, a), storeu(y, b);
+  for (int i = 0; i < 4; i++) x[i] = f(x[i], y[i]);
+  return loadu<Ints>(x);
+}
+inline Ints packs_epi32(Ints a, Ints b) { return by_quarters(a, b, [](__m128i x, __m128i y) { return _mm_packs_epi32(x, y); }); }
+inline Ints packus_epi16(Ints a, Ints b) { return by_quarters(a, b, [](__m128i x, __m128i y) { return _mm_packus_epi16(x, y); }); }
+inline Ints adds_epi16(Ints a, Ints b) { return by_quarters(a, b, [](__m128i x, __m128i y) { return _mm_adds_epi16(x, y); }); }
+inline Ints max_epu8(Ints a, Ints b) { return by_quarters(a, b, [](__m128i x, __m128i y) { return _mm_max_epu8(x, y); }); }
+inline Ints permutexvar_epi32(Ints order, Ints a) { return each<I32>(order, order, [&](int32_t i, int32_t) { return I32(a).at[i & 15]; }); }
+inline __m256i castsi512_si256(Ints a) { return loadu<__m256i>(I32(a).at); }
 inline __m128i cvtepi32_epi8(Ints a) {
   uint8_t bytes[16];
   for (int i = 0; i < 16; i++) bytes[i] = static_cast<uint8_t>(I32(a).at[i]);
@@ -256,6 +272,8 @@ inline void tile_dpbf16ps(int c, int a, int b) {
 #define _mm512_mullo_epi32 emulation::mullo_epi32
 #undef _mm512_slli_epi32
 #define _mm512_slli_epi32 emulation::slli_epi32
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32 emulation::srai_epi32
 #undef _mm512_srli_epi32
 #define _mm512_srli_epi32 emulation::srli_epi32
 #define _mm512_and_si512 emulation::and_si512
@@ -275,6 +293,13 @@ inline void tile_dpbf16ps(int c, int a, int b) {
 #define _mm512_mask_cvtepi32_storeu_epi8 emulation::mask_cvtepi32_storeu_epi8
 #define _mm_test_epi8_mask emulation::test_epi8_mask
 #define _mm512_dpbusd_epi32 emulation::dpbusd_epi32
+#define _mm512_dpwssd_epi32 emulation::dpwssd_epi32
+#define _mm512_packs_epi32 emulation::packs_epi32
+#define _mm512_packus_epi16 emulation::packus_epi16
+#define _mm512_adds_epi16 emulation::adds_epi16
+#define _mm512_max_epu8 emulation::max_epu8
+#define _mm512_permutexvar_epi32 emulation::permutexvar_epi32
+#define _mm512_castsi512_si256 emulation::castsi512_si256
 
 #undef _tile_zero
 #undef _tile_loadd
