@@ -12,13 +12,17 @@ struct Stretch {
 // What a block prefetches while it multiplies: the weights that come next, so many lines of the cache for each of its steps. A tile asks for
 // a few at a time: a processor that waits for as many lines as it can stops at the next one, and loads and products take turns.
 struct Ahead {
+  static constexpr int few = 4;  // so many go to L1 and on to L2 with less waiting (kernels/README.md); more of them would stand in each other's way
   const char *at = nullptr;
   int lines = 0;
 
   // A `parts`-th of a step's lines, rounded up.
   int share(int parts) const { return (lines + parts - 1) / parts; }
   inline void fetch(int count) {
-    for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 2);
+    if (lines <= few)
+      for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 3);
+    else
+      for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 2);
   }
 };
 
