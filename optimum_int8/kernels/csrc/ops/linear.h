@@ -19,6 +19,7 @@ struct LinearArguments {
   char *out;
   int64_t out_bytes;  // between rows
   const Context *outside;  // says where a row lies, when the result is the caller's
+  Stretch after;  // what this thread reads once it is through
 };
 
 // The epilogue of one panel: turns int32 sums into results.
@@ -119,7 +120,7 @@ inline int64_t linear_scratch(const oi8_instruction &o) {
 }
 
 // Rows [begin, end) of panels [first, last). The epilogue of a block runs between the tile steps of the next one, so that the vector
-// units work while the matrix unit does; the next panel is prefetched meanwhile.
+// units work while the matrix unit does; the next panel, at last that of the next linear, is prefetched meanwhile.
 template <int Activation, bool ToBytes, bool Dynamic>
 void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int first, int last) {
   using Epilogue = PanelEpilogue<Activation, ToBytes, Dynamic>;
@@ -135,7 +136,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
   for (int p = first; p < last; p++) {
     const Epilogue epilogue(args, p);
     const typename Tile::Panel panel = Tile::panel(args.o->weight, args.prepared, p, steps);
-    Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), blocks, steps) : Ahead();
+    Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), blocks, steps) : ahead_of(args.after, blocks, steps);
     int64_t previous = begin;
     int waiting = 0, side = 0;
     for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {
@@ -174,9 +175,33 @@ inline LinearRegion linear_variant(int activation, bool to_bytes, bool dynamic) 
   }
 }
 
+// This thread's part of a linear of so many rows: blocks of rows where there are more of them than panels, else panels.
+struct LinearShare {
+  bool by_rows;
+  Range mine;
+
+  LinearShare(const oi8_instruction &o, const Context &ctx, int64_t rows) {
+    const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows, panels = (o.columns + 31) / 32;
+    by_rows = panels < 2 * ctx.threads && blocks > panels;
+    mine = ctx.share(by_rows ? blocks : panels);
+  }
+};
+
+// The first panel that this thread reads of the next linear of the program.
+inline Stretch next_linear(const oi8_instruction &o, const Context &ctx) {
+  const oi8_instruction *next = &o + 1, *const end = ctx.program->instructions + ctx.program->instruction_count;
+  while (next < end && next->op != OI8_LINEAR) next++;
+  if (next == end) return {};
+  const int64_t rows = ctx.rows(*next);
+  const LinearShare share(*next, ctx, rows);
+  if (share.mine.begin == share.mine.end) return {};
+  const int steps = (next->reduction + 63) / 64;
+  return Tile::whole(Tile::panel(next->weight, Tile::prepared_for(next->prepared, rows), share.by_rows ? 0 : share.mine.begin, steps), steps);
+}
+
 inline void linear(const oi8_instruction &o, const Context &ctx) {
   const bool dynamic = o.input[1] >= 0;
-  const int64_t rows = ctx.rows(o), blocks = (rows + Tile::rows - 1) / Tile::rows;
+  const int64_t rows = ctx.rows(o);
   const LinearArguments args = {&o,
                                 ctx.row<uint8_t>(o.input[0], 0),
                                 ctx.row_bytes(o.input[0]),
@@ -186,16 +211,16 @@ inline void linear(const oi8_instruction &o, const Context &ctx) {
                                 dynamic ? ctx.row<int32_t>(o.input[2], 0) : nullptr,
                                 ctx.value<char>(o.output[0]),
                                 ctx.row_bytes(o.output[0]),
-                                ctx.is_external(o.output[0]) ? &ctx : nullptr};
+                                ctx.is_external(o.output[0]) ? &ctx : nullptr,
+                                next_linear(o, ctx)};
   const LinearRegion region = linear_variant(o.activation, o.output_scale > 0 || o.output_scales, dynamic);
-  const int panels = (o.columns + 31) / 32;
-  const bool by_rows = panels < 2 * ctx.threads && blocks > panels;
-  const Range mine = ctx.share(by_rows ? blocks : panels);
-  const int64_t begin = by_rows ? mine.begin * Tile::rows : 0;
-  const int64_t end = by_rows ? (mine.end * Tile::rows < rows ? mine.end * Tile::rows : rows) : rows;
+  const LinearShare share(o, ctx, rows);
+  const Range mine = share.mine;
+  const int64_t begin = share.by_rows ? mine.begin * Tile::rows : 0;
+  const int64_t end = share.by_rows ? (mine.end * Tile::rows < rows ? mine.end * Tile::rows : rows) : rows;
+  const int first = share.by_rows ? 0 : static_cast<int>(mine.begin), last = share.by_rows ? (o.columns + 31) / 32 : static_cast<int>(mine.end);
   const int64_t chunk = linear_chunk_blocks(o, args.prepared, args.lda) * Tile::rows;
-  for (int64_t r = begin; r < end; r += chunk)
-    region(args, r, r + chunk < end ? r + chunk : end, by_rows ? 0 : static_cast<int>(mine.begin), by_rows ? panels : static_cast<int>(mine.end));
+  for (int64_t r = begin; r < end; r += chunk) region(args, r, r + chunk < end ? r + chunk : end, first, last);
 }
 
 }  // namespace OI8_NAMESPACE
