@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from ..kernels import as_rows, empty_rows
 from ..kernels.emit import Rows
 from ..kernels.program import Program
+from .rewrite import is_call
 
 compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
 """Set while a compiled block is compared with its module: padding is computed too, as the module does."""
@@ -59,16 +60,40 @@ class ProgramCall(torch.nn.Module):
 
 
 def whole_program(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], Any] | None:
-    """A graph that is nothing but one program with one result, as a function of the call's tensors: saves running the graph."""
-    nodes = [n for n in graph_module.graph.nodes if n.op != "placeholder"]
+    """A graph that is nothing but one program with one result, as a function of the call's tensors: saves running the graph.
+
+    Images may be permuted on their way in and out.
+    """
+    *nodes, output = [n for n in graph_module.graph.nodes if n.op != "placeholder"]
+    calls = [n for n in nodes if n.op == "call_module"]
+    if len(calls) != 1 or len(output.args[0]) != 1:
+        return None
+    call = graph_module.get_submodule(calls[0].target)
+    inputs = [_permuted(a) for a in calls[0].args]
+    result, after = _permuted(output.args[0][0])
     places = {n: i for i, n in enumerate(graph_module.graph.find_nodes(op="placeholder"))}
-    if [n.op for n in nodes] != ["call_module", "output"] or nodes[1].args[0] != (nodes[0],):
+    seen = {calls[0], *calls[0].args, *output.args[0]}
+    if not isinstance(call, ProgramCall) or result is not calls[0] or not all(n in seen for n in nodes):
         return None
-    call = graph_module.get_submodule(nodes[0].target)
-    if not isinstance(call, ProgramCall) or not all(a in places for a in nodes[0].args):
+    if not all(n in places for n, _ in inputs):
         return None
-    order = [places[a] for a in nodes[0].args]
-    return lambda tensors: call.forward(*[tensors[i] for i in order])
+    if after is None and all(order is None for _, order in inputs):
+        taken = [places[n] for n, _ in inputs]
+        return lambda tensors: call.forward(*[tensors[i] for i in taken])
+    steps = [(places[n], order) for n, order in inputs]
+
+    def run(tensors: list[Tensor]) -> Any:
+        found = call.forward(*[tensors[i] if order is None else tensors[i].permute(order) for i, order in steps])
+        return found if after is None else found.permute(after)
+
+    return run
+
+
+def _permuted(node: Any) -> tuple[Any, list[int] | None]:
+    """What is permuted, and how; or the node itself."""
+    if is_call(node, torch.ops.aten.permute.default):
+        return node.args
+    return node, None
 
 
 def runs_natively(graph_module: fx.GraphModule) -> int:
