@@ -35,37 +35,55 @@ struct Tile : RowsAsTheyLie {
 
   template <class Between>
   static inline void block(const Rows &x, int count, const int8_t *panel, int, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
-    some_rows<rows>(x, panel, c, ldc, ahead, count);
+    if (ahead.lines) some_rows<true, rows>(x, panel, c, ldc, ahead, count);
+    else some_rows<false, rows>(x, panel, c, ldc, ahead, count);
     between(0);
   }
 
  private:
-  template <int R>
-  static inline void some_rows(const Rows &x, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, int count) {
+  template <bool Fetch, int R>
+  static inline __attribute__((always_inline)) void some_rows(const Rows &x, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, int count) {
     if (count == R)
-      product(x, panel, c, ldc, ahead, std::make_integer_sequence<int, R>());
+      product<Fetch>(x, panel, c, ldc, ahead, std::make_integer_sequence<int, R>());
     else if constexpr (R > 1)
-      some_rows<R - 1>(x, panel, c, ldc, ahead, count);
+      some_rows<Fetch, R - 1>(x, panel, c, ldc, ahead, count);
   }
 
-  // Folds, because gcc keeps an array in registers only if its indices are constants from the start.
-  template <int... r>
-  static inline void product(const Rows &x, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, std::integer_sequence<int, r...>) {
+  // Folds, because gcc keeps an array in registers only if its indices are constants from the start. `Fetch`: short products can do without what
+  // prefetching nothing costs.
+  template <bool Fetch, int... r>
+  static __attribute__((noinline)) void product(const Rows &x, const int8_t *panel, int32_t *c, int64_t ldc, Ahead &ahead, std::integer_sequence<int, r...>) {
     // one row alone would wait for its own sums: odd groups of columns have sums of their own
     constexpr int R = sizeof...(r), sides = R == 1 ? 2 : 1;
     const uint8_t *const row[R] = {x.a + (x.offsets ? x.offsets[r] : r * x.lda)...};
     __m512i acc[sides][R][2];
     for (int i = 0; i < sides; i++) ((acc[i][r][0] = acc[i][r][1] = _mm512_setzero_si512()), ...);
-    int step = 0;  // in quarters
-    for (int i = 0; i < x.runs; i++) {
-      for (int64_t at = i * x.distance, end = at + x.fours * 16; at < end; at += 16, panel += 256) {
-        if (step++ % 4 == 0) ahead.fetch(ahead.lines);
+    const auto four = [&](int64_t &at, const int8_t *b) __attribute__((always_inline)) {
+      __asm__("" : "+r"(at));  // else gcc gives each row a pointer that moves, for which there are no registers
 #pragma GCC unroll 4
-        for (int g = 0; g < 4; g++) {
-          const __m512i b0 = _mm512_loadu_si512(panel + g * 64), b1 = _mm512_loadu_si512(panel + 1024 + g * 64);
-          (multiply_add(acc[g % sides][r], row[r] + at + g * 4, b0, b1), ...);
+      for (int g = 0; g < 4; g++, b += 64) {
+        const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 1024);
+        (multiply_add(acc[g % sides][r], row[r] + at + g * 4, b0, b1), ...);
+      }
+      at += 16;
+    };
+    if (x.fours % 4 == 0) {
+      for (int i = 0; i < x.runs; i++) {
+        int64_t at = i * x.distance;
+        for (int s = x.fours; s > 0; s -= 4, panel += 2048) {
+          if (Fetch) ahead.fetch(ahead.lines);
+#pragma GCC unroll 4
+          for (int q = 0; q < 4; q++) four(at, panel + q * 256);
         }
-        if (step % 4 == 0) panel += 1024;
+      }
+    } else {  // runs end within steps
+      int quarter = 0;
+      for (int i = 0; i < x.runs; i++) {
+        int64_t at = i * x.distance;
+        for (int q = 0; q < x.fours; q++, quarter++) {
+          if (Fetch && quarter % 4 == 0) ahead.fetch(ahead.lines);
+          four(at, panel + quarter / 4 * 2048 + quarter % 4 * 256);
+        }
       }
     }
     if constexpr (sides == 2)

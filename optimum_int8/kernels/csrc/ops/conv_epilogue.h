@@ -84,15 +84,14 @@ class ConvEpilogue {
       correction_[h] = mul(set_int(end.args.zero - offset), load(o.weight_sum + sum + h * 16));
       bias_[h] = o.bias ? load(o.bias + channel + h * 16, n) : set(-0.0f);  // x + -0.0 is x to the bit
     }
+    const ConvArguments &args = end.args;
+    whole_ = nullptr;
+    if (width == 32 && (args.w->final == OI8_NONE || args.w->final == OI8_RELU)) whole_ = !args.residual ? whole_for<Residual::none>(args) : args.residual_on_grid ? whole_for<Residual::bytes>(args) : whole_for<Residual::floats>(args);
   }
 
   // Results of `count` rows from `row` on; the sums of a row are 32 integers.
   inline void rows(const int32_t *sums, int64_t row, int count) const {
-    const ConvArguments &args = end_->args;
-    if (width_ == 32 && (args.w->final == OI8_NONE || args.w->final == OI8_RELU)) {
-      if (!args.residual) return whole<Residual::none>(sums, row, count);
-      return args.residual_on_grid ? whole<Residual::bytes>(sums, row, count) : whole<Residual::floats>(sums, row, count);
-    }
+    if (whole_) return whole_(*this, *end_, sums, row, count);
     for (int i = 0; i < count; i++, sums += 32, row++)
       if (width_ == 32) {
         half<0>(sums, row, Whole());
@@ -106,26 +105,28 @@ class ConvEpilogue {
  private:
   enum class Residual { none, bytes, floats };
 
-  // Whole panels that end with nothing or a ReLU, which is then the least byte of the grid.
+  using Whole32 = void (*)(const ConvEpilogue &, const ConvEnd &, const int32_t *, int64_t, int);
+
+  // For whole panels that end with nothing or a ReLU, which is then the least byte of the grid.
   template <Residual Added>
-  inline void whole(const int32_t *sums, int64_t row, int count) const {
+  static Whole32 whole_for(const ConvArguments &args) {
     constexpr bool positive = Activation == OI8_RELU && Added == Residual::none;
-    if (!end_->args.bytes) return whole<Added, false, false>(*end_, sums, row, count);
+    if (!args.bytes) return whole<Added, false, false>;
     if constexpr (!positive)
-      if (end_->args.w->final == OI8_NONE) return whole<Added, true, false>(*end_, sums, row, count);
-    whole<Added, true, true>(*end_, sums, row, count);
+      if (args.w->final == OI8_NONE) return whole<Added, true, false>;
+    return whole<Added, true, true>;
   }
 
   // `__restrict`: results are stored neither here nor there, so that constants stay in registers.
   template <Residual Added, bool ToBytes, bool Positive>
-  inline __attribute__((noinline)) void whole(const ConvEnd &__restrict end, const int32_t *sums, int64_t row, int count) const __restrict {
+  static void whole(const ConvEpilogue &__restrict it, const ConvEnd &__restrict end, const int32_t *sums, int64_t row, int count) {
     constexpr int activation = ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
     const ConvArguments args = end.args;
     const bool floats = args.floats != nullptr, cut = activation != Activation || args.w->final == OI8_RELU;
-    const int64_t channel = channel_;
+    const int64_t channel = it.channel_;
     for (int i = 0; i < count; i++, sums += 32, row++) {
-      F y0 = activate_with<activation>(add(mul(to_float(sub(load(sums), correction_[0])), factor_[0]), bias_[0]), end.slope);
-      F y1 = activate_with<activation>(add(mul(to_float(sub(load(sums + 16), correction_[1])), factor_[1]), bias_[1]), end.slope);
+      F y0 = activate_with<activation>(add(mul(to_float(sub(load(sums), it.correction_[0])), it.factor_[0]), it.bias_[0]), end.slope);
+      F y1 = activate_with<activation>(add(mul(to_float(sub(load(sums + 16), it.correction_[1])), it.factor_[1]), it.bias_[1]), end.slope);
       if constexpr (Added == Residual::bytes) {
         const uint8_t *residual = reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + channel;
         y0 = add(y0, end.dequantized(residual)), y1 = add(y1, end.dequantized(residual + 16));
@@ -159,6 +160,7 @@ class ConvEpilogue {
   }
 
   const ConvEnd *end_;
+  Whole32 whole_;
   int channel_, width_;
   F factor_[2], bias_[2];
   I correction_[2];
