@@ -31,6 +31,8 @@ _CONVS = tuple(
     getattr(ours, name).default for name in ("linear", "linear_quantized", "conv", "conv_quantized", "conv_both")
 )
 _MOST_SIZES = 16
+_CHAINED = 2
+"""Steps for which a value that nobody reads any more keeps its place: steps that are computed together (csrc/ops/conv_chain.h) may still."""
 
 
 class _Value(NamedTuple):
@@ -200,13 +202,16 @@ class ImagesCall(ProgramCall):
             size, columns = (t.shape[1], t.shape[2]), t.shape[3]
             value = e.program.external(row_bytes(columns, t.dtype), rows=size[0] * size[1])
             values[_Value(-1, i)] = Rows(value, columns, t.dtype, size=size)
+        dead: list[tuple[_Value, ...]] = []
         for i, step in enumerate(self.steps):
             args = [_rows(a, values) for a in step.args]
             e.size, e.external = values[_values(step.args)[0]].size, list(step.external)
             made = step.emitter(e, *args)
             values |= {_Value(i, k): rows for k, rows in enumerate(made if type(made) is tuple else (made,))}
-            for dead in step.dead:
-                e.program.release(values[dead].value)
+            dead.append(step.dead)
+            if len(dead) > _CHAINED:
+                for value in dead.pop(0):
+                    e.program.release(values[value].value)
         if len(self.built) >= _MOST_SIZES:
             self.built.pop(next(iter(self.built)))
         self.built[key] = e.program, [values[r] for r in self.results]

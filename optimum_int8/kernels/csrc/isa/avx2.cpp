@@ -17,6 +17,7 @@
 #include "../ops/windows.h"
 #include "../ops/conv.h"
 #include "../ops/winograd.h"
+#include "../ops/conv_chain.h"
 #include "../ops/pool.h"
 #include "../ops/add.h"
 #include "../ops/attention.h"

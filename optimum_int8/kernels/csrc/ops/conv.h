@@ -40,6 +40,8 @@ inline int64_t conv_gathered_bytes(const oi8_instruction &o) {
 template <class AnyTile>
 int64_t winograd_scratch(const oi8_instruction &o);
 template <class AnyTile>
+bool takes_winograd(const oi8_instruction &o, int threads);
+template <class AnyTile>
 bool winograd(const ConvArguments &args, const Context &ctx, int panels);
 
 constexpr int depthwise_rows = 8;
@@ -222,30 +224,37 @@ inline void by_activation(int activation, Body &&body) {
   }
 }
 
+inline int64_t conv_pixels(const oi8_instruction &o) { return int64_t(o.window->out_height) * o.window->out_width; }
+inline int conv_all_panels(const oi8_instruction &o) { return (o.columns / o.groups + 31) / 32 * o.groups; }
+
+// By pixels unless a thread would have one block more of a few.
+inline bool conv_divides_pixels(const oi8_instruction &o, int threads) { return (conv_pixels(o) + Tile::rows - 1) / Tile::rows >= 4 * threads || conv_all_panels(o) < threads; }
+
+// This thread's share of so many pixels.
+inline Range conv_share(int64_t pixels, const Context &ctx) {
+  const Range blocks = ctx.share((pixels + Tile::rows - 1) / Tile::rows);
+  return {blocks.begin * Tile::rows, blocks.end * Tile::rows < pixels ? blocks.end * Tile::rows : pixels};
+}
+
+inline void conv_some_pixels(const ConvArguments &args, const Context &ctx, Range pixels) {
+  by_activation(args.o->activation, [&](auto activation) { conv_region<activation, Tile>(args, ctx, pixels.begin, pixels.end, 0, conv_all_panels(*args.o)); });
+}
+
 template <class AnyTile>
 void conv_by_panels(const ConvArguments &args, const Context &ctx) {
   const oi8_instruction &o = *args.o;
-  const int panels = (o.columns / o.groups + 31) / 32 * o.groups;
+  const int panels = conv_all_panels(o);
   if constexpr (AnyTile::winograd)
     if (winograd<AnyTile>(args, ctx, panels)) return;
-  const int64_t rows = int64_t(args.w->out_height) * args.w->out_width, blocks = (rows + Tile::rows - 1) / Tile::rows;
-  by_activation(o.activation, [&](auto activation) {
-    // by pixels unless a thread would have one block more of a few
-    if (blocks >= 4 * ctx.threads || panels < ctx.threads) {
-      const Range mine = ctx.share(blocks);
-      const int64_t end = mine.end * Tile::rows;
-      conv_region<activation, AnyTile>(args, ctx, mine.begin * Tile::rows, end < rows ? end : rows, 0, panels);
-    } else {
-      const Range mine = ctx.share(panels);
-      conv_region<activation, AnyTile>(args, ctx, 0, rows, static_cast<int>(mine.begin), static_cast<int>(mine.end));
-    }
-  });
+  if (conv_divides_pixels(o, ctx.threads)) return conv_some_pixels(args, ctx, conv_share(conv_pixels(o), ctx));
+  const Range mine = ctx.share(panels);
+  by_activation(o.activation, [&](auto activation) { conv_region<activation, AnyTile>(args, ctx, 0, conv_pixels(o), static_cast<int>(mine.begin), static_cast<int>(mine.end)); });
 }
 
 inline void conv(const oi8_instruction &o, const Context &ctx) {
   const ConvArguments args = conv_arguments(o, ctx);
   if (!o.window->depthwise) return conv_by_panels<Tile>(args, ctx);
-  const Range mine = ctx.share(int64_t(o.window->out_height) * o.window->out_width);
+  const Range mine = ctx.share(conv_pixels(o));
   by_activation(o.activation, [&](auto activation) { depthwise_region<activation>(args, ctx, mine.begin, mine.end); });
 }
 

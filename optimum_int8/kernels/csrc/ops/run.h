@@ -1,4 +1,4 @@
-// Runs a program: every thread walks the instructions, a barrier after each.
+// Runs a program: every thread walks the instructions, a barrier after each (or after several convolutions, conv_chain.h).
 #pragma once
 
 namespace OI8_NAMESPACE {
@@ -69,7 +69,13 @@ int run(const oi8_program &program, const oi8_call &call, const Memory &memory) 
       last = program.spatial ? first + 1 : group_end(ctx, first);
       ctx.first_batch = first, ctx.batch = last - first;
       ctx.first_row = program.spatial ? 0 : memory.start ? memory.start[first] : first * call.length;
-      for (int i = 0; i < program.instruction_count; i++) {
+      for (int i = 0, count; i < program.instruction_count; i += count) {
+        count = chain_length(program.instructions + i, ctx);
+        if (count > 1) {
+          conv_chain(program.instructions + i, count, ctx);
+#pragma omp barrier
+          continue;
+        }
         const int result = execute(program.instructions[i], ctx);
         if (result != OI8_OK) {
 #pragma omp atomic write

@@ -273,6 +273,7 @@ void winograd_region(const ConvArguments &args, const Context &ctx, int64_t begi
 struct WinogradDivision {
   int beside = 0, below = 0;
 
+  WinogradDivision() = default;
   WinogradDivision(const WinogradCosts &cost, const oi8_instruction &o, const WinogradShape &s, int panels, int threads) {
     double least = double(o.window->out_height) * o.window->out_width * panels * cost.direct / threads;
     for (int b = 1; b <= threads && b <= panels; b++) {
@@ -289,14 +290,24 @@ int64_t winograd_scratch(const oi8_instruction &o) {
 }
 
 template <class AnyTile>
+WinogradDivision winograd_division(const oi8_instruction &o, int threads) {
+  if (!winograd_fits(o)) return {};
+  return WinogradDivision(AnyTile::winograd_costs, o, WinogradShape(o), (o.columns + 31) / 32, threads);
+}
+
+template <class AnyTile>
+bool takes_winograd(const oi8_instruction &o, int threads) {
+  return winograd_division<AnyTile>(o, threads).beside > 0;
+}
+
+template <class AnyTile>
 bool winograd(const ConvArguments &args, const Context &ctx, int panels) {
   const oi8_instruction &o = *args.o;
-  if (!winograd_fits(o)) return false;
-  const WinogradShape shape(o);
-  const WinogradDivision division(AnyTile::winograd_costs, o, shape, panels, ctx.threads);
+  const WinogradDivision division = winograd_division<AnyTile>(o, ctx.threads);
   if (!division.beside) return false;
   if (ctx.thread >= division.beside * division.below) return true;
-  const Range mine = share_of(panels, ctx.thread % division.beside, division.beside), tiles = share_of(shape.tiles, ctx.thread / division.beside, division.below);
+  const int64_t all = WinogradShape(o).tiles;
+  const Range mine = share_of(panels, ctx.thread % division.beside, division.beside), tiles = share_of(all, ctx.thread / division.beside, division.below);
   by_activation(o.activation, [&](auto activation) { winograd_region<activation>(args, ctx, tiles.begin, tiles.end, static_cast<int>(mine.begin), static_cast<int>(mine.end)); });
   return true;
 }
