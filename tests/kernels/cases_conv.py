@@ -40,6 +40,9 @@ SHAPES: dict[str, tuple[int, int, int, int, int, Window, int]] = {
     "3x3-narrow": (1, 9, 11, 4, 40, SAME, 1),
     "depthwise-wide": (1, 9, 8, 97, 97, Window(3, 3, 2, 1, 1, 1, 1, 1), 97),
     "3x3-tiles": (2, 14, 11, 144, 64, Window(3, 3, 1, 1, 0, 2, 1, 0), 1),  # by Winograd's way, on AVX2
+    "3x3-stride-large": (1, 61, 70, 64, 40, Window(3, 3, 2, 2, 1, 1, 1, 1), 1),  # more lines than stay in the cache
+    "3x3-far": (1, 40, 9, 64, 8, Window(3, 3, 1, 1, 16, 1, 16, 1, 16, 1), 1),
+    "1x1-beyond": (1, 3, 1, 64, 8, Window(1, 1, 7, 7, 5, 5, 0, 0), 1),  # reads padding that begins before its line
     "many_rows": (1, 23, 29, 8, 5, Window(3, 3, 1, 1, 1, 1, 1, 1), 1),
 }
 

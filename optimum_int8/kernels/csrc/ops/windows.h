@@ -73,11 +73,12 @@ struct WindowRuns {
   int64_t rows;            // most output pixels at a time
   bool padded;             // lines are copied, with padding around
 
-  // Where the pixels of an image lie without gaps.
+  // Where the pixels of an image lie without gaps. Lines of which few are read are not copied.
   static bool fit(const oi8_instruction &o) {
     const oi8_window &w = *o.window;
-    const int64_t channels = o.reduction / (w.kernel_height * w.kernel_width), far = int64_t(w.height + w.kernel_height * w.dilation_y) * (w.width + w.kernel_width) * channels;
-    return o.groups == 1 && w.dilation_x == 1 && w.kernel_width * channels % 16 == 0 && far < INT32_MAX;
+    const int64_t channels = o.reduction / (w.kernel_height * w.kernel_width);
+    if (o.groups != 1 || w.dilation_x != 1 || w.kernel_width * channels % 16 || int64_t(w.height) * w.width * channels > INT32_MAX) return false;
+    return WindowRuns(o, 0, INT64_MAX).scratch() <= 1 << 20;
   }
   WindowRuns(const oi8_instruction &o, int64_t bytes, int64_t most) : w(*o.window), channels(o.reduction / (w.kernel_height * w.kernel_width)) {
     padded = w.top || w.left || (w.out_height - 1) * w.stride_y + reach() >= w.height || across() > w.width;
@@ -103,7 +104,7 @@ struct WindowRuns {
     }
     if (!padded) return args.image + top * w.stride_y * line;
     uint8_t *const lines = reinterpret_cast<uint8_t *>(scratch + offsets_bytes()), *to = lines;
-    const int64_t left = w.left * channels, inside = w.width * channels < line - left ? w.width * channels : line - left;
+    const int64_t left = w.left * channels < line ? w.left * channels : line, inside = w.width * channels < line - left ? w.width * channels : line - left;
     for (int64_t y = top * w.stride_y - w.top; y <= bottom * w.stride_y - w.top + reach(); y++, to += line) {
       if (y < 0 || y >= w.height) {
         std::memset(to, args.zero, line);
