@@ -57,6 +57,7 @@ def test_is_near_fp32(made: Made) -> None:
     assert (made.fused[True] - made.exact).abs().max() < 0.1 * made.exact.abs().max()
 
 
+@pytest.mark.slow
 def test_the_encoder_is_one_block_and_every_layer_one_for_many_tokens(made: Made) -> None:
     """A layer: four linears, attention, two norms and a quantization; dynamic ones also measure the rows of three values."""
     many = batch(SHORT // 32 + 1, 32)
@@ -83,6 +84,7 @@ def test_the_encoder_is_one_block_and_every_layer_one_for_many_tokens(made: Made
     assert all("ModelOutput" in reason or "BaseModelOutput" in reason for reason in report.failures.values())
 
 
+@pytest.mark.slow
 def test_block_coverage_of_a_full_sized_model_is_at_least_95_percent() -> None:
     """Layers are what counts there; in a small one the poolers and heads weigh more. ALBERT's layers share their weights, which
     `inspect` counts once: 12 x 768**2 of ALBERT-base's 13 x 768**2."""

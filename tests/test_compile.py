@@ -64,6 +64,7 @@ def test_results_lie_as_tracing_says(op: str) -> None:
             assert not real.numel() or layout(real) == layout(told), case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_every_length_runs_and_none_is_captured_again(approach: str) -> None:
     int8 = int8_classifier(approach=approach, model=classifier(max_position_embeddings=512))

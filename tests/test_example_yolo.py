@@ -44,6 +44,7 @@ def images(*size: int, seed: int = 1) -> torch.Tensor:
     return torch.rand(*size, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_blocks_detections_and_sizes(example: ModuleType) -> None:
     model = make_detector(example)

@@ -105,6 +105,7 @@ def test_without_an_example_a_dynamic_model_says_what_was_not_looked_for() -> No
         made(nn.Sequential(Feed()), DYNAMIC, None)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_generator_of_batches_is_read_once_and_whole() -> None:
     def batches() -> Iterator[Tensor]:
@@ -174,6 +175,7 @@ def test_a_transformers_model_loads_back(tmp_path: Path) -> None:
     assert torch.equal(again(x).last_hidden_state, int8(x).last_hidden_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [STATIC, DYNAMIC], ids=["static", "dynamic"])
 def test_a_task_quantizer_evaluates_it(config: Int8Config) -> None:
     class Intermediate(nn.Module):
@@ -195,6 +197,7 @@ def test_a_task_quantizer_evaluates_it(config: Int8Config) -> None:
     assert report.fp32.value == 1.0 and report.int8.value > 0.8
 
 
+@pytest.mark.slow
 def test_training_learns_them() -> None:
     model = Net()
     static, trained = made(model), prepare_qat(model, QAT, [EXAMPLE], progress=False)

@@ -48,6 +48,7 @@ def generate(model: Any, rows: int = 2, **settings: Any) -> Tensor:
     return model.generate(**batch, max_new_tokens=STEPS, min_new_tokens=STEPS, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["dynamic", "static"])
 @pytest.mark.parametrize("name", zoo.GENERATIVE)
 def test_same_tokens_with_and_without_cache(name: str, approach: str) -> None:
@@ -104,6 +105,7 @@ def test_a_block_captured_on_one_token_serves_longer_calls(name: str) -> None:
     assert compiler.blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bart", "marian", "t5", "gpt2"])
 def test_tied_tables_are_one_in_memory_and_on_disk(name: str, tmp_path: Path) -> None:
     model = int8(name, "dynamic", fuse=False)

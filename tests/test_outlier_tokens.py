@@ -68,6 +68,7 @@ def mixed(**settings: Any) -> Any:
     return quantize(classifier(), config, [batch(), batch(4, 17, 0, 2)], progress=False)
 
 
+@pytest.mark.slow
 def test_saved_loaded_and_fused(tmp_path: Path) -> None:
     int8 = mixed()
     names = int8.config.quantization_config["per_token"]
@@ -85,6 +86,7 @@ def test_saved_loaded_and_fused(tmp_path: Path) -> None:
     assert float((found - unfused).norm() / unfused.norm()) < 0.03
 
 
+@pytest.mark.slow
 def test_a_headless_model_takes_its_part(tmp_path: Path) -> None:
     from transformers import AutoModel
 

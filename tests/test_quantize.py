@@ -220,6 +220,7 @@ def test_nan_in_the_data_or_the_weights_is_an_error() -> None:
         convert(model, "dynamic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("approach", APPROACHES)
 def test_half_precision_models(approach: str, dtype: torch.dtype) -> None:

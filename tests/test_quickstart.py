@@ -63,6 +63,7 @@ def test_no_sentence_stands_twice_or_in_both_splits(maker: ModuleType) -> None:
     assert len(set(texts)) == len(texts)
 
 
+@pytest.mark.slow
 def test_training_text_holds_no_validation_sentence(maker: ModuleType) -> None:
     training = {normal(text) for lesson in maker.lessons() for text, _ in lesson}
     assert normal(maker.read_rows("train")[0][0]) in training  # the comparison can find something
@@ -87,6 +88,7 @@ def test_the_model_is_small_and_loads_as_fp32(maker: ModuleType) -> None:
     assert (EXAMPLE / "model" / "model.safetensors").stat().st_size < 3_000_000
 
 
+@pytest.mark.slow
 def test_recorded_accuracy_is_that_of_the_saved_model(maker: ModuleType) -> None:
     found = maker.measure(EXAMPLE / "model")
     assert found["validation_rows"] == RESULT["validation_rows"] == 272
@@ -130,6 +132,7 @@ def test_one_table_shows_both_parts(quickstart: ModuleType) -> None:
         assert cell in text
 
 
+@pytest.mark.slow
 def test_both_approaches_keep_the_accuracy(quickstart: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("optimum_int8.quantize")
     result_file = tmp_path / "result.json"

@@ -37,6 +37,7 @@ def restore(int8: Any, state: dict[str, torch.Tensor]) -> Any:
     return finish_loading(empty, metadata)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", APPROACHES)
 @pytest.mark.parametrize("fuse", [True, False])
 def test_round_trip_to_the_bit(approach: str, fuse: bool) -> None:

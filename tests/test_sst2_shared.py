@@ -86,6 +86,7 @@ def approach(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.mark.slow
 def test_accuracy_within_1_percent_of_fp32(sst2: Sst2, approach: str) -> None:
     assert len(sst2.dev) == 872
     fp32 = sst2.accuracy_of("fp32")
@@ -93,6 +94,7 @@ def test_accuracy_within_1_percent_of_fp32(sst2: Sst2, approach: str) -> None:
     assert sst2.accuracy_of(approach) >= 0.99 * fp32
 
 
+@pytest.mark.slow
 def test_every_encoder_layer_is_a_captured_block(sst2: Sst2, approach: str) -> None:
     if kernels.library() is None:
         pytest.skip("without the native library nothing is fused")
@@ -123,6 +125,7 @@ torch.save(found, out)
 """
 
 
+@pytest.mark.slow
 def test_small_and_equal_to_the_bit_in_a_fresh_process(sst2: Sst2, approach: str, tmp_path: Path) -> None:
     folder = OptimizedModel.save_pretrained(sst2.int8[approach], tmp_path / "int8")
     fp32 = sum(t.numel() for t in sst2.fp32.state_dict().values()) * 4
@@ -145,6 +148,7 @@ def test_small_and_equal_to_the_bit_in_a_fresh_process(sst2: Sst2, approach: str
     assert config["quantization_config"]["config"]["approach"] == approach
 
 
+@pytest.mark.slow
 def test_the_same_logits_to_the_bit_on_every_isa(sst2: Sst2, approach: str) -> None:
     given = sst2.encode(sst2.some())
     expected = logits(sst2.int8[approach], **given)
@@ -154,6 +158,7 @@ def test_the_same_logits_to_the_bit_on_every_isa(sst2: Sst2, approach: str) -> N
             assert torch.equal(logits(sst2.int8[approach], **given), expected), isa
 
 
+@pytest.mark.slow
 def test_padding_and_company_change_rounding_at_most(sst2: Sst2, approach: str) -> None:
     model = sst2.int8[approach]
     sentences = [row[0] for row in sorted(sst2.dev[:64], key=lambda row: len(row[0]))][::8]

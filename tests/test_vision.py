@@ -48,6 +48,7 @@ def convnext() -> PreTrainedModel:
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {"resnet": resnet, "vit": vit, "convnext": convnext}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 @pytest.mark.parametrize("name", MODELS)
 def test_quantize_save_and_load_to_the_bit(name: str, approach: str, tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def test_quantize_save_and_load_to_the_bit(name: str, approach: str, tmp_path: P
         assert torch.equal(loaded(x).logits, found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     kernels.info()["isa_used"] == "torch", reason="without the native library nothing becomes a program"
 )

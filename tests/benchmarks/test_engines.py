@@ -53,6 +53,7 @@ def test_the_parts_are_the_same_in_the_same_order(name: str) -> None:
     assert name == engine.NAME and 0 < engine.LIMIT < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8_static", "int8_dynamic", "eager_fp32", "eager_bf16", "torch_dynamic"])
 def test_engines_of_torch_compute_the_model(name: str, tmp_path: Path) -> None:
     job, engine, threads = Job("tiny", tmp_path, 1), find_engine(name), torch.get_num_threads()

@@ -16,6 +16,7 @@ def test_every_operator_is_timed() -> None:
     assert len({(kernel.op, kernel.shape) for kernel in KERNELS}) == len(KERNELS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(library() is None, reason="without the native library there is nothing to time")
 def test_the_arguments_fit_and_torch_computes_the_same_shape() -> None:
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ TINY = ["--model-type", "bert", "--hidden", "32", "--layers", "2", "--heads", "2
 QUICK = ["--rounds", "2", "--shapes", "1x5,2x9"]
 
 
+@pytest.mark.slow
 def test_by_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "benchmark.json"
     assert main(["benchmark", *TINY, "--vocabulary", "64", *QUICK, "--json", str(result)]) == 0
@@ -31,6 +32,7 @@ def test_by_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_by_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_config(architectures=["BertForSequenceClassification"]).save_pretrained(tmp_path)
     for name in (tmp_path, tmp_path / "config.json"):

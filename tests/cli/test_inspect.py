@@ -11,6 +11,7 @@ from optimum_int8.cli import main
 from tests.quantizers.tiny import make_folder
 
 
+@pytest.mark.slow
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output, result = make_folder(tmp_path / "model"), tmp_path / "int8", tmp_path / "inspect.json"
     assert main(["inspect", str(model), "--json", str(result)]) == 0
@@ -30,6 +31,7 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+@pytest.mark.slow
 def test_every_layer_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(make_folder(tmp_path / "model"))]) == 0
     text = capsys.readouterr().out

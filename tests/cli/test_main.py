@@ -100,6 +100,7 @@ def test_markup_in_texts_is_printed_as_it_is(
     assert "in [bold]dir[/bold]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_as_a_program() -> None:
     command = [sys.executable, "-m", "optimum_int8.cli", "quantize", "./absent", "--output", "never-made"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

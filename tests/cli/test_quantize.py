@@ -28,6 +28,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_quantize_then_evaluate(
     approach: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -111,6 +112,7 @@ def test_evaluate_refuses_an_fp32_model(inputs: Path, capsys: pytest.CaptureFixt
     assert "is not an INT8 model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_samples(inputs: Path, tmp_path: Path) -> None:
     """Of three examples, two with a wrong label: accuracy says how many were used."""
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{s}\t0\n" for s in make_sentences(9)))

@@ -66,6 +66,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_run_one_on_local_folders(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = next(path for path in RECIPES if path.stem == "distilbert-sst2-static")
     result = tmp_path / "result.json"
@@ -80,6 +81,7 @@ def test_run_one_on_local_folders(inputs: Path, tmp_path: Path, capsys: pytest.C
     assert "a relative loss of at most 1.0%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_recipe_trains(inputs: Path, tmp_path: Path) -> None:
     """The recipe's pair of columns is overridden: the data here has single sentences."""
     recipe = next(path for path in RECIPES if path.stem == "bert-base-mrpc-qat")
@@ -94,6 +96,7 @@ def test_a_recipe_trains(inputs: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("training_args.bin"))
 
 
+@pytest.mark.slow
 def test_what_the_user_gives_wins(inputs: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "small.toml"
     recipe.write_text(

@@ -21,6 +21,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_sensitivity(approach: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dataset", str(inputs / "data.tsv"), "--output", str(tmp_path / "report"), "--approach", approach]
@@ -33,6 +34,7 @@ def test_sensitivity(approach: str, inputs: Path, tmp_path: Path, capsys: pytest
     assert errors == sorted(errors, reverse=True) and errors[0] > 0
 
 
+@pytest.mark.slow
 def test_quantize_with_a_budget(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dataset", str(inputs / "data.tsv"), "--output", str(tmp_path / "int8"), "--approach", "static"]
     limits = ["--accuracy-budget", "0.5", "--max-trials", "3", "--timeout", "60"]

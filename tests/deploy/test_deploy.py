@@ -29,6 +29,7 @@ def converted(model: nn.Module, x: Any) -> Any:
     return convert(model, conf, x)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_example(tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -41,6 +42,7 @@ def test_the_example(tmp_path: Path) -> None:
         assert torch.equal(loaded(y), int8(y))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_a_transformers_model_at_any_shape(tmp_path: Path, approach: str) -> None:
@@ -52,6 +54,7 @@ def test_a_transformers_model_at_any_shape(tmp_path: Path, approach: str) -> Non
     assert runs_natively(loaded) > 10
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_module_checkpoint_and_file_agree_to_the_bit(tmp_path: Path) -> None:
     model = classifier()
@@ -75,6 +78,7 @@ def test_nothing_of_the_source_is_in_the_file(saved: Path) -> None:
     assert b".py" not in graph
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_weights_are_stored_once(tmp_path: Path) -> None:
     int8 = int8_classifier()
@@ -101,6 +105,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_process_needs_no_source(tmp_path: Path) -> None:
     class Private(nn.Module):

@@ -202,6 +202,7 @@ def test_a_stateful_argument_after_captured_calls_keeps_the_variants() -> None:
     assert outer.inner.calls == before
 
 
+@pytest.mark.slow
 def test_beyond_a_few_variants_own_code_runs(captures: list[nn.Module]) -> None:
     layer, _ = one_layer()
     for i in range(block.VARIANTS + 4):

@@ -146,6 +146,7 @@ def test_names_that_are_neither(name: str, published: Hub) -> None:
     assert published.log == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

@@ -148,6 +148,7 @@ def fx_two_in_a_block(bert: PreTrainedModel, ids: torch.Tensor) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("maker", "approach"),
     [(eager_static, "static"), (dynamic, "dynamic"), (fx_static, "static"), (fx_two_in_a_block, "dynamic")],

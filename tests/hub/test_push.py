@@ -152,6 +152,7 @@ def test_to_a_gated_repository(hub: Hub, saved: Path) -> None:
     assert isinstance(caught.value.__cause__, GatedRepoError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

@@ -38,6 +38,7 @@ def test_unpickler_reads_what_torch_writes(tmp_path: Path) -> None:
     assert found["d"].scales.item() == pytest.approx(0.1) and found["d"].zero_points.item() == 7 and found["f"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

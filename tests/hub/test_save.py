@@ -96,6 +96,7 @@ def test_transformers_own_saving_right_after_quantize_writes_checksums(
     assert not hasattr(fp32_model, "hf_quantizer")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_names_that_transformers_changes_in_its_files_stay(tmp_path: Path) -> None:
     torch.manual_seed(0)

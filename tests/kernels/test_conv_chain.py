@@ -35,6 +35,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("residuals", ["int8", "float32"])
 def test_as_one_by_one(stride: int, residuals: str) -> None:

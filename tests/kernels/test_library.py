@@ -52,6 +52,7 @@ def test_unknown_instruction_set(monkeypatch: pytest.MonkeyPatch, name: str) -> 
             kernels.quantize_rows(x)
 
 
+@pytest.mark.slow
 @needs_library
 def test_in_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     program = """

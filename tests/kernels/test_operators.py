@@ -58,6 +58,7 @@ def test_every_operator_is_tested() -> None:
     assert len(BY_NAME) == len(CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("op", ops.SCHEMAS)
 def test_equal_to_numerics(op: str, isa: str) -> None:

@@ -31,6 +31,7 @@ def run(case: Case, args: Any = None) -> Any:
     return getattr(torch.ops.optimum_int8, case.op)(*(case.make() if args is None else args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ISAS)
 def test_any_number_of_threads(isa: str) -> None:
     before, results = torch.get_num_threads(), {}
@@ -64,6 +65,7 @@ def test_several_callers_at_once() -> None:
         assert [told for wrong in pool.map(caller, range(4)) for told in wrong] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
 def test_one_thread_pool() -> None:
     """The kernels run on the threads that torch already has, as many as `torch.set_num_threads` says."""

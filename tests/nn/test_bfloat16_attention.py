@@ -105,6 +105,7 @@ def test_sites_say_which_cores() -> None:
     assert sites.fp32[CORE.replace("0", "1")] == "its core is excluded by name"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_saved_and_loaded_to_the_bit_and_inspected(approach: str, tmp_path: Path) -> None:
     config = Int8Config(approach=approach, attention="bfloat16")
@@ -119,6 +120,7 @@ def test_saved_and_loaded_to_the_bit_and_inspected(approach: str, tmp_path: Path
     assert encoder.variants and not encoder.left_in_torch, "it is one program"
 
 
+@pytest.mark.slow
 def test_fused_and_single_modules_agree() -> None:
     """As in any model: sums of norms differ in their last bit, which moves a value to the neighbouring level now and then."""
     given = batch(4, 12, 3, 5)

@@ -107,6 +107,7 @@ class Encoder(nn.Module):
 SITES = [f"{n}_proj" for n in "qkv"] + ["out_proj"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 @pytest.mark.parametrize("with_mask", [True, False])
@@ -127,6 +128,7 @@ def test_torchs_encoder(core: type[nn.Module], approach: str, with_mask: bool) -
     torch.testing.assert_close(plain(*args)[seen], found, atol=0.02, rtol=0.02)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_recipe_names_projections_and_core_and_equals_quantize(tmp_path: Path) -> None:
     model = Encoder()
@@ -165,6 +167,7 @@ class Cross(nn.Module):
         return self.cross(x, memory, memory, need_weights=False)[0]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_module_checkpoint_and_file_agree_to_the_bit(tmp_path: Path) -> None:
     for model, args in ((Encoder(), (X,)), (Cross().eval(), (X, MEMORY))):
@@ -204,6 +207,7 @@ def attention_only(holder: nn.ModuleList) -> nn.Module:
     return Weights().eval()
 
 
+@pytest.mark.slow
 def test_training_with_fake_quantization() -> None:
     from optimum_int8.training import convert_qat, prepare_qat
 

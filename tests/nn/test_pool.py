@@ -99,6 +99,7 @@ def test_dynamic_quantization_pools_floats_and_says_so() -> None:
     assert "dynamic" in inspect(int8).fp32["body.pool"]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_checkpoint_gives_the_same_bits_and_an_older_one_pools_floats() -> None:
     model, x = net()
@@ -118,6 +119,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused() -> None:
         build_skeleton(other, metadata)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_deployed_model_gives_the_same_bits(tmp_path: Path) -> None:
     model, x = net()

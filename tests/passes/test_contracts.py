@@ -25,6 +25,7 @@ def fired() -> dict[str, int]:
     return {}
 
 
+@pytest.mark.slow
 @needs_library
 @pytest.mark.parametrize("case", CASES)
 def test_each_pass_keeps_its_contract(case: str, fired: dict[str, int]) -> None:

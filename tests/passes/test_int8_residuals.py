@@ -74,6 +74,7 @@ def restored(model: nn.Module, metadata: dict[str, Any], kind: type[nn.Module] =
     return reloaded(network(kind), model, metadata)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.Conv1d])
 def test_every_way_to_run_a_model_gives_the_same_bits(
@@ -102,6 +103,7 @@ def test_every_way_to_run_a_model_gives_the_same_bits(
     assert torch.equal(optimum_int8.load(tmp_path / "plain.pt2")(x), expected)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_checkpoint_that_says_nothing_of_residuals_keeps_float32() -> None:
     int8, x = int8_network(residuals="float32"), example()
@@ -112,6 +114,7 @@ def test_a_checkpoint_that_says_nothing_of_residuals_keeps_float32() -> None:
     assert torch.equal(unfused(x), int8(x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_recipe_decides_for_its_sums_itself() -> None:
     conf, x = QuantConf(), example()
@@ -127,6 +130,7 @@ def test_fewer_levels_are_those_of_the_convolution() -> None:
     assert torch.equal(int8(x), by_modules(int8, x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_training_saw_sums_in_float32() -> None:
     int8 = int8_network()

@@ -66,6 +66,7 @@ def test_get_calibration_dataset(quantizer: Quantizer, tmp_path: Path) -> None:
     assert [len(row) for row in prepared["input_ids"]] == [3, 3, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [STATIC, DYNAMIC], ids=["static", "dynamic"])
 def test_quantize_save_load(config: Int8Config, quantizer: TextClassificationQuantizer, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in quantizer.model.state_dict().items()}
@@ -82,6 +83,7 @@ def test_quantize_save_load(config: Int8Config, quantizer: TextClassificationQua
     assert not torch.equal(logits(loaded), logits(quantizer.model))  # really INT8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [STATIC, DYNAMIC], ids=["static", "dynamic"])
 def test_evaluate(config: Int8Config, quantizer: TextClassificationQuantizer, tmp_path: Path) -> None:
     dataset = make_dataset(quantizer.model)

@@ -46,6 +46,7 @@ def quantizer() -> FeatureExtractionQuantizer:
     return made
 
 
+@pytest.mark.slow
 def test_from_a_folder(tmp_path: Path) -> None:
     make_encoder().save_pretrained(tmp_path / "fp32")
     make_tokenizer().save_pretrained(tmp_path / "fp32")
@@ -78,6 +79,7 @@ def test_pooling_and_length(quantizer: FeatureExtractionQuantizer) -> None:
     torch.testing.assert_close(quantizer.pool(states[:, :3], left)[0], states[0, 1])
 
 
+@pytest.mark.slow
 def test_nearness_to_fp32(quantizer: FeatureExtractionQuantizer) -> None:
     found = quantizer.similarity_to_fp32(make_sentences(6))
     assert 0.98 < found["minimum"] <= found["mean"] < 1
@@ -89,6 +91,7 @@ def test_nearness_to_fp32(quantizer: FeatureExtractionQuantizer) -> None:
     assert quantizer.similarity_to_fp32(make_sentences(6))["mean"] == pytest.approx(-1, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_in_sentence_transformers(pooling: str, normalize: bool, tmp_path: Path) -> None:

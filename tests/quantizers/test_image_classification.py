@@ -110,6 +110,7 @@ def quantizer() -> ImageClassificationQuantizer:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 @pytest.mark.parametrize("name", MODELS)
 def test_from_a_folder_to_a_checkpoint_and_back(name: str, approach: str, tmp_path: Path) -> None:
@@ -159,6 +160,7 @@ def test_a_wrong_model_shows(quantizer: ImageClassificationQuantizer) -> None:
     assert report.fp32.value == 1.0 > report.int8.value + 0.3
 
 
+@pytest.mark.slow
 def test_labels_by_name_and_ready_inputs(quantizer: ImageClassificationQuantizer) -> None:
     data = make_dataset(quantizer.model)
     names = ["BIRD", "cat", "Dog"]  # another order, another case

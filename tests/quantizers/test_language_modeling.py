@@ -40,6 +40,7 @@ def masking_tokenizer() -> Any:
 DATA = datasets.Dataset.from_dict({"text": ["", *make_sentences(12), "  "]})
 
 
+@pytest.mark.slow
 def test_causal_perplexity_is_that_of_the_model(tmp_path: Path) -> None:
     make_causal().save_pretrained(tmp_path / "fp32")
     make_tokenizer().save_pretrained(tmp_path / "fp32")
@@ -58,6 +59,7 @@ def test_causal_perplexity_is_that_of_the_model(tmp_path: Path) -> None:
     assert report.relative_loss == pytest.approx((report.int8.value - report.fp32.value) / report.fp32.value)
 
 
+@pytest.mark.slow
 def test_masked_perplexity_is_that_of_the_model() -> None:
     made = LanguageModelingQuantizer(make_masked(), masking_tokenizer(), masked_share=0.3)
     made.quantize(Int8Config(approach="dynamic"))

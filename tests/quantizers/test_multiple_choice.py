@@ -53,6 +53,7 @@ def quantizer() -> MultipleChoiceQuantizer:
     return made
 
 
+@pytest.mark.slow
 def test_swag(tmp_path: Path) -> None:
     made = MultipleChoiceQuantizer(make_chooser(), make_tokenizer())
     rows = make_rows(made.model)
@@ -67,6 +68,7 @@ def test_swag(tmp_path: Path) -> None:
     assert other.evaluate(data, latency_rounds=1).int8.value == report.int8.value
 
 
+@pytest.mark.slow
 def test_other_columns(quantizer: MultipleChoiceQuantizer) -> None:
     rows = make_rows(quantizer.model)
     endings = [[f"{rows['sent2'][i]} {rows[f'ending{c}'][i]}" for c in range(4)] for i in range(12)]

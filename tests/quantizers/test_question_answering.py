@@ -140,6 +140,7 @@ def test_no_answer_can_win(quantizer: QuestionAnsweringQuantizer) -> None:
     assert empty == {"score": pytest.approx(null, rel=1e-4), "start": 0, "end": 0, "answer": ""}
 
 
+@pytest.mark.slow
 def test_squad_file(tmp_path: Path) -> None:
     model = make_reader()
     model.save_pretrained(tmp_path / "fp32")
@@ -170,6 +171,7 @@ def test_a_wrong_model_shows(quantizer: QuestionAnsweringQuantizer) -> None:
     assert report.fp32.value == 100.0 > report.int8.value + 20
 
 
+@pytest.mark.slow
 def test_questions_without_an_answer(quantizer: QuestionAnsweringQuantizer) -> None:
     rows = make_rows(quantizer.model, 4)
     rows["answers"][0] = {"text": []}

@@ -25,6 +25,7 @@ def quantizer() -> TextClassificationQuantizer:
     return made
 
 
+@pytest.mark.slow
 def test_sentence_pairs(quantizer: TextClassificationQuantizer) -> None:
     first, second = make_sentences(12, seed=1), make_sentences(12, seed=2)
     tokenizer = make_tokenizer()
@@ -45,6 +46,7 @@ def test_sentence_pairs(quantizer: TextClassificationQuantizer) -> None:
     assert report.fp32.value == sum(a == b for a, b in zip(alone, labels, strict=True)) / 12
 
 
+@pytest.mark.slow
 def test_labels_by_name(quantizer: TextClassificationQuantizer) -> None:
     dataset = make_dataset(quantizer.model)
     names = ["positive" if label else "negative" for label in dataset["label"]]
@@ -52,6 +54,7 @@ def test_labels_by_name(quantizer: TextClassificationQuantizer) -> None:
     assert quantizer.evaluate(named, latency_rounds=1).fp32.value == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["f1", "matthews_correlation"])
 def test_other_metrics(metric: str, quantizer: TextClassificationQuantizer) -> None:
     report = quantizer.evaluate(make_dataset(quantizer.model), metric=metric, latency_rounds=1)
@@ -69,12 +72,14 @@ class Zeros(evaluate.EvaluationModule):
         return {"zeros": float(predictions.count(0))}
 
 
+@pytest.mark.slow
 def test_a_users_metric(quantizer: TextClassificationQuantizer, tmp_path: Path) -> None:
     dataset = make_dataset(quantizer.model)
     report = quantizer.evaluate(dataset, metric=Zeros(cache_dir=str(tmp_path)), latency_rounds=1)
     assert (report.metric, report.fp32.value) == ("zeros", dataset["label"][:].count(0))
 
 
+@pytest.mark.slow
 def test_regression() -> None:
     quantizer = TextClassificationQuantizer(make_model(num_labels=1), make_tokenizer())
     quantizer.quantize(Int8Config(approach="dynamic"))
@@ -88,6 +93,7 @@ def test_regression() -> None:
     assert quantizer.predict(sentences[0], int8=False)[0]["score"] == pytest.approx(scores[0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_gives_what_the_pipeline_gives(quantizer: TextClassificationQuantizer) -> None:
     sentences = make_sentences(7)
     expected = pipeline("text-classification", model=quantizer.model, tokenizer=make_tokenizer())(sentences)

@@ -65,6 +65,7 @@ def translator(**options: Any) -> TranslationQuantizer:
     return TranslationQuantizer(make_marian(), make_tokenizer(), **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["dynamic", "static"])
 def test_translates_evaluates_and_saves(approach: str, tmp_path: Path) -> None:
     quantizer = translator()

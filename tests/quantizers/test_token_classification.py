@@ -57,6 +57,7 @@ def quantizer() -> TokenClassificationQuantizer:
     return made
 
 
+@pytest.mark.slow
 def test_from_a_conll_file(tmp_path: Path) -> None:
     model = make_tagger()
     model.save_pretrained(tmp_path / "fp32")
@@ -83,6 +84,7 @@ def test_a_wrong_model_shows(quantizer: TokenClassificationQuantizer) -> None:
     assert report.fp32.value == 1.0 > report.int8.value + 0.3
 
 
+@pytest.mark.slow
 def test_numbers_stand_for_the_names_of_the_dataset(quantizer: TokenClassificationQuantizer) -> None:
     rows = make_rows(quantizer.model)
     names = ["B-NAME", "O", "I-place", "B-place"]  # another order, another case
@@ -108,6 +110,7 @@ def test_words_beyond_the_limit_count_as_outside(quantizer: TokenClassificationQ
     assert tags[2:] == ["O", "O"]
 
 
+@pytest.mark.slow
 def test_parts_of_speech_are_counted_by_word(quantizer: TokenClassificationQuantizer) -> None:
     rows = make_rows(quantizer.model)
     short = {number: tag.replace("-", "") for number, tag in TAGS.items()}

@@ -33,6 +33,7 @@ def test_what_is_given_wins(tmp_path: Any) -> None:
         trainer(tmp_path, {"distillation_weight": 2})
 
 
+@pytest.mark.slow
 def test_quantize_trains_a_copy() -> None:
     quantizer = TextClassificationQuantizer(make_model(), make_tokenizer())
     before = {name: tensor.clone() for name, tensor in quantizer.model.state_dict().items()}

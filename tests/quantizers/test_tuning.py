@@ -49,6 +49,7 @@ def test_a_kept_budget_is_one_trial(quantizer: TextClassificationQuantizer, tmp_
     assert quantizer.tuning is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_the_report_is_saved_and_published(
     approach: str, quantizer: TextClassificationQuantizer, tmp_path: Path, hub: Hub

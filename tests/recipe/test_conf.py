@@ -53,6 +53,7 @@ def test_equals_quantize_to_the_bit(tmp_path: Path) -> None:
     assert type(model[0]) is nn.Linear
 
 
+@pytest.mark.slow
 def test_a_transformers_model_equals_quantize_to_the_bit(tmp_path: Path) -> None:
     model = classifier()
     conf = calibrated(model, [batch(), batch(4, 17, 0, 2)])

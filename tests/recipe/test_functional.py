@@ -149,6 +149,7 @@ def test_matmul_is_what_numerics_says() -> None:
         torch.testing.assert_close(product(x, y), exact.float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("place", [2, 4, 5])
 def test_edits_take_effect(tmp_path: Path, place: int) -> None:

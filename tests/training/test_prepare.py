@@ -47,6 +47,7 @@ def test_a_copy_leaves_the_model_alone() -> None:
     assert set(model.state_dict()) == set(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learnable", [True, False])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("bits", [8, 6])
@@ -78,6 +79,7 @@ def test_every_site_trains_and_the_conversion_is_equal(name: str) -> None:
     assert difference.max() < 0.05
 
 
+@pytest.mark.slow
 def test_the_fused_model_with_fewer_bits_computes_the_same_and_comes_back(tmp_path: Path) -> None:
     config = Int8Config(approach="qat", activation_bits=6)
     found = prepared(classifier(), config)

@@ -70,6 +70,7 @@ def parts(made: Int8Trainer) -> list[FakeQuantize]:
     return [m for m in made.model.modules() if isinstance(m, FakeQuantize)]
 
 
+@pytest.mark.slow
 def test_it_trains_and_saves_an_int8_model(tmp_path: Path, rows: list[Any]) -> None:
     made = trainer(tmp_path / "run", rows)
     before = state(made)
@@ -101,6 +102,7 @@ class Stop(TrainerCallback):
         return control
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranges", "freeze"), [("learnable", 0.75), ("moving_average", 0.75), ("moving_average", 0.25)]
 )
@@ -137,6 +139,7 @@ class Watch(TrainerCallback):
         self.scales.append([float(m.current_scale().detach()) for m in modules if isinstance(m, FakeQuantize)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", ["learnable", "moving_average"])
 def test_ranges_move_until_they_freeze(ranges: str, tmp_path: Path, rows: list[Any]) -> None:
     watch = Watch()
@@ -148,6 +151,7 @@ def test_ranges_move_until_they_freeze(ranges: str, tmp_path: Path, rows: list[A
     assert moved == [True] * (half - 1) + [False] * half
 
 
+@pytest.mark.slow
 def test_padding_does_not_count(tmp_path: Path, rows: list[Any]) -> None:
     """A row whose padding token makes huge activations: the ranges follow the true tokens only."""
     model = make_model()
@@ -171,6 +175,7 @@ def test_learnable_ranges_have_a_learning_rate_of_their_own_and_no_decay(tmp_pat
     assert not gains & {id(p) for group in groups[:-1] for p in group["params"]}
 
 
+@pytest.mark.slow
 def test_distillation_pulls_towards_the_teacher(tmp_path: Path, rows: list[Any]) -> None:
     """With labels that say the opposite of the model, the one that listens to the FP32 model keeps its answers."""
     wrong = [{**row, "labels": 1 - row["labels"]} for row in rows]
@@ -202,6 +207,7 @@ def test_distillation_takes_part_of_the_loss(tmp_path: Path, rows: list[Any]) ->
     )
 
 
+@pytest.mark.slow
 def test_mixed_precision(tmp_path: Path, rows: list[Any]) -> None:
     made = trainer(tmp_path, rows, bf16=True, settings={"distillation_weight": 0.5})
     made.train()
@@ -212,6 +218,7 @@ def test_mixed_precision(tmp_path: Path, rows: list[Any]) -> None:
         assert torch.allclose(int8(**inputs).logits, made.model.eval()(**inputs).logits.float(), atol=0.1)
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_moves_ranges_once_per_step(tmp_path: Path, rows: list[Any]) -> None:
     watch = Watch()
     made = trainer(tmp_path, rows, gradient_accumulation_steps=3, settings={"ranges": "moving_average"})
@@ -220,6 +227,7 @@ def test_gradient_accumulation_moves_ranges_once_per_step(tmp_path: Path, rows: 
     assert len(watch.scales) == made.state.global_step == 4
 
 
+@pytest.mark.slow
 def test_a_token_is_never_written(tmp_path: Path, rows: list[Any]) -> None:
     made = trainer(tmp_path, rows, hub_token=TOKEN, save_strategy="epoch")
     made.train()
@@ -230,6 +238,7 @@ def test_a_token_is_never_written(tmp_path: Path, rows: list[Any]) -> None:
     assert made.args.hub_token == TOKEN
 
 
+@pytest.mark.slow
 def test_only_the_int8_model_is_pushed(tmp_path: Path, rows: list[Any], hub: Any) -> None:
     made = trainer(
         tmp_path, rows, push_to_hub=True, hub_model_id="alice/tiny-int8", hub_token="hf_alice", save_strategy="epoch",
@@ -244,6 +253,7 @@ def test_only_the_int8_model_is_pushed(tmp_path: Path, rows: list[Any], hub: Any
     assert not any(path.endswith((".bin", ".pt", ".pth")) or "checkpoint" in path for path in sent)
 
 
+@pytest.mark.slow
 def test_a_model_can_be_made_by_model_init(tmp_path: Path, rows: list[Any]) -> None:
     made = Int8Trainer(
         args=arguments(tmp_path), train_dataset=rows, processing_class=make_tokenizer(), model_init=lambda: make_model()

@@ -22,6 +22,7 @@ def measured(**settings: Any) -> list[Sensitivity]:
     return measure_sensitivity(prepared, DATA, distributions=True, progress=False)
 
 
+@pytest.mark.slow
 def test_page_and_picture(tmp_path: Path) -> None:
     rows = measured(observer="percentile", percentile=99.0)
     files = save_report(rows, tmp_path / "report", "What <b>costs</b>")
@@ -35,6 +36,7 @@ def test_page_and_picture(tmp_path: Path) -> None:
     assert "clipped" in page and any(d.clipped() > 0 for row in rows for d in (row.distributions or {}).values())
 
 
+@pytest.mark.slow
 def test_tells_what_stayed_fp32() -> None:
     model = hostile()
     config = Int8Config(approach="static", accuracy_budget=0.04, fuse=False)
@@ -43,6 +45,7 @@ def test_tells_what_stayed_fp32() -> None:
     assert "left in FP32" in page and "is kept" in page and OUTPUT in page
 
 
+@pytest.mark.slow
 def test_dynamic_sites_have_no_range() -> None:
     prepared = prepare_copy(hostile(), Int8Config(), None, progress=False)
     page, _ = render_page(measure_sensitivity(prepared, DATA, distributions=True, progress=False), "Dynamic")

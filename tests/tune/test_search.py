@@ -94,6 +94,7 @@ def test_cores_in_bfloat16_can_end_in_float32() -> None:
     assert [site.name for site in result.report.fp32 if site.kind == "attention_bfloat16"]
 
 
+@pytest.mark.slow
 def test_an_impossible_budget_ends_with_the_best_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     model = hostile()
     metric = fidelity(model)
@@ -120,6 +121,7 @@ def test_the_time_is_a_limit_and_leaves_a_usable_model() -> None:
     assert torch.isfinite(zoo.logits(result.model, TEST)).all()
 
 
+@pytest.mark.slow
 def test_a_trial_that_overruns_is_stopped_and_does_not_count(tmp_path: Path) -> None:
     model, log = hostile(), tmp_path / "trials.json"
     inner, started = fidelity(model), []
@@ -151,6 +153,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_resumes_from_the_last_trial_with_the_same_result(tmp_path: Path) -> None:
     model = hostile()
     whole = tune(model, config(), DATA, fidelity(model), progress=False)
@@ -225,6 +228,7 @@ def test_less_is_better() -> None:
     assert result.report.met and result.report.baseline == 1.0 <= result.report.value
 
 
+@pytest.mark.slow
 def test_residuals_in_float32_are_tried_where_convolutions_have_some() -> None:
     model, x = nn.Sequential(Body()).eval(), torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(1))
     expected = model(x).detach()
