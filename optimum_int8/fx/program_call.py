@@ -77,9 +77,6 @@ def whole_program(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], Any]
         return None
     if not all(n in places for n, _ in inputs):
         return None
-    if after is None and all(order is None for _, order in inputs):
-        taken = [places[n] for n, _ in inputs]
-        return lambda tensors: call.forward(*[tensors[i] for i in taken])
     steps = [(places[n], order) for n, order in inputs]
 
     def run(tensors: list[Tensor]) -> Any:

@@ -7,6 +7,8 @@ namespace OI8_NAMESPACE {
 struct Stretch {
   const char *at = nullptr;
   int64_t count = 0;
+
+  Stretch following() const { return {at + count, count}; }
 };
 
 // What a block prefetches while it multiplies: the weights that come next, so many lines of the cache for each of its steps. A tile asks for
@@ -56,8 +58,7 @@ struct RowsAsTheyLie {
   static int64_t prepared_bytes(int, const void * = nullptr) { return 0; }    // of one block of rows, of so many steps
   static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *, const void * = nullptr) { return {a, lda}; }  // so many rows of so many columns
   static Panel panel(const void *weight, const void *, int64_t index, int steps) { return static_cast<const int8_t *>(weight) + index * steps * 2048; }
-  static Stretch next(Panel panel, int steps) { return {reinterpret_cast<const char *>(panel) + int64_t(steps) * 2048, int64_t(steps) * 2048}; }  // panel: to prefetch
-  static Stretch whole(Panel panel, int steps) { return {reinterpret_cast<const char *>(panel), int64_t(steps) * 2048}; }
+  static Stretch bytes_of(Panel panel, int steps) { return {reinterpret_cast<const char *>(panel), int64_t(steps) * 2048}; }
   static int pauses(int steps) { return steps; }  // how often `block` calls `between`
   static void column_sums(const int8_t *, int, int32_t *) {}  // of so many columns of a panel; called only where there is an offset
 };

@@ -65,8 +65,7 @@ struct Tile {
     const char *const order = p + at[0] + bytes;
     return {reinterpret_cast<const int8_t *>(p + at[0]), reinterpret_cast<const PanelExcess *>(order + order_bytes(steps)), reinterpret_cast<const uint16_t *>(order), p + at[1]};
   }
-  static Stretch whole(const Panel &panel, int) { return {reinterpret_cast<const char *>(panel.bytes), panel.end - reinterpret_cast<const char *>(panel.bytes)}; }
-  static Stretch next(const Panel &panel, int) { return {panel.end, panel.end - reinterpret_cast<const char *>(panel.bytes)}; }
+  static Stretch bytes_of(const Panel &panel, int) { return {reinterpret_cast<const char *>(panel.bytes), panel.end - reinterpret_cast<const char *>(panel.bytes)}; }
 
   // not a multiple of 4 KiB, at which stores would meet in one set of the cache
   static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 #include <utility>
 
 #include "rows.h"
@@ -76,7 +75,7 @@ struct Tile : RowsAsTheyLie {
           for (int q = 0; q < 4; q++) four(at, panel + q * 256);
         }
       }
-    } else {  // runs end within steps
+    } else {  // a run ends within a step
       int quarter = 0;
       for (int i = 0; i < x.runs; i++) {
         int64_t at = i * x.distance;

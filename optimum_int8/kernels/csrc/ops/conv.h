@@ -1,7 +1,8 @@
 // CONV: one image of uint8 pixels by packed int8 weights; int32 sums exact on every ISA, epilogue in conv_epilogue.h.
 //
 // Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a time into this thread's scratch, where
-// they meet the panels of a linear; padding becomes the zero point. A tile that takes runs of bytes reads them where they lie (windows.h). A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
+// they meet the panels of a linear; padding becomes the zero point. A tile that takes runs of bytes reads them where they lie
+// (windows.h). A 1x1 kernel of stride 1 reads the image as it lies. A depthwise
 // kernel goes over pairs of taps, 32 channels at a time. A 3x3 kernel of stride 1 may have a shorter way (winograd.h). Largest K per group
 // is numerics.MAX_REDUCTION; every size is free. Threads divide the pixels, or the panels where there are few pixels.
 #pragma once
@@ -105,7 +106,7 @@ void conv_panels(const ConvEnd &end, int group, const typename Tile::Rows *block
     for (int p = first; p < last; p++) {
       const ConvEpilogue<Activation> *const epilogue = epilogue_of(p);
       const typename Tile::Panel panel = panel_of(p);
-      Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), (count + Tile::rows - 1) / Tile::rows, steps) : Ahead();
+      Ahead ahead = p + 1 < last ? ahead_of(Tile::bytes_of(panel, steps).following(), (count + Tile::rows - 1) / Tile::rows, steps) : Ahead();
       for (int64_t r = 0; r < count; r += Tile::rows) multiply(r, panel, epilogue, ahead);
     }
   }

@@ -136,7 +136,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
   for (int p = first; p < last; p++) {
     const Epilogue epilogue(args, p);
     const typename Tile::Panel panel = Tile::panel(args.o->weight, args.prepared, p, steps);
-    Ahead ahead = p + 1 < last ? ahead_of(Tile::next(panel, steps), blocks, steps) : ahead_of(args.after, blocks, steps);
+    Ahead ahead = p + 1 < last ? ahead_of(Tile::bytes_of(panel, steps).following(), blocks, steps) : ahead_of(args.after, blocks, steps);
     int64_t previous = begin;
     int waiting = 0, side = 0;
     for (int64_t r = begin; r < end; r += Tile::rows, side ^= 1) {
@@ -196,7 +196,7 @@ inline Stretch next_linear(const oi8_instruction &o, const Context &ctx) {
   const LinearShare share(*next, ctx, rows);
   if (share.mine.begin == share.mine.end) return {};
   const int steps = (next->reduction + 63) / 64;
-  return Tile::whole(Tile::panel(next->weight, Tile::prepared_for(next->prepared, rows), share.by_rows ? 0 : share.mine.begin, steps), steps);
+  return Tile::bytes_of(Tile::panel(next->weight, Tile::prepared_for(next->prepared, rows), share.by_rows ? 0 : share.mine.begin, steps), steps);
 }
 
 inline void linear(const oi8_instruction &o, const Context &ctx) {
