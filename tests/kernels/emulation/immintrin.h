@@ -90,6 +90,8 @@ inline Floats max_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, fl
 inline Floats min_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, float y) { return x < y ? x : y; }); }
 inline Floats abs_ps(Floats a) { return each<F32>(a, a, [](float x, float) { return std::fabs(x); }); }
 inline Floats roundscale_ps(Floats a, int) { return each<F32>(a, a, [](float x, float) { return std::nearbyintf(x); }); }
+inline Floats reduce_ps(Floats a, int) { return each<F32>(a, a, [](float x, float) { return x - std::floor(x); }); }  // the only kind in use: downwards
+inline Floats scalef_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, float y) { return std::ldexp(x, static_cast<int>(std::floor(y))); }); }
 inline Floats fmadd_ps(Floats a, Floats b, Floats c) { return make<F32>([&](int i) { return std::fma(F32(a).at[i], F32(b).at[i], F32(c).at[i]); }); }
 inline __mmask16 above_ps_mask(Floats a, Floats b) {
   uint32_t mask = 0;
@@ -108,6 +110,8 @@ inline float reduce_min_ps(Floats a) {
   for (const float x : F32(a).at) found = x < found ? x : found;
   return found;
 }
+inline Floats permutexvar_ps(Ints index, Floats a) { return make<F32>([&](int i) { return F32(a).at[I32(index).at[i] & 15]; }); }
+inline Floats broadcast_f32x8(__m256 a) { return make<F32>([&](int i) { return Lanes<float, __m256>(a).at[i % 8]; }); }
 inline __m256 extractf32x8_ps(Floats a, int half) { return loadu<__m256>(F32(a).at + 8 * half); }
 
 inline Ints add_epi32(Ints a, Ints b) { return each<I32>(a, b, [](int64_t x, int64_t y) { return wrap(x + y); }); }
@@ -130,6 +134,7 @@ inline Ints ternarylogic_epi32(Ints a, Ints b, Ints c, int table) {
 }
 inline Floats cvtepi32_ps(Ints a) { return make<F32>([&](int i) { return static_cast<float>(I32(a).at[i]); }); }
 inline Ints cvtps_epi32(Floats a) { return make<I32>([&](int i) { return _mm_cvtss_si32(_mm_set_ss(F32(a).at[i])); }); }
+inline Ints cvttps_epi32(Floats a) { return make<I32>([&](int i) { return _mm_cvttss_si32(_mm_set_ss(F32(a).at[i])); }); }
 inline Ints cvtepi8_epi32(__m128i a) {
   int8_t bytes[16];
   storeu(bytes, a);
@@ -259,6 +264,12 @@ inline void tile_dpbf16ps(int c, int a, int b) {
 #define _mm512_abs_ps emulation::abs_ps
 #undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps emulation::roundscale_ps
+#undef _mm512_reduce_ps
+#define _mm512_reduce_ps emulation::reduce_ps
+#undef _mm512_scalef_ps
+#define _mm512_scalef_ps emulation::scalef_ps
+#define _mm512_permutexvar_ps emulation::permutexvar_ps
+#define _mm512_broadcast_f32x8 emulation::broadcast_f32x8
 #define _mm512_mask_blend_ps emulation::mask_blend_ps
 #define _mm512_reduce_max_ps emulation::reduce_max_ps
 #define _mm512_reduce_min_ps emulation::reduce_min_ps
@@ -283,6 +294,7 @@ inline void tile_dpbf16ps(int c, int a, int b) {
 #define _mm512_ternarylogic_epi32 emulation::ternarylogic_epi32
 #define _mm512_cvtepi32_ps emulation::cvtepi32_ps
 #define _mm512_cvtps_epi32 emulation::cvtps_epi32
+#define _mm512_cvttps_epi32 emulation::cvttps_epi32
 #define _mm512_cvtepi8_epi32 emulation::cvtepi8_epi32
 #define _mm512_cvtepu8_epi32 emulation::cvtepu8_epi32
 #define _mm512_cvtepu16_epi32 emulation::cvtepu16_epi32

@@ -76,6 +76,11 @@ inline F round(F x) {
 }
 inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline I to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+inline I truncate(F x) { return {_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b)}; }
+inline F lookup(const float (&table)[8], I index) {
+  const __m256 t = _mm256_loadu_ps(table);
+  return {_mm256_permutevar8x32_ps(t, index.a), _mm256_permutevar8x32_ps(t, index.b)};
+}
 inline I add(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 inline I sub(I x, I y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
 inline I mul(I x, I y) { return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)}; }
@@ -100,6 +105,9 @@ inline F scale_exponent(F x, I n) {
   auto one = [](__m256 v, __m256i e) { return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(e, 23))); };
   return {one(x.a, n.a), one(x.b, n.b)};
 }
+inline F floor(F x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
+inline F fraction(F x) { return sub(x, floor(x)); }
+inline F scale_power(F x, F power) { return scale_exponent(x, to_int(floor(power))); }
 inline F absolute(F x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};

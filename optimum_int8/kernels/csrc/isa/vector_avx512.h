@@ -42,6 +42,9 @@ inline F min(F a, F b) { return _mm512_min_ps(a, b); }
 inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }  // half to even; |a| < 2**31
+inline I truncate(F a) { return _mm512_cvttps_epi32(a); }  // |a| < 2**31
+// table[index], of an index from 0 to 7
+inline F lookup(const float (&table)[8], I index) { return _mm512_permutexvar_ps(index, _mm512_broadcast_f32x8(_mm256_loadu_ps(table))); }
 inline I add(I a, I b) { return _mm512_add_epi32(a, b); }
 inline I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
 inline I mul(I a, I b) { return _mm512_mullo_epi32(a, b); }
@@ -62,6 +65,8 @@ inline I add_products(I sum, const uint8_t *x, const uint8_t *y, const int16_t *
   return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_cvtepu8_epi16(pairs), _mm512_loadu_si512(w)));
 }
 inline F scale_exponent(F a, I n) { return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23))); }
+inline F fraction(F a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }  // a - floor(a)
+inline F scale_power(F a, F power) { return _mm512_scalef_ps(a, power); }                             // a * 2**floor(power), of normal results
 inline F absolute(F a) { return _mm512_abs_ps(a); }
 inline F copy_sign(F magnitude, F sign) {
   return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude), _mm512_castps_si512(sign), _mm512_set1_epi32(0x7fffffff), 0xe4));

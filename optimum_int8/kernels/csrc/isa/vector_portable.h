@@ -98,6 +98,18 @@ inline F to_float(const I &x) {
 inline I to_int(const F &x) {
   return lanes<I>([&](int i) { return static_cast<int32_t>(std::nearbyintf(x.v[i])); });
 }
+inline I truncate(const F &x) {
+  return lanes<I>([&](int i) { return static_cast<int32_t>(x.v[i]); });
+}
+inline F lookup(const float (&table)[8], const I &index) {
+  return lanes<F>([&](int i) { return table[index.v[i]]; });
+}
+inline F fraction(const F &x) {
+  return lanes<F>([&](int i) { return x.v[i] - std::floor(x.v[i]); });
+}
+inline F scale_power(const F &x, const F &power) {
+  return lanes<F>([&](int i) { return std::ldexp(x.v[i], static_cast<int>(std::floor(power.v[i]))); });
+}
 // int32 wraps around like the SIMD instructions do
 inline I add(const I &x, const I &y) {
   return lanes<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.v[i]) + static_cast<uint32_t>(y.v[i])); });

@@ -14,28 +14,42 @@ inline __attribute__((always_inline)) F exp(F x) {
   return scale_exponent(p, to_int(n));
 }
 
-inline F gelu(F x) {
-  const F c = min(max(x, set(-4.50001192f)), set(4.50001192f));
-  const F u = sub(mul(mul(c, c), set(0.0987654328f)), set(1.0f));
-  const F t = mul(u, u);
-  F even = add(mul(t, set(0.00422253693f)), set(0.0108316699f));
-  F odd = add(mul(t, set(-0.000940636732f)), set(-0.00779797975f));
-  even = add(mul(even, t), set(0.0282897186f));
-  odd = add(mul(odd, t), set(-0.0175144151f));
-  even = add(mul(even, t), set(0.0547214262f));
-  odd = add(mul(odd, t), set(-0.040429201f));
-  even = add(mul(even, t), set(0.156904221f));
-  odd = add(mul(odd, t), set(-0.0771762282f));
-  const F q = add(mul(odd, u), even);
-  return mul(x, add(mul(c, q), set(0.5f)));
+// Of `x * (1/2 + p(|x|))`: p is odd and reaches 1/2 at `limit`. Cubic polynomials on eight intervals of equal length, power by power.
+struct Sigmoidal {
+  float limit, intervals;  // per unit of x
+  float power[4][8];
+};
+
+constexpr Sigmoidal GELU = {
+    4.5f,
+    1.77777553f,
+    {{-9.86380692e-05f, -0.0103293518f, -0.0594866015f, -0.0652444661f, 0.0822097287f, 0.293836296f, 0.432706058f, 0.499011159f},
+     {0.400514215f, 0.448625594f, 0.580648184f, 0.597146571f, 0.402951598f, 0.175668851f, 0.050548669f, 0.000395128969f},
+     {-0.00745750545f, -0.0843864828f, -0.203702644f, -0.217265114f, -0.131824374f, -0.0503295735f, -0.012713681f, -3.89742963e-05f},
+     {-0.054624375f, -0.0125576174f, 0.0237145983f, 0.0271580853f, 0.014598907f, 0.00484347856f, 0.00107016065f, 0.0f}}};
+
+constexpr Sigmoidal GELU_TANH = {
+    4.44000006f,
+    1.80179954f,
+    {{-9.43578634e-05f, -0.00986945257f, -0.0569149181f, -0.0664294139f, 0.0660012215f, 0.275070429f, 0.426487207f, 0.498426199f},
+     {0.400466323f, 0.447061926f, 0.575065196f, 0.597987354f, 0.421557605f, 0.194391087f, 0.0562750474f, 0.000699681288f},
+     {-0.00732791051f, -0.0828502774f, -0.200050429f, -0.217379466f, -0.138859034f, -0.0564507581f, -0.014412594f, -7.77522073e-05f},
+     {-0.0550023019f, -0.0131406756f, 0.0229567252f, 0.0271592028f, 0.0154844262f, 0.00550379138f, 0.00123448088f, 0.0f}}};
+
+inline F gate(F x, const Sigmoidal &s) {
+  const F size = absolute(x), a = min(size, set(s.limit));
+  const I interval = truncate(mul(a, set(s.intervals)));
+  F p = add(mul(lookup(s.power[3], interval), a), lookup(s.power[2], interval));
+  p = add(mul(p, a), lookup(s.power[1], interval));
+  p = add(mul(p, a), lookup(s.power[0], interval));
+  return add(mul(x, set(0.5f)), mul(size, p));
 }
+
+inline F gelu(F x) { return gate(x, GELU); }
+
+inline F gelu_tanh(F x) { return gate(x, GELU_TANH); }
 
 inline F silu(F x) { return div(x, add(exp(sub(set(0.0f), x)), set(1.0f))); }
-
-inline F gelu_tanh(F x) {
-  const F u = mul(x, add(mul(mul(x, x), set(0.0713548139f)), set(1.59576917f)));
-  return div(x, add(exp(sub(set(0.0f), u)), set(1.0f)));
-}
 
 inline F tanh(F x) {
   const F one = set(1.0f), e = exp(mul(absolute(x), set(-2.0f)));
