@@ -24,9 +24,11 @@ MAX_REDUCTION = 65_793
 _TINY = 2.0**-126
 _LANES = 16
 _MASKED = -1e30
+_LOG2E = 1.44269502
 
-# Minimax fit on [-1/2, 1/2] of 2**f - 1 without constant term.
+# Minimax fits on [-1/2, 1/2] of 2**f - 1 without constant term, and of 255 * 2**f with its own.
 _EXP2 = (0.693147004, 0.240222424, 0.0555073358, 0.00967151299, 0.00132647273)
+_POWER_255 = (255.0, 176.78714, 61.7637978, 14.0273094)
 
 # See `_gate`: where p reaches 1/2 to the bit, intervals per unit of x, and of each interval the coefficients by rising powers.
 _GELU = (4.5, 1.77777553, (
@@ -191,13 +193,13 @@ def embedding(ids: Tensor, table: Tensor, row_scale: Tensor) -> Tensor:
 
 def exp(x: Tensor) -> Tensor:
     """e**x to 1e-6 relative for |x| <= 20 (the rounding of `x * log2 e`): 2**n by the exponent bits, 2**f by a degree-5 polynomial; arguments outside +-87 saturate."""
-    t = (x * 1.44269502).clamp(-125.0, 126.0)
+    t = (x * _LOG2E).clamp(-125.0, 126.0)
     n = torch.round(t)
     f = t - n
     p = f * _EXP2[4] + _EXP2[3]
     for coefficient in (_EXP2[2], _EXP2[1], _EXP2[0], 1.0):
         p = p * f + coefficient
-    return (p.view(torch.int32) + (n.to(torch.int32) << 23)).view(torch.float32)
+    return _scale_exponent(p, n)
 
 
 def _gate(x: Tensor, limit: float, intervals: float, powers: tuple[tuple[float, ...], ...]) -> Tensor:
@@ -213,6 +215,22 @@ def _gate(x: Tensor, limit: float, intervals: float, powers: tuple[tuple[float, 
     for coefficient in rest:
         p = p * a + coefficient
     return x * 0.5 + size * p
+
+
+def softmax_weight(t: Tensor) -> Tensor:
+    """`255 * 2**t` for t <= 0, to 1.1e-4 relative; below -125 as there. A cubic polynomial does, as bytes are made of it: 0.03 of a level."""
+    power = torch.where(t > -125.0, t, -125.0)
+    n = torch.round(power)
+    f = power - n
+    p = f * _POWER_255[3] + _POWER_255[2]
+    for coefficient in _POWER_255[1::-1]:
+        p = p * f + coefficient
+    return _scale_exponent(p, n)
+
+
+def _scale_exponent(x: Tensor, n: Tensor) -> Tensor:
+    """`x * 2**n`, of a whole n and a normal result."""
+    return (x.view(torch.int32) + (n.to(torch.int32) << 23)).view(torch.float32)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -292,8 +310,8 @@ def attention(
 ) -> Tensor:
     """INT8 attention core: float32 `[batch, heads, queries, head]`.
 
-    `exp(score - max)`, times the values' row scales when dynamic, becomes uint8 in 255ths of the row's largest; the float sum of the
-    exponentials normalises.
+    `exp(score - max)`, as a power of two, times the values' row scales when dynamic, becomes uint8 in 255ths of the row's largest; the float
+    sum of the powers normalises.
 
     Args:
         query, key, value: uint8 with zero point 128, `[batch, heads, length, head]`; fewer key heads than query heads are shared.
@@ -308,19 +326,22 @@ def attention(
         _per_row(t, groups if i else 1) for i, t in enumerate((query_scale, key_scale, value_scale))
     )
     q, k, v = (t.to(torch.float64) - SYMMETRIC_ZERO_POINT for t in (query, key, value))
-    factor = (query_scale * torch.tensor(scaling, dtype=torch.float32)).unsqueeze(-1) * key_scale.unsqueeze(-2)
+    scaling_2 = torch.tensor(scaling, dtype=torch.float32) * _LOG2E
+    factor = (query_scale * scaling_2).unsqueeze(-1) * key_scale.unsqueeze(-2)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(torch.float32) * _LOG2E
     scores = mask_scores((q @ k.transpose(-1, -2)).to(torch.float32) * factor, mask, causal)
-    e = exp(scores - scores.amax(-1, keepdim=True))
-    weights, top = (e, torch.ones(1)) if static else _weigh(e, value_scale)
-    # a tensor divided by a tensor: a number divided by one would be a product with its reciprocal
-    p = torch.round(weights * (torch.tensor(255.0) / top).unsqueeze(-1)).to(torch.float64)
-    unit = (value_scale if static else top) * reciprocal(torch.tensor(255.0)) / row_sum(e)
-    return (p @ v).to(torch.float32) * unit.unsqueeze(-1)
-
-
-def _weigh(e: Tensor, value_scale: Tensor) -> tuple[Tensor, Tensor]:
-    weights = e * value_scale.unsqueeze(-2)
-    return weights, weights.amax(-1)
+    weights = softmax_weight(scores - scores.amax(-1, keepdim=True))
+    total = row_sum(weights)
+    if static:
+        p, unit = torch.round(weights), value_scale / total
+    else:
+        weights = weights * value_scale.unsqueeze(-2)
+        top = weights.amax(-1)
+        # a tensor divided by a tensor: a number divided by one would be a product with its reciprocal
+        p = torch.round(weights * (torch.tensor(255.0) / top).unsqueeze(-1))
+        unit = top * reciprocal(torch.tensor(255.0)) / total
+    return (p.to(torch.float64) @ v).to(torch.float32) * unit.unsqueeze(-1)
 
 
 def _per_row(scale: Tensor, groups: int) -> Tensor:

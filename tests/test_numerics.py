@@ -218,6 +218,13 @@ def test_exp() -> None:
     assert ends.tolist() == [2.0**-125] * 3 + [2.0**126] * 3
 
 
+def test_softmax_weight() -> None:
+    powers = torch.linspace(-40, 0, 400_001)
+    expected = 255.0 * exactly(torch.exp2, powers)
+    assert ((numerics.softmax_weight(powers) - expected).abs() / expected).max() < 1.1e-4
+    assert numerics.softmax_weight(torch.tensor([0.0, -1.0, -2.0, -1e30, -INF, NAN])).tolist() == [255.0, 127.5, 63.75, *[255 * 2.0**-125] * 3]
+
+
 def test_gelu() -> None:
     assert (numerics.gelu(DENSE) - exactly(torch.nn.functional.gelu, DENSE)).abs().max() < 1.6e-5
     assert numerics.gelu(torch.tensor([5.0, 100.0, 1e30])).tolist() == [5.0, 100.0, float(torch.tensor(1e30))]

@@ -90,8 +90,8 @@ inline Floats max_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, fl
 inline Floats min_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, float y) { return x < y ? x : y; }); }
 inline Floats abs_ps(Floats a) { return each<F32>(a, a, [](float x, float) { return std::fabs(x); }); }
 inline Floats roundscale_ps(Floats a, int) { return each<F32>(a, a, [](float x, float) { return std::nearbyintf(x); }); }
-inline Floats reduce_ps(Floats a, int) { return each<F32>(a, a, [](float x, float) { return x - std::floor(x); }); }  // the only kind in use: downwards
-inline Floats scalef_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, float y) { return std::ldexp(x, static_cast<int>(std::floor(y))); }); }
+// of a whole number, as it is used
+inline Floats scalef_ps(Floats a, Floats b) { return each<F32>(a, b, [](float x, float y) { return std::ldexp(x, static_cast<int>(y)); }); }
 inline Floats fmadd_ps(Floats a, Floats b, Floats c) { return make<F32>([&](int i) { return std::fma(F32(a).at[i], F32(b).at[i], F32(c).at[i]); }); }
 inline __mmask16 above_ps_mask(Floats a, Floats b) {
   uint32_t mask = 0;
@@ -264,8 +264,6 @@ inline void tile_dpbf16ps(int c, int a, int b) {
 #define _mm512_abs_ps emulation::abs_ps
 #undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps emulation::roundscale_ps
-#undef _mm512_reduce_ps
-#define _mm512_reduce_ps emulation::reduce_ps
 #undef _mm512_scalef_ps
 #define _mm512_scalef_ps emulation::scalef_ps
 #define _mm512_permutexvar_ps emulation::permutexvar_ps

@@ -101,13 +101,10 @@ inline I add_products(I sum, const uint8_t *x, const uint8_t *y, const int16_t *
   return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)), weight.a)),
           _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)), weight.b))};
 }
-inline F scale_exponent(F x, I n) {
-  auto one = [](__m256 v, __m256i e) { return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(e, 23))); };
+inline F scale_exponent(F x, F n) {
+  auto one = [](__m256 v, __m256 e) { return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(_mm256_cvtps_epi32(e), 23))); };
   return {one(x.a, n.a), one(x.b, n.b)};
 }
-inline F floor(F x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
-inline F fraction(F x) { return sub(x, floor(x)); }
-inline F scale_power(F x, F power) { return scale_exponent(x, to_int(floor(power))); }
 inline F absolute(F x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};

@@ -64,9 +64,7 @@ inline I add_products(I sum, const uint8_t *x, const uint8_t *y, const int16_t *
   const __m256i pairs = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi8(a, b)), _mm_unpackhi_epi8(a, b), 1);
   return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_cvtepu8_epi16(pairs), _mm512_loadu_si512(w)));
 }
-inline F scale_exponent(F a, I n) { return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23))); }
-inline F fraction(F a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }  // a - floor(a)
-inline F scale_power(F a, F power) { return _mm512_scalef_ps(a, power); }                             // a * 2**floor(power), of normal results
+inline F scale_exponent(F a, F n) { return _mm512_scalef_ps(a, n); }  // a * 2**n, of a whole n and a normal result
 inline F absolute(F a) { return _mm512_abs_ps(a); }
 inline F copy_sign(F magnitude, F sign) {
   return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(magnitude), _mm512_castps_si512(sign), _mm512_set1_epi32(0x7fffffff), 0xe4));

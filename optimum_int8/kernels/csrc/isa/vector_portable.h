@@ -104,12 +104,6 @@ inline I truncate(const F &x) {
 inline F lookup(const float (&table)[8], const I &index) {
   return lanes<F>([&](int i) { return table[index.v[i]]; });
 }
-inline F fraction(const F &x) {
-  return lanes<F>([&](int i) { return x.v[i] - std::floor(x.v[i]); });
-}
-inline F scale_power(const F &x, const F &power) {
-  return lanes<F>([&](int i) { return std::ldexp(x.v[i], static_cast<int>(std::floor(power.v[i]))); });
-}
 // int32 wraps around like the SIMD instructions do
 inline I add(const I &x, const I &y) {
   return lanes<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(x.v[i]) + static_cast<uint32_t>(y.v[i])); });
@@ -124,11 +118,11 @@ inline I mul(const I &x, const I &y) {
 inline I add_products(const I &sum, const uint8_t *x, const uint8_t *y, const int16_t *w) {
   return lanes<I>([&](int i) { return sum.v[i] + x[i] * w[2 * i] + y[i] * w[2 * i + 1]; });
 }
-inline F scale_exponent(const F &x, const I &n) {
+inline F scale_exponent(const F &x, const F &n) {
   return lanes<F>([&](int i) {
     uint32_t bits;
     std::memcpy(&bits, &x.v[i], 4);
-    bits += static_cast<uint32_t>(n.v[i]) << 23;
+    bits += static_cast<uint32_t>(static_cast<int32_t>(n.v[i])) << 23;
     float r;
     std::memcpy(&r, &bits, 4);
     return r;

@@ -140,7 +140,7 @@ struct HeadTask {
   int64_t q_stride;
   const float *q_scale;  // dynamic: of each query row, at q_scale[r * q_scale_stride]
   int64_t q_scale_stride;
-  float scaling;       // times the scales of queries and keys when static
+  float scaling;       // log2(e) times the scaling of scores, times the scales of queries and keys when static
   float value_scale;  // static
   int head, length, keys, kept;
   bool dynamic, causal;
@@ -155,41 +155,59 @@ struct HeadTask {
   }
 };
 
-// exp(score - max), times the values' scales when dynamic, to uint8; returns what one unit of the second product is worth.
-inline float quantize_probabilities(const HeadTask &t, const AttentionScratch &s, int n, float peak, float *e, uint8_t *p) {
-  F total = set(0.0f), top = set(0.0f);
+// Sums of one query as scores without a mask, in powers of two.
+inline F score(const AttentionScratch &s, const int32_t *sums, int j, F factor) { return mul(to_float(sub(load(sums + j), load(s.key_sum + j))), factor); }
+
+// Integer scores of one query to uint8 probabilities; returns what one unit of the second product is worth. One factor for all keys and no mask: the
+// largest sum is the largest score, and nothing has to be kept.
+inline float plain_softmax(const HeadTask &t, const AttentionScratch &s, int n, const int32_t *sums, uint8_t *p) {
+  F top = set(-1e30f), total = set(0.0f);
+  by_16(n, [&](int j, auto count) { top = max(keep(count, to_float(sub(load(sums + j), load(s.key_sum + j))), top), top); });
+  const F factor = set(t.scaling), peak = set(largest(top) * t.scaling);
   by_16(n, [&](int j, auto count) {
-    const F x = keep(count, exp(sub(load(e + j), set(peak))), set(0.0f));
-    total = add(total, x);
-    if (t.dynamic) {
-      const F weighted = mul(x, load(s.value_scale + j));
-      top = max(weighted, top);
-      store(e + j, weighted);
-    } else {
-      store_bytes(p + j, to_int(mul(x, set(255.0f))));
-    }
+    const F weight = keep(count, softmax_weight(sub(score(s, sums, j, factor), peak)), set(0.0f));
+    total = add(total, weight);
+    store_bytes(p + j, to_int(weight));
   });
-  if (!t.dynamic) return (t.value_scale * (1.0f / 255.0f)) / sum(total);
-  const float largest_weight = largest(top);
-  const F factor = set(255.0f / largest_weight);
-  for (int j = 0; j < n; j += 16) store_bytes(p + j, to_int(mul(load(e + j), factor)));
-  return (largest_weight * (1.0f / 255.0f)) / sum(total);
+  return t.value_scale / sum(total);
 }
 
-// Integer scores of one query, in place, to uint8 probabilities.
-inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t query, float *e, uint8_t *p) {
-  const int n = static_cast<int>(t.reach(query));
+// The same with masks, or with the scale of each query, key and value; works in place.
+inline float masked_softmax(const HeadTask &t, const AttentionScratch &s, int n, int64_t query, float *e, uint8_t *p) {
   const int32_t *sums = reinterpret_cast<const int32_t *>(e);
   const F masked = set(-1e30f), factor = set(t.dynamic ? t.q_scale[query * t.q_scale_stride] * t.scaling : t.scaling);
   F top = masked;
   by_16(n, [&](int j, auto count) {
-    F x = mul(to_float(sub(load(sums + j), load(s.key_sum + j))), t.dynamic ? mul(factor, load(s.key_scale + j)) : factor);
+    F x = score(s, sums, j, t.dynamic ? mul(factor, load(s.key_scale + j)) : factor);
     if (t.bool_mask) x = select(t.bool_mask + query * t.mask_stride + j, count, x, masked);
-    if (t.float_mask) x = add(x, max(load(t.float_mask + query * t.mask_stride + j, count), masked));
+    if (t.float_mask) x = add(x, max(mul(load(t.float_mask + query * t.mask_stride + j, count), set(LOG2E)), masked));
     store(e + j, x);
     top = max(keep(count, x, top), top);
   });
-  const float unit = quantize_probabilities(t, s, n, largest(top), e, p);
+  const F peak = set(largest(top));
+  F total = set(0.0f), heaviest = set(0.0f);
+  by_16(n, [&](int j, auto count) {
+    const F weight = keep(count, softmax_weight(sub(load(e + j), peak)), set(0.0f));
+    total = add(total, weight);
+    if (t.dynamic) {
+      const F weighted = mul(weight, load(s.value_scale + j));
+      heaviest = max(weighted, heaviest);
+      store(e + j, weighted);
+    } else {
+      store_bytes(p + j, to_int(weight));
+    }
+  });
+  if (!t.dynamic) return t.value_scale / sum(total);
+  const float most = largest(heaviest);
+  const F to_levels = set(255.0f / most);
+  for (int j = 0; j < n; j += 16) store_bytes(p + j, to_int(mul(load(e + j), to_levels)));
+  return (most * (1.0f / 255.0f)) / sum(total);
+}
+
+inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t query, float *e, uint8_t *p) {
+  const int n = static_cast<int>(t.reach(query));
+  const bool plain = !t.dynamic && !t.bool_mask && !t.float_mask;
+  const float unit = plain ? plain_softmax(t, s, n, reinterpret_cast<const int32_t *>(e), p) : masked_softmax(t, s, n, query, e, p);
   const int64_t written = (n + 15) / 16 * 16;
   std::memset(p + written, 0, up64(t.keys) - written);
   return unit;
@@ -264,7 +282,8 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
       t.q_stride = ctx.row_bytes(o.input[0]);
       if (few) t.k = key_rows, t.k_stride = ctx.row_bytes(o.input[1]);
       t.head = head, t.length = length, t.keys = keys, t.kept = skipping ? keys : kept_keys(call, ctx.first_batch + batch), t.dynamic = dynamic, t.causal = o.causal;
-      t.scaling = dynamic ? o.parameter : (o.input_scale[0] * o.parameter) * o.input_scale[1];
+      const float scaling = o.parameter * LOG2E;
+      t.scaling = dynamic ? scaling : (o.input_scale[0] * scaling) * o.input_scale[1];
       if (dynamic) t.q_scale = ctx.row<float>(o.input[3], first_row) + o.scale_column[0] + h, t.q_scale_stride = ctx.row_bytes(o.input[3]) / 4;
       t.value_scale = o.input_scale[2];
       const int64_t mask_at = (ctx.first_batch + batch) * call.mask_stride[0] + h * call.mask_stride[1];

@@ -3,15 +3,26 @@
 
 namespace OI8_NAMESPACE {
 
+constexpr float LOG2E = 1.44269502f;
+
 inline __attribute__((always_inline)) F exp(F x) {
-  const F t = min(max(mul(x, set(1.44269502f)), set(-125.0f)), set(126.0f));
+  const F t = min(max(mul(x, set(LOG2E)), set(-125.0f)), set(126.0f));
   const F n = round(t), f = sub(t, n);
   F p = add(mul(f, set(0.00132647273f)), set(0.00967151299f));
   p = add(mul(p, f), set(0.0555073358f));
   p = add(mul(p, f), set(0.240222424f));
   p = add(mul(p, f), set(0.693147004f));
   p = add(mul(p, f), set(1.0f));
-  return scale_exponent(p, to_int(n));
+  return scale_exponent(p, n);
+}
+
+// 255 * 2**t for t <= 0: the weights of a softmax, of which bytes are made.
+inline F softmax_weight(F t) {
+  const F power = max(t, set(-125.0f)), n = round(power), f = sub(power, n);
+  F p = add(mul(f, set(14.0273094f)), set(61.7637978f));
+  p = add(mul(p, f), set(176.78714f));
+  p = add(mul(p, f), set(255.0f));
+  return scale_exponent(p, n);
 }
 
 // Of `x * (1/2 + p(|x|))`: p is odd and reaches 1/2 at `limit`. Cubic polynomials on eight intervals of equal length, power by power.
