@@ -57,6 +57,9 @@ inline __m128i to_bytes(I x) {
   return _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
 }
 inline void store_bytes(uint8_t *p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), to_bytes(x)); }
+inline void store_bytes(uint8_t *p, I a, I b, I c, I d) {
+  store_bytes(p, a), store_bytes(p + 16, b), store_bytes(p + 32, c), store_bytes(p + 48, d);
+}
 inline void store_bytes(uint8_t *p, I x, int n) {
   alignas(16) uint8_t t[16];
   _mm_store_si128(reinterpret_cast<__m128i *>(t), to_bytes(x));

@@ -30,6 +30,13 @@ inline void store_bytes(uint8_t *p, I x, I y) {
   const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtepi32_epi8(x)), _mm512_cvtepi32_epi8(y), 1);
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), both);
 }
+// Where the fours of bytes belong that packing twice leaves lane by lane.
+inline I packed_order() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
+// four times 16 values from 0 to 255
+inline void store_bytes(uint8_t *p, I a, I b, I c, I d) {
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+  store(reinterpret_cast<int32_t *>(p), _mm512_permutexvar_epi32(packed_order(), bytes));
+}
 inline void store_bytes(uint8_t *p, I x, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, first(n), x); }
 
 inline F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -109,7 +116,7 @@ inline void store_quantized(uint8_t *p, F x, F y, F, F high, I zero_point) {
   const __m512i shorts = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
   __m512i bytes = _mm512_packus_epi16(shorts, shorts);
   if constexpr (Positive) bytes = _mm512_max_epu8(bytes, _mm512_packus_epi16(zero, zero));
-  bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+  bytes = _mm512_permutexvar_epi32(packed_order(), bytes);
   store_32(p, _mm512_castsi512_si256(bytes));
 }
 

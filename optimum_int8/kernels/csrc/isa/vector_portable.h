@@ -55,6 +55,9 @@ inline void store_bytes(uint8_t *p, const I &x, const I &y) {
   store_bytes(p, x);
   store_bytes(p + 16, y);
 }
+inline void store_bytes(uint8_t *p, const I &a, const I &b, const I &c, const I &d) {
+  store_bytes(p, a, b), store_bytes(p + 32, c, d);
+}
 
 inline F add(const F &x, const F &y) {
   return lanes<F>([&](int i) { return x.v[i] + y.v[i]; });

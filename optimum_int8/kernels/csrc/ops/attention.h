@@ -164,11 +164,18 @@ inline float plain_softmax(const HeadTask &t, const AttentionScratch &s, int n, 
   F top = set(-1e30f), total = set(0.0f);
   by_16(n, [&](int j, auto count) { top = max(keep(count, to_float(sub(load(sums + j), load(s.key_sum + j))), top), top); });
   const F factor = set(t.scaling), peak = set(largest(top) * t.scaling);
-  by_16(n, [&](int j, auto count) {
+  const auto level = [&](int j, auto count) {
     const F weight = keep(count, softmax_weight(sub(score(s, sums, j, factor), peak)), set(0.0f));
     total = add(total, weight);
-    store_bytes(p + j, to_int(weight));
-  });
+    return to_int(weight);
+  };
+  const Whole whole;
+  const int fours = n / 64 * 64;
+  for (int j = 0; j < fours; j += 64) {
+    const I a = level(j, whole), b = level(j + 16, whole), c = level(j + 32, whole), d = level(j + 48, whole);
+    store_bytes(p + j, a, b, c, d);
+  }
+  by_16(n - fours, [&](int j, auto count) { store_bytes(p + fours + j, level(fours + j, count)); });
   return t.value_scale / sum(total);
 }
 
@@ -209,12 +216,36 @@ inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t q
   const bool plain = !t.dynamic && !t.bool_mask && !t.float_mask;
   const float unit = plain ? plain_softmax(t, s, n, reinterpret_cast<const int32_t *>(e), p) : masked_softmax(t, s, n, query, e, p);
   const int64_t written = (n + 15) / 16 * 16;
-  std::memset(p + written, 0, up64(t.keys) - written);
+  if (written < up64(t.keys)) std::memset(p + written, 0, up64(t.keys) - written);
   return unit;
 }
 
-template <class Put>
-inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
+// Where the results of a head go.
+struct HeadResults {
+  const Context &ctx;
+  int value;
+  int64_t first_row;
+  int column;
+  bool to_bytes;
+  Grid grid;
+
+  char *line(int64_t row) const { return ctx.row<char>(value, first_row + row) + column * (to_bytes ? 1 : 4); }
+  // The first n of 32 results, from column c on.
+  inline void write(char *line, int c, int n, F y, F z) const {
+    if (to_bytes) {
+      uint8_t *out = reinterpret_cast<uint8_t *>(line) + c;
+      if (n >= 32) return grid.store(out, y, z);
+      n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
+      if (n > 16) store_bytes(out + 16, grid(z), n - 16);
+    } else {
+      float *out = reinterpret_cast<float *>(line) + c;
+      n >= 16 ? store(out, y) : store(out, y, n);
+      if (n > 16) n >= 32 ? store(out + 16, z) : store(out + 16, z, n - 16);
+    }
+  }
+};
+
+inline void attend(const HeadTask &t, const AttentionScratch &s, const HeadResults &results) {
   const int64_t width = up64(t.keys);
   const int key_steps = (t.head + 63) / 64;
   Ahead nothing;
@@ -230,7 +261,11 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
       for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, nothing, [](int) {});
     }
     float unit[Tile::rows];
-    for (int r = 0; r < rows; r++) unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
+    char *line[Tile::rows];
+    for (int r = 0; r < rows; r++) {
+      unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
+      line[r] = results.line(q + r);
+    }
     const int value_steps = static_cast<int>(up64(reach) / 64);
     const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, static_cast<int>(reach), s.prepared);
     for (int c = 0; c < t.head; c += 32) {
@@ -238,9 +273,10 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, Put put) {
       alignas(64) int32_t value_sum[32] = {};
       if (Tile::offset) Tile::column_sums(panel, static_cast<int>(reach), value_sum);
       Tile::block(probabilities, rows, panel, value_steps, sums, 32, nothing, [](int) {});
-      for (int h = 0; h < 32 && c + h < t.head; h += 16) {
-        const I correction = mul(load(value_sum + h), set_int(Tile::offset));
-        for (int r = 0; r < rows; r++) put(q + r, c + h, t.head - c - h, mul(to_float(add(load(sums + r * 32 + h), correction)), set(unit[r])));
+      const I correction0 = mul(load(value_sum), set_int(Tile::offset)), correction1 = mul(load(value_sum + 16), set_int(Tile::offset));
+      for (int r = 0; r < rows; r++) {
+        const F y = mul(to_float(add(load(sums + r * 32), correction0)), set(unit[r])), z = mul(to_float(add(load(sums + r * 32 + 16), correction1)), set(unit[r]));
+        results.write(line[r], c, t.head - c, y, z);
       }
     }
   }
@@ -290,15 +326,7 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
       if (call.mask_kind == OI8_BOOL_MASK && !skipping) t.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
       if (call.mask_kind == OI8_FLOAT_MASK) t.float_mask = static_cast<const float *>(call.mask) + mask_at;
       t.mask_stride = call.mask_stride[2];
-      attend(t, scratch, [&](int64_t r, int c, int n, F y) {
-        if (to_bytes) {
-          uint8_t *out = ctx.row<uint8_t>(o.output[0], first_row + r) + h * head + c;
-          n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
-        } else {
-          float *out = ctx.row<float>(o.output[0], first_row + r) + h * head + c;
-          n >= 16 ? store(out, y) : store(out, y, n);
-        }
-      });
+      attend(t, scratch, {ctx, o.output[0], first_row, static_cast<int>(h) * head, to_bytes, grid});
     }
   }
 }
