@@ -245,7 +245,7 @@ struct HeadResults {
   }
 };
 
-inline void attend(const HeadTask &t, const AttentionScratch &s, const HeadResults &results) {
+inline void attend(const HeadTask &t, const AttentionScratch &s, const HeadResults &results, Ahead &ahead) {
   const int64_t width = up64(t.keys);
   const int key_steps = (t.head + 63) / 64;
   Ahead nothing;
@@ -265,6 +265,7 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, const HeadResul
     for (int r = 0; r < rows; r++) {
       unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
       line[r] = results.line(q + r);
+      ahead.fetch(ahead.lines);
     }
     const int value_steps = static_cast<int>(up64(reach) / 64);
     const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, static_cast<int>(reach), s.prepared);
@@ -299,6 +300,7 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
   const Grid grid(to_bytes ? o.output_scale : 1.0f, o.output_zero_point);
   const AttentionScratch scratch(ctx.scratch, call.key_length, head);
   const Range mine = ctx.share(ctx.batch * o.kv_groups);
+  Ahead ahead = ahead_of(next_linear(o, ctx, IDLE_BYTES), (mine.end - mine.begin) * group, call.length);
   for (int64_t task = mine.begin; task < mine.end; task++) {
     const int64_t batch = task / o.kv_groups, kv = task % o.kv_groups, first_row = ctx.begin(batch);
     const int length = static_cast<int>(ctx.begin(batch + 1) - first_row), keys = skipping ? length : call.key_length;
@@ -326,7 +328,7 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
       if (call.mask_kind == OI8_BOOL_MASK && !skipping) t.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
       if (call.mask_kind == OI8_FLOAT_MASK) t.float_mask = static_cast<const float *>(call.mask) + mask_at;
       t.mask_stride = call.mask_stride[2];
-      attend(t, scratch, {ctx, o.output[0], first_row, static_cast<int>(h) * head, to_bytes, grid});
+      attend(t, scratch, {ctx, o.output[0], first_row, static_cast<int>(h) * head, to_bytes, grid}, ahead);
     }
   }
 }

@@ -187,8 +187,14 @@ struct LinearShare {
   }
 };
 
-// The first panel that this thread reads of the next linear of the program.
-inline Stretch next_linear(const oi8_instruction &o, const Context &ctx) {
+// What operators that read little prefetch of the weights after them.
+#ifndef IDLE
+#define IDLE 512
+#endif
+constexpr int64_t IDLE_BYTES = IDLE << 10;
+
+// What this thread reads first of the next linear of the program: so many bytes of it, and a panel at least.
+inline Stretch next_linear(const oi8_instruction &o, const Context &ctx, int64_t bytes = 0) {
   const oi8_instruction *next = &o + 1, *const end = ctx.program->instructions + ctx.program->instruction_count;
   while (next < end && next->op != OI8_LINEAR) next++;
   if (next == end) return {};
@@ -196,7 +202,11 @@ inline Stretch next_linear(const oi8_instruction &o, const Context &ctx) {
   const LinearShare share(*next, ctx, rows);
   if (share.mine.begin == share.mine.end) return {};
   const int steps = (next->reduction + 63) / 64;
-  return Tile::bytes_of(Tile::panel(next->weight, Tile::prepared_for(next->prepared, rows), share.by_rows ? 0 : share.mine.begin, steps), steps);
+  const Range panels = share.by_rows ? Range{0, (next->columns + 31) / 32} : share.mine;
+  Stretch stretch = Tile::bytes_of(Tile::panel(next->weight, Tile::prepared_for(next->prepared, rows), panels.begin, steps), steps);
+  const int64_t wanted = bytes / stretch.count, all = panels.end - panels.begin;
+  stretch.count *= wanted < 1 ? 1 : wanted < all ? wanted : all;
+  return stretch;
 }
 
 inline void linear(const oi8_instruction &o, const Context &ctx) {
