@@ -474,9 +474,12 @@ def test_agree(found: list[Tensor], tolerance: float, equal: bool) -> None:
     assert agree(found, [torch.ones(3)], tolerance) is equal
 
 
-@pytest.mark.parametrize(("convolutions", "tolerance"), [(0, 0.02), (16, 0.02), (64, 0.04)])
-def test_rounding_adds_up_as_the_root_of_the_convolutions(convolutions: int, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("convolutions", "linears", "tolerance"), [(0, 0, 0.02), (16, 0, 0.02), (64, 0, 0.04), (0, 64, 0.04), (40, 24, 0.04)]
+)
+def test_rounding_adds_up_as_the_root_of_the_layers(convolutions: int, linears: int, tolerance: float) -> None:
     graph = fx.Graph()
-    for _ in range(convolutions):
-        graph.call_function(torch.ops.optimum_int8.conv.default)
+    for operator, count in (("conv", convolutions), ("linear", linears)):
+        for _ in range(count):
+            graph.call_function(getattr(torch.ops.optimum_int8, operator).default)
     assert rounding_tolerance(fx.GraphModule({}, graph)) == pytest.approx(tolerance)
