@@ -89,6 +89,7 @@ def _mask(name: str | None, shape: tuple[int, ...]) -> Tensor | None:
 def attention() -> Iterator[tuple[str, Arguments]]:
     for name, shape, dynamic, mask, causal in _variants():
         yield name, lambda s=shape, d=dynamic, m=mask, c=causal: (*_inputs(s, d), _mask(m, s), s[5] ** -0.5, c)
+    yield "negative_scaling", lambda s=(1, 2, 2, 33, 33, 24): (*_inputs(s, False), None, -0.2, False)
 
 
 def rows_arguments(shape: tuple[int, ...], dynamic: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:

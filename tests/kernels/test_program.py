@@ -116,6 +116,30 @@ def test_merged_projections(isa: str, dynamic: bool) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_fewer_heads_than_threads(isa: str, threads: int) -> None:
+    """A thread without a head of its own has the next linear's weights to prefetch all the same."""
+    length, head = 21, 32
+    parts = [REFERENCES["quantize"](torch.randn(1, length, head), 0.03, 128) for _ in range(3)]
+    scales = [torch.tensor(0.03)] * 3
+    weight = [*weight_arguments(torch.randn(70, head)), torch.randn(70)]
+    q = REFERENCES["quantize"](REFERENCES["attention_rows"](*parts, *scales, 1, 1, None, 0.2, False), *static_grid())
+    e = Emission()
+    rows = [Rows(e.program.external(row_bytes(head, torch.uint8)), head, torch.uint8) for _ in parts]
+    seen = emit.quantize(e, emit.attention_rows(e, *rows, *scales, 1, 1, 0.2, False), *static_grid())
+    e.outside = True
+    emit.linear(e, seen, *static_grid(), *weight)
+    out, before = torch.empty(1, length, 70), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with kernels.use_isa(isa):
+            e.program.run(1, length, [*map(kernels.as_rows, parts), out])
+    finally:
+        torch.set_num_threads(before)
+    assert difference(out, REFERENCES["linear"](q, *static_grid(), *weight, "none")) is None
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_embeddings_add_up(isa: str) -> None:
     e = Emission()
     tables = [weight_table(30, 33), weight_table(5, 33)]

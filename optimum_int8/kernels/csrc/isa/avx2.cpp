@@ -20,6 +20,7 @@
 #include "../ops/conv_chain.h"
 #include "../ops/pool.h"
 #include "../ops/add.h"
+#include "../ops/attention_pack.h"
 #include "../ops/attention.h"
 #include "../ops/float_tile.h"
 #include "../ops/float_product.h"

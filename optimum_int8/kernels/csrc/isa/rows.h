@@ -17,6 +17,7 @@ struct Ahead {
   static constexpr int few = 4;  // so many go to L1 and on to L2 with less waiting (kernels/README.md); more of them would stand in each other's way
   const char *at = nullptr;
   int lines = 0;
+  const char *end = nullptr;
 
   // A `parts`-th of a step's lines, rounded up.
   int share(int parts) const { return (lines + parts - 1) / parts; }
@@ -30,7 +31,9 @@ struct Ahead {
 
 // For a block of so many steps, of which `blocks` read the panel before.
 inline Ahead ahead_of(const Stretch &next, int64_t blocks, int steps) {
-  return {next.at, static_cast<int>((next.count / 64 + blocks * steps - 1) / (blocks * steps))};
+  const int64_t all = blocks * steps;
+  if (!all) return {};
+  return {next.at, static_cast<int>((next.count / 64 + all - 1) / all), next.at + next.count};
 }
 
 // What decides between Winograd's way (ops/winograd.h) and the direct one, in any unit of time, per input channel and panel; `pixels` of all panels.

@@ -8,9 +8,6 @@ namespace OI8_NAMESPACE {
 
 constexpr int FEW_QUERIES = 4;  // of all heads that share a key head: fewer do not pay for panels of the keys
 
-inline int64_t up64(int64_t n) { return (n + 63) / 64 * 64; }
-inline int64_t up32(int64_t n) { return (n + 31) / 32 * 32; }
-
 struct AttentionScratch {
   int8_t *keys, *values;  // panels
   int32_t *key_sum;  // times the queries' zero point
@@ -35,103 +32,6 @@ struct AttentionScratch {
     prepared = reinterpret_cast<char *>(p + 32 * l);
   }
 };
-
-// 16 keys, 64 columns: dword g of key n goes to out[g][n]; adds each key's sum to sums[n]. Absent keys and columns are 0.
-inline void pack_16_keys(const uint8_t *k, int64_t stride, int keys, int columns, int8_t *out, int32_t *sums) {
-  alignas(64) uint8_t some[16][64];
-  if (keys < 16 || columns < 64) {
-    std::memset(some, 0x80, sizeof some);
-    for (int n = 0; n < keys && n < 16; n++) std::memcpy(some[n], k + n * stride, columns < 64 ? columns : 64);
-    k = some[0], stride = 64;
-  }
-  transpose_16(k, stride, reinterpret_cast<float *>(out));
-#if defined(__AVX2__)
-  const __m256i flip = _mm256_set1_epi8(char(0x80)), ones = _mm256_set1_epi8(1), wide = _mm256_set1_epi16(1);
-  for (int half = 0; half < 64; half += 32) {
-    __m256i *to = reinterpret_cast<__m256i *>(sums + half / 4), total = _mm256_loadu_si256(to);
-    for (int g = 0; g < 16; g++) {
-      __m256i *at = reinterpret_cast<__m256i *>(out + g * 64 + half);
-      const __m256i line = _mm256_xor_si256(_mm256_loadu_si256(at), flip);
-      _mm256_storeu_si256(at, line);
-      total = _mm256_add_epi32(total, _mm256_madd_epi16(_mm256_maddubs_epi16(ones, line), wide));
-    }
-    _mm256_storeu_si256(to, total);
-  }
-#else
-  for (int i = 0; i < 1024; i++) {
-    out[i] = static_cast<int8_t>(static_cast<uint8_t>(out[i]) ^ 0x80);
-    sums[i % 64 / 4] += out[i];
-  }
-#endif
-}
-
-// Keys as the weight of a linear: panels of 32 keys, K = head size; with the sum of each key times the queries' zero point.
-inline void pack_keys(const uint8_t *k, int64_t stride, int length, int head, int8_t *panels, int32_t *sums) {
-  const int steps = (head + 63) / 64;
-  std::memset(sums, 0, up64(length) * sizeof(int32_t));
-  for (int64_t n = 0; n < up32(length); n += 16)
-    for (int s = 0; s < steps; s++) {
-      const int keys = static_cast<int>(length - n < 16 ? length - n : 16);
-      pack_16_keys(k + n * stride + s * 64, stride, keys, head - s * 64, panels + ((n / 32 * steps + s) * 2 + n / 16 % 2) * 1024, sums + n);
-    }
-  for (int64_t n = 0; n < up32(length); n++) sums[n] *= 128 - Tile::offset;
-}
-
-// Integer scores of one query without panels: making them costs more than what a few queries gain (a decoding step has one). The
-// compiler finds the product of 16-bit pairs in this loop.
-inline void score_one(const uint8_t *q, const uint8_t *k, int64_t stride, int keys, int head, int32_t *scores) {
-  int16_t centred[256];
-  for (int from = 0; from < head; from += 256) {
-    const int n = head - from < 256 ? head - from : 256;
-    for (int i = 0; i < n; i++) centred[i] = static_cast<int16_t>(q[from + i] - 128);
-    for (int64_t j = 0; j < keys; j++) {
-      const uint8_t *key = k + j * stride + from;
-      int32_t sum = 0;
-      for (int i = 0; i < n; i++) sum += int32_t(centred[i]) * int32_t(int16_t(key[i] - 128));
-      scores[j] = from ? scores[j] + sum : sum;
-    }
-  }
-}
-
-// Four rows of 16 bytes, flipped to signed, as 16 groups of one byte from each row.
-inline void interleave_signed(const uint8_t *lines, int64_t stride, int8_t *out) {
-#if defined(__SSE2__)
-  const __m128i flip = _mm_set1_epi8(char(0x80));
-  __m128i x[4];
-  for (int i = 0; i < 4; i++) x[i] = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(lines + i * stride)), flip);
-  const __m128i a = _mm_unpacklo_epi8(x[0], x[1]), b = _mm_unpacklo_epi8(x[2], x[3]);
-  const __m128i c = _mm_unpackhi_epi8(x[0], x[1]), d = _mm_unpackhi_epi8(x[2], x[3]);
-  __m128i *to = reinterpret_cast<__m128i *>(out);
-  _mm_storeu_si128(to, _mm_unpacklo_epi16(a, b));
-  _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(a, b));
-  _mm_storeu_si128(to + 2, _mm_unpacklo_epi16(c, d));
-  _mm_storeu_si128(to + 3, _mm_unpackhi_epi16(c, d));
-#else
-  for (int n = 0; n < 16; n++)
-    for (int i = 0; i < 4; i++) out[n * 4 + i] = static_cast<int8_t>(lines[i * stride + n] ^ 0x80);
-#endif
-}
-
-// Values as the weight of a linear: panels of 32 head columns, K = keys.
-inline void pack_values(const uint8_t *v, int64_t stride, int length, int head, int8_t *panels) {
-  const int64_t steps = up64(length) / 64;
-  for (int64_t key = 0; key < steps * 64; key += 4)
-    for (int c = 0; c < up32(head); c += 16) {
-      int8_t *out = panels + (((c / 32) * steps + key / 64) * 2 + c / 16 % 2) * 1024 + key % 64 / 4 * 64;
-      if (key + 4 <= length && c + 16 <= head) {
-        interleave_signed(v + key * stride + c, stride, out);
-        continue;
-      }
-      uint8_t lines[4][16];
-      for (int i = 0; i < 4; i++) {
-        const int valid = key + i < length ? (head - c < 16 ? head - c : 16) : 0;
-        std::memset(lines[i], 0x80, 16);
-        if (valid == 16) std::memcpy(lines[i], v + (key + i) * stride + c, 16);
-        else if (valid > 0) std::memcpy(lines[i], v + (key + i) * stride + c, valid);
-      }
-      interleave_signed(lines[0], 16, out);
-    }
-}
 
 struct HeadTask {
   const uint8_t *q;
@@ -213,7 +113,7 @@ inline float masked_softmax(const HeadTask &t, const AttentionScratch &s, int n,
 
 inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t query, float *e, uint8_t *p) {
   const int n = static_cast<int>(t.reach(query));
-  const bool plain = !t.dynamic && !t.bool_mask && !t.float_mask;
+  const bool plain = !t.dynamic && !t.bool_mask && !t.float_mask && t.scaling > 0.0f;
   const float unit = plain ? plain_softmax(t, s, n, reinterpret_cast<const int32_t *>(e), p) : masked_softmax(t, s, n, query, e, p);
   const int64_t written = (n + 15) / 16 * 16;
   if (written < up64(t.keys)) std::memset(p + written, 0, up64(t.keys) - written);
@@ -265,7 +165,7 @@ inline void attend(const HeadTask &t, const AttentionScratch &s, const HeadResul
     for (int r = 0; r < rows; r++) {
       unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
       line[r] = results.line(q + r);
-      ahead.fetch(ahead.lines);
+      if (ahead.at < ahead.end) ahead.fetch(ahead.lines);
     }
     const int value_steps = static_cast<int>(up64(reach) / 64);
     const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, static_cast<int>(reach), s.prepared);
@@ -300,7 +200,7 @@ inline void attention(const oi8_instruction &o, const Context &ctx) {
   const Grid grid(to_bytes ? o.output_scale : 1.0f, o.output_zero_point);
   const AttentionScratch scratch(ctx.scratch, call.key_length, head);
   const Range mine = ctx.share(ctx.batch * o.kv_groups);
-  Ahead ahead = ahead_of(next_linear(o, ctx, IDLE_BYTES), (mine.end - mine.begin) * group, call.length);
+  Ahead ahead = ahead_of(next_linear(o, ctx, 512 << 10), (mine.end - mine.begin) * group, call.length);  // it reads little memory itself
   for (int64_t task = mine.begin; task < mine.end; task++) {
     const int64_t batch = task / o.kv_groups, kv = task % o.kv_groups, first_row = ctx.begin(batch);
     const int length = static_cast<int>(ctx.begin(batch + 1) - first_row), keys = skipping ? length : call.key_length;

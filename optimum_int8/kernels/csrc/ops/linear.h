@@ -187,12 +187,6 @@ struct LinearShare {
   }
 };
 
-// What operators that read little prefetch of the weights after them.
-#ifndef IDLE
-#define IDLE 512
-#endif
-constexpr int64_t IDLE_BYTES = IDLE << 10;
-
 // What this thread reads first of the next linear of the program: so many bytes of it, and a panel at least.
 inline Stretch next_linear(const oi8_instruction &o, const Context &ctx, int64_t bytes = 0) {
   const oi8_instruction *next = &o + 1, *const end = ctx.program->instructions + ctx.program->instruction_count;
