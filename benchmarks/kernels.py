@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from optimum_int8 import kernels, numerics
 from optimum_int8.numerics_conv import Window
+from optimum_int8.numerics_functions import ACTIVATIONS
 
 Arguments = tuple[Any, ...]
 
@@ -222,7 +223,7 @@ KERNELS = [
     linear_kernel(1, 768, 3072),
     linear_kernel(1024, 768, 768),
     linear_kernel(128, 768, 768, dynamic=True),
-    *[linear_kernel(128, 768, 3072, activation) for activation in numerics.ACTIVATIONS if activation != "none"],
+    *[linear_kernel(128, 768, 3072, activation) for activation in ACTIVATIONS if activation != "none"],
     linear_kernel(128, 768, 3072, "gelu", to_bytes=True),
     linear_kernel(128, 768, 3072, "gelu", dynamic=True, to_bytes=True),
     row_kernel("quantize", 128, 768, *grid()),

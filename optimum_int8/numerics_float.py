@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import numerics
+from .numerics_functions import exp
 
 KEY_BLOCK = 256
 """Keys that are weighed together: running maxima and sums go from one block to the next, as in FlashAttention (arXiv 2205.14135)."""
@@ -59,7 +60,7 @@ def for_each_query(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, T
 
 
 def _exp(x: Tensor) -> Tensor:
-    return torch.where(x > _VISIBLE, numerics.exp(x), 0.0)
+    return torch.where(x > _VISIBLE, exp(x), 0.0)
 
 
 def multiply_add(x: Tensor, y: Tensor, sums: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ RANK_0 = {
     "numerics_bfloat16",
     "numerics_conv",
     "numerics_float",
+    "numerics_functions",
     "numerics_matmul",
     "numerics_scores",
     "numerics_sum",

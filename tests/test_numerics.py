@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from optimum_int8 import numerics
 
@@ -197,63 +194,3 @@ def test_embedding() -> None:
     table, scale = torch.tensor([[1, -2], [127, 0], [-127, 3]], dtype=torch.int8), torch.tensor([1.0, 0.5, 2.0])
     found = numerics.embedding(torch.tensor([[2, 0], [1, 1]]), table, scale)
     assert found.tolist() == [[[-254.0, 6.0], [1.0, -2.0]], [[63.5, 0.0], [63.5, 0.0]]]
-
-
-# -- activations -------------------------------------------------------------------------------------------------------
-
-DENSE = torch.cat(
-    [torch.linspace(-20, 20, 200_001), torch.linspace(-1, 1, 20_001), torch.tensor([0.0, -0.0, 4.5, -4.5])]
-)
-
-
-def exactly(function: object, x: Tensor) -> Tensor:
-    return function(x.double())  # type: ignore[operator]
-
-
-def test_exp() -> None:
-    expected = exactly(torch.exp, DENSE)
-    assert ((numerics.exp(DENSE) - expected).abs() / expected).max() < 1.1e-6
-    assert numerics.exp(torch.zeros(1)).item() == 1.0
-    ends = numerics.exp(torch.tensor([-1e30, -100.0, -INF, 100.0, 1e30, INF]))
-    assert ends.tolist() == [2.0**-125] * 3 + [2.0**126] * 3
-
-
-def test_softmax_weight() -> None:
-    powers = torch.linspace(-40, 0, 400_001)
-    expected = 255.0 * exactly(torch.exp2, powers)
-    assert ((numerics.softmax_weight(powers) - expected).abs() / expected).max() < 1.1e-4
-    assert numerics.softmax_weight(torch.tensor([0.0, -1.0, -2.0, -1e30, -INF, NAN])).tolist() == [255.0, 127.5, 63.75, *[255 * 2.0**-125] * 3]
-
-
-def test_gelu() -> None:
-    assert (numerics.gelu(DENSE) - exactly(torch.nn.functional.gelu, DENSE)).abs().max() < 1.6e-5
-    assert numerics.gelu(torch.tensor([5.0, 100.0, 1e30])).tolist() == [5.0, 100.0, float(torch.tensor(1e30))]
-    assert numerics.gelu(torch.tensor([-4.5, -5.0, -100.0])).abs().max() < 1e-5
-
-
-def test_gelu_tanh() -> None:
-    expected = exactly(lambda x: torch.nn.functional.gelu(x, approximate="tanh"), DENSE)
-    assert (numerics.gelu_tanh(DENSE) - expected).abs().max() < 1.4e-5
-    assert numerics.gelu_tanh(torch.tensor([5.0, 100.0, -5.0, -100.0])).tolist() == [5.0, 100.0, 0.0, 0.0]
-
-
-def test_silu() -> None:
-    assert (numerics.silu(DENSE) - exactly(torch.nn.functional.silu, DENSE)).abs().max() < 4e-6
-
-
-def test_tanh() -> None:
-    found = numerics.tanh(DENSE)
-    assert (found - exactly(torch.tanh, DENSE)).abs().max() < 2e-7
-    assert torch.equal(found, -numerics.tanh(-DENSE)) and found.abs().max() <= 1.0
-    assert math.copysign(1.0, numerics.tanh(torch.tensor(-0.0)).item()) == -1.0
-
-
-def test_relu() -> None:
-    assert numerics.relu(torch.tensor([-1.0, -0.0, 0.0, 2.0, INF, -INF, NAN])).tolist() == [0, 0, 0, 2, INF, 0, 0]
-
-
-@pytest.mark.parametrize("name", numerics.ACTIVATIONS)
-def test_activations_of_large_values(name: str) -> None:
-    found = numerics.ACTIVATIONS[name](torch.tensor([1e4, -1e4, 0.0]))
-    expected = {"none": [1e4, -1e4, 0.0], "tanh": [1.0, -1.0, 0.0]}.get(name, [1e4, 0.0, 0.0])
-    assert found.tolist() == pytest.approx(expected, abs=1e-6)

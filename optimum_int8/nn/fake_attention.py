@@ -13,6 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import numerics
 from ..numerics_float import for_each_query
+from ..numerics_functions import LOG2E, softmax_weight
 from .attention import core_arguments, fits_core
 from .fake_quantize import FakeQuantize
 from .masks import int8_mask
@@ -48,9 +49,15 @@ class FakeQuantizedAttention(nn.Module):
         )
         key, value = for_each_query(query, key, value)
         scores = numerics.mask_scores((query @ key.transpose(-1, -2)).float() * scaling, mask, causal)
-        e = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+        e = _exp(scores - scores.detach().amax(-1, keepdim=True))
         p = functional.dropout(_Probabilities.apply(e), dropout, self.training)
         return (p.to(value.dtype) @ value / e.sum(-1, keepdim=True)).to(value.dtype).transpose(1, 2)
+
+
+def _exp(x: Tensor) -> Tensor:
+    """What inference takes for e**x, of x <= 0; with the gradient of e**x."""
+    exact = x.exp()
+    return exact + (softmax_weight(x.detach() * LOG2E) * (1.0 / numerics.QMAX) - exact.detach())
 
 
 class _Probabilities(torch.autograd.Function):

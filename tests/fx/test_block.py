@@ -475,7 +475,8 @@ def test_agree(found: list[Tensor], tolerance: float, equal: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("convolutions", "linears", "tolerance"), [(0, 0, 0.02), (16, 0, 0.02), (64, 0, 0.04), (0, 64, 0.04), (40, 24, 0.04)]
+    ("convolutions", "linears", "tolerance"),
+    [(0, 0, 0.02), (16, 0, 0.02), (64, 0, 0.04), (0, 64, 0.04), (40, 24, 0.04)],
 )
 def test_rounding_adds_up_as_the_root_of_the_layers(convolutions: int, linears: int, tolerance: float) -> None:
     graph = fx.Graph()
