@@ -93,7 +93,7 @@ class Variant:
 
     def __call__(self, tensors: list[Tensor], cache: Cache | None = None, layer: int | None = None) -> Any:
         """Run a call; what the graph computed for `cache` goes there."""
-        results = self.graph(*tensors) if self.whole is None else (self.whole(tensors),)
+        results = self.graph.forward(*tensors) if self.whole is None else (self.whole(tensors),)
         if self.places:
             assert cache is not None and layer is not None
             store(cache, self.places, results[-2 * len(self.places) :], layer)
