@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -35,7 +36,7 @@ def describe_machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "optimum_int8": __version__,
-        "commit": git_commit(),
+        "commit": running_commit(),
     }
 
 
@@ -70,6 +71,12 @@ def package_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@functools.cache
+def running_commit() -> str | None:
+    """`git_commit` when it was first asked for: a run that writes its results into the checkout does not call itself changed."""
+    return git_commit()
 
 
 def git_commit(root: Path = PACKAGE_ROOT.parent) -> str | None:
