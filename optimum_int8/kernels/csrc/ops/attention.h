@@ -120,6 +120,17 @@ inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t q
   return unit;
 }
 
+// The first n of 16 results to element `column` of a line.
+inline void write_16(char *line, int64_t column, int n, F y, bool to_bytes, const Grid &grid) {
+  if (to_bytes) {
+    uint8_t *out = reinterpret_cast<uint8_t *>(line) + column;
+    n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
+  } else {
+    float *out = reinterpret_cast<float *>(line) + column;
+    n >= 16 ? store(out, y) : store(out, y, n);
+  }
+}
+
 // Where the results of a head go.
 struct HeadResults {
   const Context &ctx;
@@ -132,16 +143,9 @@ struct HeadResults {
   char *line(int64_t row) const { return ctx.row<char>(value, first_row + row) + column * (to_bytes ? 1 : 4); }
   // The first n of 32 results, from column c on.
   inline void write(char *line, int c, int n, F y, F z) const {
-    if (to_bytes) {
-      uint8_t *out = reinterpret_cast<uint8_t *>(line) + c;
-      if (n >= 32) return grid.store(out, y, z);
-      n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
-      if (n > 16) store_bytes(out + 16, grid(z), n - 16);
-    } else {
-      float *out = reinterpret_cast<float *>(line) + c;
-      n >= 16 ? store(out, y) : store(out, y, n);
-      if (n > 16) n >= 32 ? store(out + 16, z) : store(out + 16, z, n - 16);
-    }
+    if (to_bytes && n >= 32) return grid.store(reinterpret_cast<uint8_t *>(line) + c, y, z);
+    write_16(line, c, n, y, to_bytes, grid);
+    if (n > 16) write_16(line, c + 16, n - 16, z, to_bytes, grid);
   }
 };
 

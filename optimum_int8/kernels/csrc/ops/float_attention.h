@@ -166,13 +166,7 @@ inline void float_attention_by(const oi8_instruction &o, const Context &ctx) {
     t.mask_head = call.mask_stride[1], t.mask_query = call.mask_stride[2];
     attend_floats<Product>(t, scratch, [&](int64_t row, int c, int n, F y) {
       const int64_t at = first_row + row % t.length, column = (first_head + row / t.length) * head + c;
-      if (to_bytes) {
-        uint8_t *out = ctx.row<uint8_t>(o.output[0], at) + column;
-        n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
-      } else {
-        float *out = ctx.row<float>(o.output[0], at) + column;
-        n >= 16 ? store(out, y) : store(out, y, n);
-      }
+      write_16(ctx.row<char>(o.output[0], at), column, n, y, to_bytes, grid);
     });
   }
 }

@@ -50,16 +50,16 @@ inline void norm(const oi8_instruction &o, const Context &ctx) {
     });
     const RowNorm of = row_norm(o, y, total);
     uint8_t *q = bytes ? ctx.row<uint8_t>(o.output[1], r) : nullptr;
-    if (bytes && !dynamic) {
+    if (!dynamic) {
       for (int i = 0; i < pairs; i += 32) {
         const F v = of(y, i, Whole()), w = of(y, i + 16, Whole());
         if (floats) store(y + i, v), store(y + i + 16, w);
-        fixed.store(q + i, v, w);
+        if (bytes) fixed.store(q + i, v, w);
       }
       by_16(n - pairs, [&](int i, auto count) {
         const F v = of(y, pairs + i, count);
         if (floats) store(y + pairs + i, v, count);
-        store_bytes(q + pairs + i, fixed(v), count);
+        if (bytes) store_bytes(q + pairs + i, fixed(v), count);
       });
       continue;
     }
@@ -69,7 +69,7 @@ inline void norm(const oi8_instruction &o, const Context &ctx) {
       store(y + i, v, count);
       low = min(keep(count, v, low), low), high = max(keep(count, v, high), high);
     });
-    if (bytes) quantize_row(y, q, n, affine_grid(smallest(low), largest(high), ctx.row<float>(o.output[2], r), ctx.row<int32_t>(o.output[3], r)));
+    quantize_row(y, q, n, affine_grid(smallest(low), largest(high), ctx.row<float>(o.output[2], r), ctx.row<int32_t>(o.output[3], r)));
   }
 }
 
