@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from optimum_int8 import kernels, numerics
-from optimum_int8.numerics_conv import Window
-from optimum_int8.numerics_functions import ACTIVATIONS
+from optimum_int8.numerics import ACTIVATIONS, Window
 
 Arguments = tuple[Any, ...]
 

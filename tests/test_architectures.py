@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.activations import GELUActivation, NewGELUActivation
 
-from optimum_int8 import kernels, numerics_functions
+from optimum_int8 import kernels, numerics
 from optimum_int8.fx.block import SHORT
 from optimum_int8.passes import find_blocks, inspect, install, remove
 from tests.models import ARCHITECTURES, batch, classifier, int8_classifier, logits
@@ -22,9 +22,9 @@ CASES = [(name, approach) for name in ARCHITECTURES for approach in ("static", "
 
 
 DEFINED = {
-    GELUActivation: numerics_functions.gelu,
-    NewGELUActivation: numerics_functions.gelu_tanh,
-    torch.nn.Tanh: numerics_functions.tanh,
+    GELUActivation: numerics.gelu,
+    NewGELUActivation: numerics.gelu_tanh,
+    torch.nn.Tanh: numerics.tanh,
 }
 
 

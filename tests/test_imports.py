@@ -16,13 +16,6 @@ RANK_0 = {
     "errors",
     "loss",
     "numerics",
-    "numerics_bfloat16",
-    "numerics_conv",
-    "numerics_float",
-    "numerics_functions",
-    "numerics_matmul",
-    "numerics_scores",
-    "numerics_sum",
     "config",
 }
 
@@ -128,7 +121,7 @@ def test_small(file: Path) -> None:
     ("file", "source"),
     [
         ("optimum_int8/config.py", "from .kernels import info"),
-        ("optimum_int8/numerics.py", "import optimum_int8.kernels"),
+        ("optimum_int8/numerics/linears.py", "import optimum_int8.kernels"),
         ("optimum_int8/nn/linear.py", "from ..passes.pipeline import run"),
         ("optimum_int8/nn/linear.py", "from .. import hub"),
         ("optimum_int8/nn/linear.py", "from ..fx import capture"),

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..numerics_conv import Window, averaged_window
+from ..numerics import Window, averaged_window
 from . import program
 from .emit import Emission, Rows, _out_grid
 

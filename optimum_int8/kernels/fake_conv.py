@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..numerics_conv import Window
+from ..numerics import Window
 from . import ops_conv
 from .fake import _bytes, _fake, _like
 

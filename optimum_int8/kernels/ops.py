@@ -190,7 +190,7 @@ def attention(
 ) -> Tensor:
     """INT8 attention core on float `[batch, heads, length, head]`, to float32 `[batch, length, heads, head]`.
 
-    With scales the three inputs are quantized per tensor, without them per row; see `numerics.attention`.
+    With scales the three inputs are quantized per tensor, without them per row; see `numerics.int8_attention`.
     """
     given = (query_scale, key_scale, value_scale)
     if not (_native(query) and _native(key)):
@@ -214,7 +214,7 @@ def _attention_reference(
         scale = numerics.symmetric_row_scale(x) if known is None else known
         quantized.append(numerics.quantize_affine(x, scale.unsqueeze(-1) if known is None else scale, _ZERO_POINT))
         used.append(scale)
-    return numerics.attention(*quantized, *used, scaling, mask, causal).transpose(1, 2).contiguous()
+    return numerics.int8_attention(*quantized, *used, scaling, mask, causal).transpose(1, 2).contiguous()
 
 
 def _to_heads(rows: Tensor, heads: int) -> Tensor:
@@ -239,7 +239,7 @@ def attention_rows(
     heads]` when dynamic."""
     scales = [s if s.dim() == 0 else s.transpose(1, 2) for s in (q_scale, k_scale, v_scale)]
     parts = _to_heads(q, heads), _to_heads(k, kv_heads), _to_heads(v, kv_heads)
-    return numerics.attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
+    return numerics.int8_attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
 
 
 def attention_floats(

@@ -1,6 +1,6 @@
 """The operators on images, `torch.ops.optimum_int8.*` like those of `ops`. Images are channels-last: `[batch, height, width, channels]`.
 
-`window` is a `numerics_conv.Window` as a list. Of the operators on convolutions, models call `conv`, and fine-grained FX the others.
+`window` is a `numerics.Window` as a list. Of the operators on convolutions, models call `conv`, and fine-grained FX the others.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import numerics, numerics_conv
-from ..numerics_conv import Window, averaged_window
+from .. import numerics
+from ..numerics import Window, averaged_window
 from . import emit_conv, ops
 from .immediate import ImmediateImages
 from .packing_conv import unpack_conv
@@ -45,9 +45,9 @@ ops.SCHEMAS.update(SCHEMAS)
 
 
 def quantize_samples(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """float `[batch, ..., channels]` to uint8 with a scale and a zero point per sample; see `numerics_conv.quantize_samples`."""
+    """float `[batch, ..., channels]` to uint8 with a scale and a zero point per sample; see `numerics.quantize_samples`."""
     if not ops._native(x) or x.dim() != 4:
-        return numerics_conv.quantize_samples(x)
+        return numerics.quantize_samples(x)
     e = ImmediateImages(x.shape)
     q, scale, zero_point = e.run_images(emit_conv.quantize_samples(e, e.image(x.to(torch.float32))))
     return q, scale.flatten(), zero_point.flatten()
@@ -70,7 +70,7 @@ def conv(
     residual_scale: Tensor | None = None,
     residual_zero_point: Tensor | None = None,
 ) -> Tensor:
-    """uint8 `[batch, height, width, in]` by a packed weight to float32 `[batch, height', width', out]`; see `numerics_conv.conv`."""
+    """uint8 `[batch, height, width, in]` by a packed weight to float32 `[batch, height', width', out]`; see `numerics.conv`."""
     weight, geometry, epilogue = (packed, weight_sum, weight_scale, bias), (window, groups), (activation, slope, final)
     grid = residual_scale, residual_zero_point
     if not _native_image(x, window):
@@ -98,7 +98,7 @@ def _reference(
     window, groups, (activation, slope, final) = Window(*geometry[0]), geometry[1], epilogue
     int8 = unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (window.height, window.width))
     more = activation, slope, added[0], final, *added[1:]
-    return numerics_conv.conv(x, scale, zero_point, int8, weight_scale, bias, window, groups, *more)
+    return numerics.conv(x, scale, zero_point, int8, weight_scale, bias, window, groups, *more)
 
 
 _OUTPUT_GRID = slice(13, 15)
@@ -117,9 +117,9 @@ def conv_both(*args: object) -> tuple[Tensor, Tensor]:
 
 
 def max_pool(x: Tensor, window: Sequence[int]) -> Tensor:
-    """uint8 or float32 `[batch, height, width, channels]` to the largest of each window; see `numerics_conv.max_pool`."""
+    """uint8 or float32 `[batch, height, width, channels]` to the largest of each window; see `numerics.max_pool`."""
     if not _native_image(x, window):
-        return numerics_conv.max_pool(x, Window(*window))
+        return numerics.max_pool(x, Window(*window))
     e = ImmediateImages(x.shape)
     x = x.to(torch.float32) if x.is_floating_point() else x
     return e.run_images(emit_conv.max_pool(e, e.image(x), window))
@@ -133,9 +133,9 @@ def avg_pool(
     padding_counts: bool = False,
 ) -> Tensor:
     """uint8 on a grid, or float32, `[batch, height, width, channels]` to the mean of each window (None: the whole image), float32; see
-    `numerics_conv.avg_pool`."""
+    `numerics.avg_pool`."""
     if not _native_image(x, averaged_window(window, *x.shape[1:3])):
-        return numerics_conv.avg_pool(x, scale, zero_point, window, padding_counts)
+        return numerics.avg_pool(x, scale, zero_point, window, padding_counts)
     e = ImmediateImages(x.shape)
     image = e.image(x.to(torch.float32) if scale is None else x)
     return e.run_images(emit_conv.avg_pool(e, image, scale, zero_point, window, padding_counts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import numerics, numerics_bfloat16, numerics_float
+from .. import numerics
 from . import emit_float, ops
 from .immediate import Immediate
 
@@ -24,7 +24,7 @@ ops.SCHEMAS.update(SCHEMAS)
 def float_attention(
     query: Tensor, key: Tensor, value: Tensor, bfloat16: bool, mask: Tensor | None, scaling: float, causal: bool
 ) -> Tensor:
-    """Float `[batch, heads, length, head]` to float32 `[batch, length, heads, head]`; see `numerics_float.attention`."""
+    """Float `[batch, heads, length, head]` to float32 `[batch, length, heads, head]`; see `numerics.float_attention`."""
     if not (ops._native(query) and ops._native(key)):
         return _reference(query, key, value, bfloat16, mask, scaling, causal).transpose(1, 2).contiguous()
     batch, heads, length, head = query.shape
@@ -36,8 +36,8 @@ def float_attention(
 def _reference(query: Tensor, key: Tensor, value: Tensor, bfloat16: bool, *rest: object) -> Tensor:
     """Without the library: the definition but for the order of sums, which torch chooses."""
     mask, scaling, causal = rest
-    rounded = numerics_bfloat16.rounded if bfloat16 else torch.Tensor.contiguous
-    return numerics_float.attention(query, key, value, scaling, mask, causal, rounded, torch_product)  # type: ignore[arg-type]
+    rounded = numerics.round_to_bfloat16 if bfloat16 else torch.Tensor.contiguous
+    return numerics.float_attention(query, key, value, scaling, mask, causal, rounded, torch_product)  # type: ignore[arg-type]
 
 
 def torch_product(x: Tensor, y: Tensor, sums: Tensor) -> Tensor:

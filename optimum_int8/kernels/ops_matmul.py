@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import numerics, numerics_matmul
+from .. import numerics
 from . import ops
 from .packing import pack, row_sums
 from .prepared import used_once
 
-_EXACT = numerics_matmul.exact_in_float(symmetric=False)
+_EXACT = numerics.exact_in_float(symmetric=False)
 
 SCHEMAS = {"matmul": "(Tensor x, Tensor scale, Tensor zero_point, Tensor y, Tensor y_scale) -> Tensor"}
 
@@ -20,12 +20,12 @@ for _name, _schema in SCHEMAS.items():
 
 
 def matmul(x: Tensor, scale: Tensor, zero_point: Tensor, y: Tensor, y_scale: Tensor) -> Tensor:
-    """uint8 `[..., M, K]` by uint8 `[..., K, N]` with zero point 128, to float32 `[..., M, N]`; see `numerics_matmul.matmul`."""
+    """uint8 `[..., M, K]` by uint8 `[..., K, N]` with zero point 128, to float32 `[..., M, N]`; see `numerics.matmul`."""
     lead = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     if not (ops._native(x) and ops._native(y)):
-        return numerics_matmul.matmul(x, scale, zero_point, y, y_scale).contiguous()
+        return numerics.matmul(x, scale, zero_point, y, y_scale).contiguous()
     if y.dim() > 2 and x.shape[-1] <= _EXACT:
-        return numerics_matmul.matmul_in_float(x, scale, zero_point, y, y_scale)
+        return numerics.matmul_in_float(x, scale, zero_point, y, y_scale)
     columns = y.shape[-1]
     weights = (y.transpose(-1, -2).to(torch.int16) - numerics.SYMMETRIC_ZERO_POINT).to(torch.int8)
     scales = y_scale.to(torch.float32).reshape(1).expand(columns).contiguous()

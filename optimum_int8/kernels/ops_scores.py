@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import numerics, numerics_scores
+from .. import numerics
 from . import ops
 
 SCHEMAS = {"scores": "(Tensor query, Tensor key, Tensor? query_scale, Tensor? key_scale) -> Tensor"}
@@ -16,11 +16,11 @@ ops.SCHEMAS.update(SCHEMAS)
 
 
 def scores(query: Tensor, key: Tensor, query_scale: Tensor | None, key_scale: Tensor | None) -> Tensor:
-    """float `[..., M, K]` by `[..., N, K]` to float32 `[..., M, N]`; without scales both are quantized per row. See `numerics_scores`."""
-    if ops.library() is None or query.shape[-1] > numerics_scores.MAX_FLOAT_REDUCTION:
-        product = numerics_scores.scores
+    """float `[..., M, K]` by `[..., N, K]` to float32 `[..., M, N]`; without scales both are quantized per row. See `numerics.scores`."""
+    if ops.library() is None or query.shape[-1] > numerics.MAX_FLOAT_REDUCTION:
+        product = numerics.scores
     else:
-        product = numerics_scores.scores_in_float
+        product = numerics.scores_in_float
     q, q_scale = _rows(query, query_scale)
     k, k_scale = _rows(key, key_scale)
     return product(q, k, q_scale, k_scale).contiguous()
@@ -28,7 +28,7 @@ def scores(query: Tensor, key: Tensor, query_scale: Tensor | None, key_scale: Te
 
 def _rows(x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     if scale is None:
-        return numerics_scores.symmetric_rows(x, None)
+        return numerics.symmetric_rows(x, None)
     return ops.quantize(x, scale, torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)), scale
 
 

@@ -1,4 +1,4 @@
-"""The operators on sums and concatenations of INT8 values; see `numerics_sum`. Models call `dequantize` and `add`, fine-grained FX the others."""
+"""The operators on sums and concatenations of INT8 values; see `numerics.sums`. Models call `dequantize` and `add`, fine-grained FX the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .. import numerics, numerics_sum
+from .. import numerics
 from . import emit_sum, ops
 from .immediate import Immediate
 
@@ -34,9 +34,9 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 
 def add(x: Tensor, scale: Tensor, zero_point: Tensor, y: Tensor, y_scale: Tensor, y_zero_point: Tensor) -> Tensor:
-    """See `numerics_sum.add`."""
+    """See `numerics.add`."""
     if not ops._native(x) or x.shape != y.shape or not x.dim():
-        return numerics_sum.add(x, scale, zero_point, y, y_scale, y_zero_point)
+        return numerics.add(x, scale, zero_point, y, y_scale, y_zero_point)
     e = Immediate(x.shape[:-1])
     return e.run(emit_sum.add(e, e.input(x), scale, zero_point, e.input(y), y_scale, y_zero_point))  # type: ignore[arg-type]
 
@@ -51,10 +51,10 @@ def add_quantized(
     output_scale: Tensor,
     output_zero_point: Tensor,
 ) -> Tensor:
-    """See `numerics_sum.add_quantized`."""
+    """See `numerics.add_quantized`."""
     grids = (y_scale, y_zero_point, output_scale, output_zero_point)
     if not ops._native(x) or x.shape != y.shape or not x.dim():
-        return numerics_sum.add_quantized(x, scale, zero_point, y, *grids)
+        return numerics.add_quantized(x, scale, zero_point, y, *grids)
     e = Immediate(x.shape[:-1])
     return e.run(emit_sum.add_quantized(e, e.input(x), scale, zero_point, e.input(y), *grids))  # type: ignore[arg-type]
 
@@ -66,9 +66,9 @@ def cat_quantized(
     output_scale: Tensor,
     output_zero_point: Tensor,
 ) -> Tensor:
-    """See `numerics_sum.cat_quantized`."""
+    """See `numerics.cat_quantized`."""
     if not all(map(ops._native, parts)):
-        return numerics_sum.cat_quantized(parts, scales, zero_points, output_scale, output_zero_point)
+        return numerics.cat_quantized(parts, scales, zero_points, output_scale, output_zero_point)
     e = Immediate(parts[0].shape[:-1])
     rows = [e.input(part) for part in parts]
     return e.run(emit_sum.cat_quantized(e, rows, scales, zero_points, output_scale, output_zero_point))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KernelError
-from ..numerics_conv import CONV_ACTIVATIONS, Window
+from ..numerics import CONV_ACTIVATIONS, Window
 from .library import current_isa, library
 from .prepared import prepared_weight
 

@@ -121,7 +121,7 @@ def int8_attention_forward(
 def float32_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool
 ) -> Tensor:
-    """A core in float32, of `Int8Attention`'s arguments and result; see `numerics_float.attention`."""
+    """A core in float32, of `Int8Attention`'s arguments and result; see `numerics.float_attention`."""
     return torch.ops.optimum_int8.float_attention(query, key, value, False, mask, scaling, causal).to(query.dtype)
 
 

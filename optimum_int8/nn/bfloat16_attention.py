@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..numerics_float import for_each_query
+from ..numerics import for_each_query
 from .attention import wants_gradients
 from .base import Int8Module
 
 
 class Bfloat16Attention(Int8Module):
-    """A core as `numerics_bfloat16.attention` defines it. Nothing is stored.
+    """A core as `numerics.bfloat16_attention` defines it. Nothing is stored.
 
     It takes the place of an `Int8Attention`, with the same arguments, and of a `FakeQuantizedAttention`, with dropout: where gradients or
     dropout are wanted torch computes it, which also rounds the result, and gives zeros to a query that sees no key.

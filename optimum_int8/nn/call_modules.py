@@ -75,7 +75,7 @@ def _round(x: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Int8MatMul(Int8Call):
-    """`torch.matmul` and `torch.bmm` of two activations; the grid of the second has zero point 128. See `numerics_matmul.matmul`."""
+    """`torch.matmul` and `torch.bmm` of two activations; the grid of the second has zero point 128. See `numerics.matmul`."""
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """float `[..., M, K]` by `[..., K, N]` to `[..., M, N]`, in the first one's dtype."""
@@ -85,7 +85,7 @@ class Int8MatMul(Int8Call):
 
 
 class Int8Add(Int8Call):
-    """`torch.add` of two activations on their grids; see `numerics_sum.add`. The float sum goes to the grid of whatever reads it."""
+    """`torch.add` of two activations on their grids; see `numerics.add`. The float sum goes to the grid of whatever reads it."""
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """As `input + other`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels, numerics
-from ..numerics_conv import MAX_TAPS, Window
+from ..numerics import MAX_TAPS, Window
 from .base import Int8Module, as_float
 
 

@@ -12,8 +12,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import numerics
-from ..numerics_float import for_each_query
-from ..numerics_functions import LOG2E, softmax_weight
+from ..numerics import LOG2E, for_each_query, softmax_weight
 from .attention import core_arguments, fits_core
 from .fake_quantize import FakeQuantize
 from .masks import int8_mask
@@ -26,7 +25,7 @@ FAKE_CHILD = "fake_quantized_attention"
 
 
 class FakeQuantizedAttention(nn.Module):
-    """One attention core on fake-quantized queries, keys, values and probabilities; see `numerics.attention`."""
+    """One attention core on fake-quantized queries, keys, values and probabilities; see `numerics.int8_attention`."""
 
     def __init__(self, query: FakeQuantize, key: FakeQuantize, value: FakeQuantize) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import numerics
-from ..numerics_conv import MAX_POSITIONS, Window, pool_window
+from ..numerics import MAX_POSITIONS, Window, pool_window
 from .base import Int8Module
 
 AVERAGES: dict[type[nn.Module], int] = {
@@ -21,7 +21,7 @@ AVERAGES: dict[type[nn.Module], int] = {
 
 
 class Int8AvgPool(Int8Module):
-    """What both have in common: the mean of a quantized image, in float32; see `numerics_conv.avg_pool`.
+    """What both have in common: the mean of a quantized image, in float32; see `numerics.avg_pool`.
 
     Stored: `input_scale` float32 `[]`, `input_zero_point` int32 `[]`. It is always static: a range per image needs all of the float image
     first, and pooling that is no more work.

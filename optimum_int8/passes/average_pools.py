@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, arguments, aten, is_call, ours, shape_of
-from ..numerics_conv import Window, pair, pool_window
+from ..numerics import Window, pair, pool_window
 from .channels_last import ACTIVATIONS
 
 _WINDOWS = {aten.avg_pool2d.default: 2, aten.avg_pool1d.default: 1}

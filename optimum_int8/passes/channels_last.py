@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
-from ..numerics_conv import pool_window
+from ..numerics import pool_window
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 ACTIVATIONS = {

@@ -12,7 +12,7 @@ _ACTIVATIONS = {aten.relu.default: "relu", aten.silu.default: "silu", aten.tanh.
 
 
 def fuse_activation(graph_module: fx.GraphModule) -> int:
-    """Needs: nothing. Leaves: linears with their activation. Preserves: values up to the activation's polynomial (numerics.py)."""
+    """Needs: nothing. Leaves: linears with their activation. Preserves: values up to the activation's polynomial (numerics)."""
     count = 0
     for node in list(graph_module.graph.nodes):
         if not is_call(node, ours.linear.default) or arguments(node)[7] != "none":

@@ -21,7 +21,7 @@ RESIDUAL_GRID = 13
 
 def fuse_conv(graph_module: fx.GraphModule) -> int:
     """Needs: channels-last operators. Leaves: convolutions with their activation, the addition after it, of float32 or of uint8 on a grid, and
-    the activation after that. Preserves: values up to the activation's polynomial (numerics.py)."""
+    the activation after that. Preserves: values up to the activation's polynomial (numerics)."""
     count = 0
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ACTIVATIONS):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimum_int8 import kernels, numerics, numerics_conv
-from optimum_int8.numerics_conv import CONV_ACTIVATIONS, Window
+from optimum_int8 import kernels, numerics
+from optimum_int8.numerics import CONV_ACTIVATIONS, Window
 
 Made = Iterator[tuple[str, Callable[[], tuple[Any, ...]]]]
 
@@ -55,7 +55,7 @@ def grid(low: float = -4.0, high: float = 7.0) -> tuple[Tensor, Tensor]:
 def arguments(shape: str, dynamic: bool = False, bias: bool = True) -> tuple[Any, ...]:
     batch, height, width, inner, outer, window, groups = SHAPES[shape]
     x = torch.randn(batch, height, width, inner) * 3
-    q = numerics_conv.quantize_samples(x) if dynamic else (numerics.quantize_affine(x, *grid()), *grid())
+    q = numerics.quantize_samples(x) if dynamic else (numerics.quantize_affine(x, *grid()), *grid())
     weight = torch.randn(outer, inner // groups, window.height, window.width)
     int8, scale = numerics.quantize_weight(weight.flatten(1))
     packed = kernels.pack_conv(int8.view(weight.shape), groups)

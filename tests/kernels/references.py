@@ -13,16 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimum_int8 import (
-    kernels,
-    numerics,
-    numerics_bfloat16,
-    numerics_conv,
-    numerics_float,
-    numerics_scores,
-    numerics_sum,
-)
-from optimum_int8.numerics_conv import Window
+from optimum_int8 import kernels, numerics
+from optimum_int8.numerics import Window
 
 
 def quantize_groups(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -79,19 +71,19 @@ def attention(query, key, value, query_scale, key_scale, value_scale, mask, scal
         used = numerics.symmetric_row_scale(x) if scale is None else scale
         quantized.append(numerics.quantize_affine(x, used.unsqueeze(-1) if scale is None else used, 128))
         scales.append(used)
-    return numerics.attention(*quantized, *scales, scaling, mask, causal).transpose(1, 2)
+    return numerics.int8_attention(*quantized, *scales, scaling, mask, causal).transpose(1, 2)
 
 
 def scores(query, key, query_scale, key_scale) -> Tensor:
-    q, q_scale = numerics_scores.symmetric_rows(query, query_scale)
-    k, k_scale = numerics_scores.symmetric_rows(key, key_scale)
-    return numerics_scores.scores(q, k, q_scale, k_scale)
+    q, q_scale = numerics.symmetric_rows(query, query_scale)
+    k, k_scale = numerics.symmetric_rows(key, key_scale)
+    return numerics.scores(q, k, q_scale, k_scale)
 
 
 def attention_rows(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, mask, scaling, causal) -> Tensor:
     parts = [x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in ((q, heads), (k, kv_heads), (v, kv_heads))]
     scales = [s if s.dim() == 0 else s.transpose(1, 2) for s in (q_scale, k_scale, v_scale)]
-    return numerics.attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
+    return numerics.int8_attention(*parts, *scales, scaling, mask, causal).transpose(1, 2).flatten(2)
 
 
 def attention_floats(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, *rest: Any) -> Tensor:
@@ -104,8 +96,8 @@ def attention_rows_quantized(*args: Any) -> Tensor:
 
 
 def float_attention(query, key, value, bfloat16, mask, scaling, causal) -> Tensor:
-    core = numerics_bfloat16 if bfloat16 else numerics_float
-    return core.attention(query, key, value, scaling, mask, causal).transpose(1, 2)
+    core = numerics.bfloat16_attention if bfloat16 else numerics.float_attention
+    return core(query, key, value, scaling, mask, causal).transpose(1, 2)
 
 
 def float_attention_rows(q, k, v, heads, kv_heads, *rest: Any) -> Tensor:
@@ -120,7 +112,7 @@ def float_attention_rows_quantized(*args: Any) -> Tensor:
 def conv(x, scale, zero_point, packed, weight_sum, weight_scale, bias, window, groups, *epilogue: Any) -> Tensor:
     w = Window(*window)
     weight = kernels.unpack_conv(packed, weight_scale.shape[0], x.shape[-1] // groups, groups, (w.height, w.width))
-    return numerics_conv.conv(x, scale, zero_point, weight, weight_scale, bias, w, groups, *epilogue)
+    return numerics.conv(x, scale, zero_point, weight, weight_scale, bias, w, groups, *epilogue)
 
 
 def conv_both(*args: Any) -> tuple[Tensor, Tensor]:
@@ -147,17 +139,17 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "float_attention": float_attention,
     "float_attention_rows": float_attention_rows,
     "float_attention_rows_quantized": float_attention_rows_quantized,
-    "quantize_samples": numerics_conv.quantize_samples,
+    "quantize_samples": numerics.quantize_samples,
     "conv": conv,
     "conv_quantized": lambda *args: conv_both(*args)[1],
     "conv_both": conv_both,
-    "max_pool": lambda x, window: numerics_conv.max_pool(x, Window(*window)),
-    "avg_pool": numerics_conv.avg_pool,
-    "avg_pool_quantized": lambda *args: numerics.quantize_affine(numerics_conv.avg_pool(*args[:-2]), *args[-2:]),
+    "max_pool": lambda x, window: numerics.max_pool(x, Window(*window)),
+    "avg_pool": numerics.avg_pool,
+    "avg_pool_quantized": lambda *args: numerics.quantize_affine(numerics.avg_pool(*args[:-2]), *args[-2:]),
     "dequantize": numerics.dequantize_affine,
-    "add": numerics_sum.add,
-    "add_quantized": numerics_sum.add_quantized,
-    "cat_quantized": numerics_sum.cat_quantized,
+    "add": numerics.add,
+    "add_quantized": numerics.add_quantized,
+    "cat_quantized": numerics.cat_quantized,
 }
 
 

@@ -13,7 +13,7 @@ from optimum_int8 import kernels
 from optimum_int8.kernels.library import ISAS
 from optimum_int8.kernels.packing_conv import pack_conv
 from optimum_int8.kernels.prepared import prepared_weight, used_once
-from optimum_int8.numerics_conv import Window
+from optimum_int8.numerics import Window
 
 AVX2 = ISAS.index("avx2")
 

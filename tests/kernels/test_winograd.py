@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from optimum_int8 import kernels, numerics_conv
-from optimum_int8.numerics_conv import Window
+from optimum_int8 import kernels, numerics
+from optimum_int8.numerics import Window
 
 ISAS = [isa for isa in kernels.info()["isa_found"] if isa not in ("portable", "amx")]
 SAME = (1, 1, 1, 1)
@@ -30,7 +30,7 @@ def wrong(x: Tensor, weight: Tensor, padding: tuple[int, int, int, int] = SAME, 
     """Instruction sets whose sums (scales of 1, no bias) are not those of the definition, with how many are not."""
     window, grid = Window(3, 3, 1, 1, *padding), (torch.tensor(1.0), torch.tensor(zero_point, dtype=torch.int32))
     ones = torch.ones(weight.shape[0])
-    expected = numerics_conv.conv_int32(x, zero_point, weight, window).to(torch.float32)
+    expected = numerics.conv_int32(x, zero_point, weight, window).to(torch.float32)
     packed, sums = kernels.pack_conv(weight, 1)
     told = []
     for isa in ISAS:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from optimum_int8 import numerics, numerics_float
+from optimum_int8 import numerics
 from optimum_int8.nn import CHILD, IMPLEMENTATION, Int8Attention, int8_attention_forward, uses_attention_interface
 from tests.models import classifier
 
@@ -41,7 +41,7 @@ def by_definition(
             numerics.quantize_affine(x, scale if static else scale.unsqueeze(-1), numerics.SYMMETRIC_ZERO_POINT)
         )
         scales.append(scale)
-    return numerics.attention(*quantized, *scales, scaling, mask, causal).transpose(1, 2)
+    return numerics.int8_attention(*quantized, *scales, scaling, mask, causal).transpose(1, 2)
 
 
 MASKS = {
@@ -125,7 +125,7 @@ def test_without_grids_it_is_the_float32_kernel(mask: str, causal: bool) -> None
     found, weights = int8_attention_forward(host, *tensors, given, scaling=0.3)
     used = causal and given is None
     assert weights is None
-    assert torch.equal(found, numerics_float.attention(*tensors, 0.3, given, used).transpose(1, 2))
+    assert torch.equal(found, numerics.float_attention(*tensors, 0.3, given, used).transpose(1, 2))
     exact, _ = sdpa_attention_forward(host, *tensors, given, scaling=0.3)
     assert torch.allclose(found, exact, atol=2e-6)
 

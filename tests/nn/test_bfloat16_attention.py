@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from optimum_int8 import Int8Config, kernels, numerics, numerics_bfloat16, quantize
+from optimum_int8 import Int8Config, kernels, numerics, quantize
 from optimum_int8.hub import OptimizedModel
 from optimum_int8.nn import Bfloat16Attention, find_sites
 from optimum_int8.quantize import inspect
@@ -47,7 +47,7 @@ def test_is_the_definition(kv_heads: int, mask: str, causal: bool) -> None:
     if causal and mask != "none":
         pytest.skip("Transformers puts causality into the mask when there is one")
     tensors, given = inputs(kv_heads=kv_heads), masks()[mask]
-    defined = numerics_bfloat16.attention(*tensors, 0.25, given, causal).transpose(1, 2)
+    defined = numerics.bfloat16_attention(*tensors, 0.25, given, causal).transpose(1, 2)
     found = Bfloat16Attention().eval()(*tensors, given, 0.25, causal)
     assert found.dtype == torch.float32 and found.is_contiguous()
     if kernels.info()["isa_used"] == "amx":  # its tiles add in another order
@@ -65,7 +65,7 @@ def test_the_definition_is_near_float(mask: str) -> None:
     q, k, v = inputs()
     given = masks()[mask]
     exact = functional.scaled_dot_product_attention(q, k, v, given, scale=0.25)
-    found = numerics_bfloat16.attention(q, k, v, 0.25, given).float()
+    found = numerics.bfloat16_attention(q, k, v, 0.25, given).float()
     moved = torch.expm1(4 * STEP * 0.25 * (q.abs() @ k.abs().transpose(-1, -2)).amax(-1, keepdim=True))
     assert ((found - exact).abs() <= (moved + 3 * STEP) * v.abs().amax((-1, -2), keepdim=True)).all()
     assert (found - exact).norm() < 0.01 * exact.norm()
@@ -81,8 +81,8 @@ def test_outliers_that_ruin_int8_do_not_matter() -> None:
 
     scales = [x.abs().max() / 127 for x in (q, k, v)]
     quantized = [numerics.quantize_affine(x, s, 128) for x, s in zip((q, k, v), scales, strict=True)]
-    assert error(numerics.attention(*quantized, *scales, 0.25)) > 0.9
-    assert error(numerics_bfloat16.attention(q, k, v, 0.25).float()) < 0.01
+    assert error(numerics.int8_attention(*quantized, *scales, 0.25)) > 0.9
+    assert error(numerics.bfloat16_attention(q, k, v, 0.25).float()) < 0.01
 
 
 def test_keeps_the_dtype_and_drops_only_in_training() -> None:

@@ -1,4 +1,4 @@
-"""`Int8Linear`: equal to numerics.py, and a module that survives what users do to modules."""
+"""`Int8Linear`: equal to numerics, and a module that survives what users do to modules."""
 
 from __future__ import annotations
 

@@ -14,16 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import optimum_int8
-from optimum_int8 import (
-    CheckpointError,
-    ConfigError,
-    Int8Config,
-    QuantConf,
-    calibrate,
-    convert,
-    numerics,
-    numerics_matmul,
-)
+from optimum_int8 import CheckpointError, ConfigError, Int8Config, QuantConf, calibrate, convert, numerics
 from optimum_int8.hub.checkpoint import check_metadata
 from optimum_int8.nn import FunctionalWeight, Int8Add, Int8Cat, Int8Conv2d, Int8Linear, Int8MatMul, Sites
 from optimum_int8.restore import build_skeleton, describe
@@ -142,7 +133,7 @@ def test_matmul_is_what_numerics_says() -> None:
         qx = numerics.quantize_affine(x, product.input0_scale, product.input0_zero_point)
         qy = numerics.quantize_affine(y, product.input1_scale, 128)
         grids = product.input0_scale, product.input0_zero_point
-        assert torch.equal(product(x, y), numerics_matmul.matmul(qx, *grids, qy, product.input1_scale))
+        assert torch.equal(product(x, y), numerics.matmul(qx, *grids, qy, product.input1_scale))
         exact = ((qx.double() - float(grids[1])) * float(grids[0])) @ (
             (qy.double() - 128) * float(product.input1_scale)
         )

@@ -1,4 +1,4 @@
-"""Elementary functions of the INT8 arithmetic: polynomials whose steps every kernel repeats (numerics.py)."""
+"""Elementary functions as polynomials whose steps every kernel repeats, and the activations made of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ LOG2E = 1.44269502
 
 # Minimax fits on [-1/2, 1/2] of 2**f - 1 without constant term, and of 255 * 2**f with its own.
 _EXP2 = (0.693147004, 0.240222424, 0.0555073358, 0.00967151299, 0.00132647273)
+
 _POWER_255 = (255.0, 176.78714, 61.7637978, 14.0273094)
 
 # See `_gate`: where p reaches 1/2 to the bit, intervals per unit of x, and of each interval the coefficients by rising powers.
@@ -18,6 +19,7 @@ _GELU = (4.5, 1.77777553, (
     (-0.00745750545, -0.0843864828, -0.203702644, -0.217265114, -0.131824374, -0.0503295735, -0.012713681, -3.89742963e-05),
     (-0.054624375, -0.0125576174, 0.0237145983, 0.0271580853, 0.014598907, 0.00484347856, 0.00107016065, 0.0),
 ))  # fmt: skip
+
 _GELU_TANH = (4.44000006, 1.80179954, (
     (-9.43578634e-05, -0.00986945257, -0.0569149181, -0.0664294139, 0.0660012215, 0.275070429, 0.426487207, 0.498426199),
     (0.400466323, 0.447061926, 0.575065196, 0.597987354, 0.421557605, 0.194391087, 0.0562750474, 0.000699681288),
@@ -94,6 +96,26 @@ def relu(x: Tensor) -> Tensor:
     return torch.where(x > 0.0, x, 0.0)
 
 
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """`max(x, 0) + slope * min(x, 0)`, one of the two being zero; NaN becomes 0."""
+    return torch.where(x > 0.0, x, 0.0) + torch.where(x < 0.0, x, 0.0) * torch.tensor(slope, dtype=torch.float32)
+
+
+def hardswish(x: Tensor) -> Tensor:
+    """`x * clamp(x / 6 + 1/2, 0, 1)`, the sixth as a factor."""
+    return x * (x * torch.tensor(1.0 / 6.0, dtype=torch.float32) + 0.5).clamp(0.0, 1.0)
+
+
 ACTIVATIONS = {
     "none": lambda x: x, "relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "tanh": tanh,
 }  # fmt: skip
+
+CONV_ACTIVATIONS = (*ACTIVATIONS, "leaky_relu", "hardswish")
+"""What a convolution can apply; `leaky_relu` with a slope."""
+
+
+def activate(x: Tensor, name: str, slope: float = 0.0) -> Tensor:
+    """One of `CONV_ACTIVATIONS`."""
+    if name == "leaky_relu":
+        return leaky_relu(x, slope)
+    return hardswish(x) if name == "hardswish" else ACTIVATIONS[name](x)

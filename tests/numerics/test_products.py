@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimum_int8 import numerics, numerics_scores
+from optimum_int8 import numerics
 from optimum_int8.kernels import ops, ops_scores
 
 SHAPES = [(1, 1, 1), (7, 9, 31), (16, 33, 64), (3, 5, 1024), (3, 5, 1040)]
@@ -34,8 +34,8 @@ def test_the_operator_is_the_definition(
 ) -> None:
     query, key = rows(queries, width, 1), rows(keys, width, 2)
     scales = (torch.tensor(0.03), torch.tensor(0.02)) if static else (None, None)
-    quantized = [numerics_scores.symmetric_rows(x, s) for x, s in zip((query, key), scales, strict=True)]
-    expected = numerics_scores.scores(*(q for q, _ in quantized), *(s for _, s in quantized))
+    quantized = [numerics.symmetric_rows(x, s) for x, s in zip((query, key), scales, strict=True)]
+    expected = numerics.scores(*(q for q, _ in quantized), *(s for _, s in quantized))
     assert torch.equal(expected[1, 2], plain(*(q for q, _ in quantized), *(s for _, s in quantized)))
     found = torch.ops.optimum_int8.scores(query, key, *scales)
     assert torch.equal(found, expected) and found.dtype == torch.float32
@@ -62,9 +62,9 @@ def test_leading_axes_broadcast() -> None:
 
 
 def test_sums_of_the_largest_values_are_exact() -> None:
-    width = numerics_scores.MAX_FLOAT_REDUCTION
+    width = numerics.MAX_FLOAT_REDUCTION
     query, key = torch.zeros(1, width, dtype=torch.uint8), torch.zeros(1, width, dtype=torch.uint8)
     key[0, 0] = 1  # -127 instead of -128: an odd sum just below 2**24
     one = torch.tensor(1.0)
-    assert float(numerics_scores.scores_in_float(query, key, one, one)) == 128 * (128 * width - 1)
-    assert torch.equal(*(f(query, key, one, one) for f in (numerics_scores.scores, numerics_scores.scores_in_float)))
+    assert float(numerics.scores_in_float(query, key, one, one)) == 128 * (128 * width - 1)
+    assert torch.equal(*(f(query, key, one, one) for f in (numerics.scores, numerics.scores_in_float)))

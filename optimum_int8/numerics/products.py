@@ -1,11 +1,14 @@
-"""The definition of the INT8 product of two activations, in plain torch; continues `numerics`, with its rules."""
+"""Products of two activations, whole (`matmul`) and row by row on symmetric rows (`scores`).
+
+Scores are the first half of `int8_attention` on its own: what relative positions add to attention's scores.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .numerics import SYMMETRIC_ZERO_POINT
+from .quantization import SYMMETRIC_ZERO_POINT
 
 
 def matmul(x: Tensor, scale: Tensor, zero_point: int | Tensor, y: Tensor, y_scale: Tensor) -> Tensor:
@@ -37,3 +40,21 @@ def _product(
     rows = rows.unsqueeze(-1) if rows.dim() else rows
     columns = columns.unsqueeze(-2) if columns.dim() else columns
     return (sums + 0.0).to(torch.float32) * (rows * columns)  # an integer has no negative zero
+
+
+MAX_FLOAT_REDUCTION = exact_in_float(symmetric=True)
+"""Largest K of `scores_in_float`."""
+
+
+def scores(query: Tensor, key: Tensor, query_scale: Tensor, key_scale: Tensor) -> Tensor:
+    """uint8 `[..., M, K]` by uint8 `[..., N, K]`, both with zero point 128, to float32 `[..., M, N]`: `sums * (query_scale * key_scale)`.
+
+    Args:
+        query_scale, key_scale: float32 scalars (static), or one per row, `[..., M]` and `[..., N]` (dynamic). Leading axes broadcast.
+    """
+    return matmul(query, query_scale, SYMMETRIC_ZERO_POINT, key.transpose(-1, -2), key_scale)
+
+
+def scores_in_float(query: Tensor, key: Tensor, query_scale: Tensor, key_scale: Tensor) -> Tensor:
+    """`scores`, to the bit, by a float32 product; of rows no longer than `MAX_FLOAT_REDUCTION`."""
+    return matmul_in_float(query, query_scale, SYMMETRIC_ZERO_POINT, key.transpose(-1, -2), key_scale)

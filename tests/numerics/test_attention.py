@@ -1,4 +1,4 @@
-"""`numerics.attention`: within the error bound of its quantization, and what holds exactly."""
+"""`numerics.int8_attention`: within the error bound of its quantization, and what holds exactly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import numerics
-from optimum_int8.numerics_functions import LOG2E, softmax_weight
+from optimum_int8.numerics import LOG2E, softmax_weight
 
 SHAPE = (2, 4, 2, 9, 23, 16)
 """batch, heads, key heads, queries, keys, head size."""
@@ -33,7 +33,7 @@ def quantized(xs: tuple[Tensor, ...], dynamic: bool) -> tuple[list[Tensor], list
 
 def int8_attention(xs: tuple[Tensor, ...], dynamic: bool, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     values, scales = quantized(xs, dynamic)
-    return numerics.attention(*values, *scales, SHAPE[-1] ** -0.5, mask, causal)
+    return numerics.int8_attention(*values, *scales, SHAPE[-1] ** -0.5, mask, causal)
 
 
 def error_bound(xs: tuple[Tensor, ...], dynamic: bool, hidden: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def test_literal_numbers() -> None:
     k = torch.tensor([[[[128], [129]]]], dtype=torch.uint8)
     v = torch.tensor([[[[128 + 100, 128], [128 - 50, 128 + 1]]]], dtype=torch.uint8)
     one = torch.tensor(1.0)
-    found = numerics.attention(q, k, v, one, one, torch.tensor(0.5), ln2)
+    found = numerics.int8_attention(q, k, v, one, one, torch.tensor(0.5), ln2)
     share = 127 if float(softmax_weight(torch.tensor(-ln2) * LOG2E)) < 127.5 else 128
     expected = [(share * 100 - 255 * 50) * 0.5 / 255 / 1.5, 255 * 0.5 / 255 / 1.5]
     assert found.flatten().tolist() == pytest.approx(expected, rel=1e-6)
@@ -133,15 +133,15 @@ def test_masked_keys_do_not_matter(kind: str, dynamic: bool) -> None:
     seen = (torch.arange(keys) < 11).view(1, 1, 1, keys)
     mask = seen if kind == "bool" else torch.where(seen, 0.0, torch.finfo(torch.float32).min)
     values, scales = quantized((q, k, v), dynamic)
-    first = numerics.attention(*values, *scales, 0.25, mask)
+    first = numerics.int8_attention(*values, *scales, 0.25, mask)
     for t in values[1:]:
         t[:, :, 11:] = torch.randint(0, 256, t[:, :, 11:].shape, dtype=torch.uint8)
     for s in scales[1:]:
         if dynamic:
             s[:, :, 11:] *= 7.0
-    assert torch.equal(numerics.attention(*values, *scales, 0.25, mask), first)
+    assert torch.equal(numerics.int8_attention(*values, *scales, 0.25, mask), first)
     short = [t[:, :, :11] if t.dim() > 2 else t for t in (*values[1:], *scales[1:])]
-    assert torch.equal(numerics.attention(values[0], *short[:2], scales[0], *short[2:], 0.25), first)
+    assert torch.equal(numerics.int8_attention(values[0], *short[:2], scales[0], *short[2:], 0.25), first)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -149,18 +149,18 @@ def test_causal(dynamic: bool) -> None:
     """Query i sees keys up to i + keys - queries, as the mask that says so; later keys change nothing."""
     xs, (queries, keys) = inputs(), SHAPE[3:5]
     values, scales = quantized(xs, dynamic)
-    found = numerics.attention(*values, *scales, 0.25, causal=True)
+    found = numerics.int8_attention(*values, *scales, 0.25, causal=True)
     mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-    assert torch.equal(found, numerics.attention(*values, *scales, 0.25, mask))
-    assert not torch.equal(found, numerics.attention(*values, *scales, 0.25))
+    assert torch.equal(found, numerics.int8_attention(*values, *scales, 0.25, mask))
+    assert not torch.equal(found, numerics.int8_attention(*values, *scales, 0.25))
     values[1][:, :, -1], values[2][:, :, -1] = 0, 255
-    changed = numerics.attention(*values, *scales, 0.25, causal=True)
+    changed = numerics.int8_attention(*values, *scales, 0.25, causal=True)
     assert torch.equal(changed[:, :, :-1], found[:, :, :-1]) and not torch.equal(changed[:, :, -1], found[:, :, -1])
 
 
 def test_one_key() -> None:
     q, k, v = (torch.randint(0, 256, (1, 1, n, 4), dtype=torch.uint8) for n in (3, 1, 1))
-    found = numerics.attention(q, k, v, torch.tensor(0.1), torch.tensor(0.1), torch.tensor(0.5), 0.5)
+    found = numerics.int8_attention(q, k, v, torch.tensor(0.1), torch.tensor(0.1), torch.tensor(0.5), 0.5)
     assert torch.allclose(found, numerics.dequantize_affine(v, 0.5, 128).expand_as(found), rtol=1e-6)
 
 
@@ -169,4 +169,4 @@ def test_values_that_are_all_zero(dynamic: bool) -> None:
     q, k, v = inputs()
     values, scales = quantized((q, k, v * 0 if dynamic else v), dynamic)
     values[2][:] = 128
-    assert torch.equal(numerics.attention(*values, *scales, 0.25), torch.zeros(q.shape))
+    assert torch.equal(numerics.int8_attention(*values, *scales, 0.25), torch.zeros(q.shape))

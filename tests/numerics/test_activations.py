@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimum_int8 import numerics_functions as functions
+from optimum_int8 import numerics as functions
 
 INF, NAN = float("inf"), float("nan")
 DENSE = torch.cat(

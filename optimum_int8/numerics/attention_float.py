@@ -1,7 +1,7 @@
-"""The attention core in float32, where INT8 queries, keys or values cost accuracy; also what `numerics_bfloat16` rounds for.
+"""The attention core in float32, where INT8 queries, keys or values cost accuracy, and on operands in bfloat16, where float32 is too slow.
 
 Sums of products run in order, each product added with one rounding (a fused multiply-add, which every processor with AVX2 has, and which
-is twice as fast there as two roundings). All else is as in `numerics`, so that this, too, is the same to the bit on every ISA.
+is twice as fast there as two roundings). All else is as in the other files, so that this, too, is the same to the bit on every ISA.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import numerics
-from .numerics_functions import exp
+from .activations import exp
+from .attention import MASKED, mask_scores
+from .norms import row_sum
+from .quantization import reciprocal
 
 KEY_BLOCK = 256
 """Keys that are weighed together: running maxima and sums go from one block to the next, as in FlashAttention (arXiv 2205.14135)."""
@@ -21,7 +23,7 @@ _VISIBLE = -80.0
 """Scores that lie further below the largest of their row count nothing, so that hidden keys may be left out."""
 
 
-def attention(
+def float_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -35,7 +37,7 @@ def attention(
 
     Args:
         query, key, value: float `[batch, heads, length, head]`; fewer key heads than query heads are shared.
-        mask, causal: as `numerics.attention`.
+        mask, causal: as `int8_attention`.
         rounded: applied to queries, keys, values and exponentials (not to the sums that divide them).
         product: in place of `multiply_add`, for speed where bits do not matter.
     """
@@ -43,14 +45,14 @@ def attention(
     q, k, v = (rounded(t.to(torch.float32)) for t in (query, *for_each_query(query, key, value)))
     zeros = torch.zeros(*q.shape[:-1], k.shape[-2])
     factor = torch.tensor(scaling, dtype=torch.float32)
-    scores = numerics.mask_scores(product(q, k.transpose(-1, -2), zeros) * factor, mask, causal)
-    sums, total, peak = torch.zeros_like(q), torch.zeros(q.shape[:-1]), torch.full(q.shape[:-1], numerics._MASKED)
+    scores = mask_scores(product(q, k.transpose(-1, -2), zeros) * factor, mask, causal)
+    sums, total, peak = torch.zeros_like(q), torch.zeros(q.shape[:-1]), torch.full(q.shape[:-1], MASKED)
     for block, values in zip(scores.split(KEY_BLOCK, -1), v.split(KEY_BLOCK, -2), strict=True):
         largest = torch.maximum(peak, block.amax(-1))
         e, before = _exp(block - largest.unsqueeze(-1)), _exp(peak - largest)
         sums = product(rounded(e), values, sums * before.unsqueeze(-1))
-        total, peak = total * before + numerics.row_sum(e), largest
-    return sums * numerics.reciprocal(total).unsqueeze(-1)
+        total, peak = total * before + row_sum(e), largest
+    return sums * reciprocal(total).unsqueeze(-1)
 
 
 def for_each_query(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,3 +83,22 @@ def _fused(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     to_odd = bits + torch.where((lost > 0) == (total > 0), 1, -1)
     inexact = lost.isfinite() & (lost != 0) & (bits % 2 == 0)
     return torch.where(inexact, to_odd, bits).view(torch.float64).to(torch.float32)
+
+
+def bfloat16_attention(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Attention core on operands in bfloat16, with scores, softmax and sums in float32: float32 `[batch, heads, queries, head]`.
+
+    Queries, keys, values and each row's exponentials, in shares of its largest, are rounded. Products of two bfloat16 are exact in
+    float32. Their sums run in `float_attention`'s order, except on AMX: its tiles add 16 pairs in two chains, then both to the sum, and
+    take numbers below 2**-126 for zero, so that results there differ by float rounding, and now and then by that of an exponential.
+
+    Args: as `float_attention`.
+    """
+    return float_attention(query, key, value, scaling, mask, causal, round_to_bfloat16)
+
+
+def round_to_bfloat16(x: Tensor) -> Tensor:
+    """The next bfloat16, half to even, in float32."""
+    return x.to(torch.bfloat16).to(torch.float32)

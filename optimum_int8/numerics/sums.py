@@ -1,4 +1,4 @@
-"""The definition of sums and concatenations of INT8 values, in plain torch; continues `numerics`, with its rules."""
+"""Sums and concatenations of INT8 values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .numerics import dequantize_affine, quantize_affine
+from .quantization import dequantize_affine, quantize_affine
 
 
 def add(

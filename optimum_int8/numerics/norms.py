@@ -1,0 +1,38 @@
+"""Sums over a row in a fixed order, and the norms made of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LANES = 16
+
+
+def row_sum(x: Tensor) -> Tensor:
+    """Sum over the last axis in the 16-lane order of the module's docstring."""
+    width = x.shape[-1]
+    padded = torch.nn.functional.pad(x, (0, -width % _LANES)).unflatten(-1, (-1, _LANES))
+    lanes = padded[..., 0, :]
+    for i in range(1, padded.shape[-2]):
+        lanes = lanes + padded[..., i, :]
+    for half in (8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half:]
+    return lanes[..., 0]
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Layer norm over the last axis: mean, then the mean of squared differences, then `(x - mean) * (1 / sqrt(var + eps))`."""
+    width = 1.0 / torch.tensor(float(x.shape[-1]))
+    centred = x - (row_sum(x) * width).unsqueeze(-1)
+    return _scale_rows(centred, row_sum(centred * centred) * width, weight, bias, eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis, without bias."""
+    return _scale_rows(x, row_sum(x * x) * (1.0 / torch.tensor(float(x.shape[-1]))), weight, None, eps)
+
+
+def _scale_rows(x: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    y = x * (1.0 / torch.sqrt(variance + torch.tensor(eps, dtype=torch.float32))).unsqueeze(-1)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
