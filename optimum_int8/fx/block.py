@@ -76,13 +76,13 @@ class Compiler:
 
 @dataclass
 class Variant:
-    """One compiled graph of a block and how its results are put together."""
+    """One compiled graph of a block, the captured one it was made from, and how its results are put together."""
 
     graph: fx.GraphModule
-    output: Key
-    image: tuple[int, ...] | None = None
+    captured: Captured
 
     def __post_init__(self) -> None:
+        self.output, self.image = self.captured.output, self.captured.image
         structure, self.places = self.output
         self.is_tensor = structure[0] == "tensor"
         self.whole = None if self.places else whole_program(self.graph)
@@ -251,26 +251,26 @@ class Block:
         shared = (self._structure, key)
         with torch.no_grad():
             known = self.compiler.captured.get(shared)
-            if known is not None:
+            if known is not None and known.output == structure:
                 graph = known.bind(self.module)
                 if known.image in (None, tensors[0].shape[2:]) and agree(graph(*tensors), results):
-                    return self._finish(graph, tensors, results, structure, False, known.image)
+                    return self._finish(graph, tensors, results, known, False)
             captured = self._capture(key, tensors)
             graph = captured.bind(self.module)
             if captured.output != structure or not agree(graph(*tensors), results):
                 raise NotCapturable("the captured graph disagrees with the module at a second shape")
             self.compiler.captured[shared] = captured
-            return self._finish(graph, tensors, results, structure, True, captured.image)
+            return self._finish(graph, tensors, results, captured, True)
 
     def bound(self, key: Key) -> tuple[fx.GraphModule, Key] | None:
         """The captured graph of a variant, defined but before any pass, on this module's tensors; and the structure of its result."""
-        captured = self.compiler.captured.get((self._structure, key))
-        if self.variants.get(key) is None or captured is None:
+        variant = self.variants.get(key)
+        if variant is None:
             return None
-        graph = captured.bind(self.module)
+        graph = variant.captured.bind(self.module)
         if self.compiler.define is not None:
             self.compiler.define(graph)
-        return graph, captured.output
+        return graph, variant.output
 
     def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
         with self.compiler.own_code():
@@ -281,9 +281,8 @@ class Block:
         graph: fx.GraphModule,
         tensors: list[Tensor],
         results: list[Tensor],
-        output: Key,
+        captured: Captured,
         check: bool,
-        image: tuple[int, ...] | None,
     ) -> Variant:
         everything = compute_padding.set(True)
         tolerance = rounding_tolerance(graph)
@@ -298,7 +297,7 @@ class Block:
             compute_padding.reset(everything)
         if not agree(found, results, tolerance):
             raise NotCapturable("the compiled graph disagrees with the module")
-        return Variant(compiled, output, image)
+        return Variant(compiled, captured)
 
     def _split(self, reason: str) -> None:
         """Give up this block for the smaller ones inside it."""

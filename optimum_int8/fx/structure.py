@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from typing import Any
 
 import torch
@@ -10,24 +12,45 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ..nn import FunctionalWeight, Int8AvgPool, Int8Conv, Int8Linear, Int8Module
 
-_POSITION_IN_STACK = ("layer_idx", "layer_id", "layer_number")
+_NOT_SETTINGS = frozenset(
+    {"layer_idx", "layer_id", "layer_number"}  # where a layer stands in its stack
+    | set(vars(nn.Module()))  # tables of tensors, children and hooks
+) - {"training"}
+_PLAIN = (bool, int, float, str, torch.dtype, types.FunctionType, types.BuiltinFunctionType)
+_UNKNOWN = object()
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 def structure_key(module: nn.Module) -> tuple[Any, ...]:
-    """Classes, scalar attributes and tensor shapes below `module`, equal for siblings such as a model's layers.
+    """Classes, settings and tensor shapes below `module`, equal for siblings such as a model's layers.
 
     Where a layer stands in its stack does not count; a captured graph is compared with each module it is bound to.
     """
     return tuple(
-        (name, type(child), _scalars(child), tuple((n, t.dtype, tuple(t.shape)) for n, t in _tensors(child)))
+        (name, type(child), _settings(child), tuple((n, t.dtype, tuple(t.shape)) for n, t in _tensors(child)))
         for name, child in module.named_modules()
     )
 
 
-def _scalars(module: nn.Module) -> tuple[Any, ...]:
-    plain = {k: v for k, v in vars(module).items() if type(v) in (bool, int, float, str, torch.dtype)}
-    return tuple(sorted((k, v) for k, v in plain.items() if k not in _POSITION_IN_STACK))
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    """Attributes that may decide what a forward computes: plain values, functions, and lists of them (a convolution's geometry)."""
+    settings = ((name, _plain(value)) for name, value in vars(module).items() if name not in _NOT_SETTINGS)
+    return tuple(
+        sorted((setting for setting in settings if setting[1] is not _UNKNOWN), key=lambda setting: setting[0])
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A hashable copy of a plain value, with its type: 1, 1.0 and True are equal. `_UNKNOWN` for other objects, such as modules."""
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(_plain(item) for item in value)
+    if isinstance(value, functools.partial):
+        return functools.partial, _plain(value.func), _plain(value.args), _plain(value.keywords)
+    if type(value) is dict:
+        return dict, tuple((str(key), _plain(item)) for key, item in value.items())
+    return _UNKNOWN
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Any]]:
