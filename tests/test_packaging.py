@@ -88,3 +88,17 @@ def test_isa_files_share_no_symbols(root: Path, library: Path) -> None:
         if len(files) > 1 and any(file.parent.name == "isa" for file in files)
     }
     assert shared == {}, "make these static, or put them into a namespace of the ISA"
+
+
+def test_no_system_is_claimed_that_the_wheel_is_not_for(root: Path) -> None:
+    text = (root / "pyproject.toml").read_text()
+    assert "Operating System :: POSIX :: Linux" in text
+    assert "OS Independent" not in text
+
+
+def test_the_installation_takes_the_torch_that_is_there(root: Path) -> None:
+    """No upper bound and no exact version: either would replace a torch that runs."""
+    (line,) = [line for line in (root / "pyproject.toml").read_text().splitlines() if line.startswith('    "torch')]
+    assert line.split('"')[1] == "torch>=2.9"
+    install = (root / "README.md").read_text().split("## Install")[1].split("##")[0]
+    assert "pip install torch --index-url https://download.pytorch.org/whl/cpu" in install

@@ -64,6 +64,10 @@ def fetch(
 
 def check_repo_id(name: str) -> str:
     """`name` when it can be a repository's. Raises `CheckpointError` otherwise, also for a folder that is not there."""
+    path = Path(name).expanduser()
+    if path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        kind = "folder" if path.is_dir() else "file"
+        raise CheckpointError(f"{name!r} is a {kind} on this machine; expected the name of a repository, 'user/name'")
     try:
         validate_repo_id(name)
     except ValueError as error:

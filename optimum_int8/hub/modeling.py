@@ -53,7 +53,8 @@ class OptimizedModel:
         Args:
             model_id: a folder, or a repository of the Hub (`"user/name"`).
             revision, cache_dir, token, local_files_only, force_download, subfolder: as the Hub's client names them.
-            kwargs: passed on to the Transformers class.
+            kwargs: passed on to Transformers, which takes settings of the configuration too: `num_labels=2`,
+                `output_attentions=True`, `dtype`, `attn_implementation`, `config`, `output_loading_info`, ...
 
         Returns:
             The model in evaluation mode, of the class that `config.json` names.
@@ -99,7 +100,7 @@ class OptimizedModel:
         if not quantized and any(name.endswith(".weight_scale") for name in headers):
             raise CheckpointError(f"{name!r} holds INT8 weights and its config.json has no quantization_config")
         try:
-            config = kwargs.pop("config", None) or AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config, kwargs = _config(folder, kwargs)
             model_class = _model_class(config, cls.auto_class)
             with limit_modules(len(headers)):
                 model = model_class.from_pretrained(
@@ -143,6 +144,24 @@ def _converter(config: Mapping[str, Any], folder: Path) -> Callable[[Path, Path]
     if is_legacy(config) and not (folder / checkpoint.WEIGHTS_NAME).is_file():
         return legacy.convert_folder
     return compressed_tensors.convert_folder if compressed_tensors.is_compressed_tensors(config) else None
+
+
+def _config(folder: Path, kwargs: Mapping[str, Any]) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """The configuration in `folder` with the settings among `kwargs`, and the other arguments, which the model takes.
+
+    As Transformers' auto classes do it: a `dtype` is both a setting and an argument.
+    """
+    arguments = dict(kwargs)
+    given = arguments.pop("config", None)
+    if isinstance(given, PreTrainedConfig):
+        return given, arguments
+    place = folder if given is None else given
+    arguments.setdefault("dtype", arguments.pop("torch_dtype", None))
+    dtype = arguments.pop("dtype")
+    settings = arguments if dtype in (None, "auto") else {**arguments, "dtype": dtype}
+    config, unused = AutoConfig.from_pretrained(place, return_unused_kwargs=True, trust_remote_code=False, **settings)
+    unused.pop("trust_remote_code", None)
+    return config, unused if dtype is None else {**unused, "dtype": dtype}
 
 
 def _model_class(config: PreTrainedConfig, auto_class: str | None) -> Any:

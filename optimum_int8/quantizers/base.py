@@ -92,7 +92,8 @@ class Quantizer(Task):
         """Load an FP32 model, and the tokenizer beside it, from a folder or the Hub.
 
         Args:
-            kwargs: the task's `own_options`; the rest is for Transformers' `from_pretrained`: `revision`, `token`, ...
+            kwargs: the task's `own_options`; the rest is for Transformers' `from_pretrained`: `revision`, `token`,
+                `subfolder`, `dtype` (float32 when not given), `attn_implementation`, settings of the configuration, ...
 
         Raises:
             ConfigError: the model is already INT8, or of another task.

@@ -31,7 +31,7 @@ NAMED_HEADS = ("HeadModel", "HeadsModel", "MTModel", "PreTrainingModel")
 
 def load_config(name: str | Path, **kwargs: Any) -> PreTrainedConfig:
     """`config.json` of a model folder or Hub repository. Raises `CheckpointError` when it cannot be read."""
-    _require_folder(name)
+    _require_folder(name, kwargs.get("subfolder") or "")
     try:
         return AutoConfig.from_pretrained(name, **_hub_arguments(kwargs))
     except Exception as error:  # the Hub client and Transformers raise many unrelated types here
@@ -41,19 +41,22 @@ def load_config(name: str | Path, **kwargs: Any) -> PreTrainedConfig:
 def load_fp32_model(
     name: str | Path, *, auto_class: str | None = None, head: str | tuple[str, ...] | None = None, **kwargs: Any
 ) -> PreTrainedModel:
-    """The model in float32 and evaluation mode.
+    """The model in evaluation mode, in float32 unless `dtype` says otherwise.
 
     Args:
         name: folder or Hub repository.
         auto_class: Transformers auto class to load with; None takes the class that `config.json` names.
         head: how the class named in `config.json` must end (`"ForSequenceClassification"`).
-        kwargs: passed on to Transformers.
+        kwargs: passed on to Transformers' `from_pretrained`: where the files come from, `dtype`, `attn_implementation`,
+            `device_map`, settings of the configuration. Of `output_loading_info` nothing is returned.
 
     Raises:
         ConfigError: the model is already INT8, or of another task.
         CheckpointError: it cannot be read, or lacks weights that Transformers would fill with random numbers.
     """
-    config = load_config(name, **kwargs)
+    config = kwargs.get("config")
+    if not isinstance(config, PreTrainedConfig):
+        config = load_config(name, **kwargs)
     if is_int8(config):
         raise ConfigError(f"{str(name)!r} is already an INT8 model; give the FP32 model it was made from")
     names = config.architectures or []
@@ -61,13 +64,15 @@ def load_fp32_model(
         endings = head if isinstance(head, str) else " or ".join(head)
         raise ConfigError(f"{str(name)!r} is a {names[0]}; expected a class that ends in {endings}")
     loader = getattr(transformers, auto_class or (names[0] if names else "AutoModel"), transformers.AutoModel)
+    if "dtype" not in kwargs and "torch_dtype" not in kwargs:
+        kwargs["dtype"] = torch.float32
     try:
-        model, info = loader.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **kwargs)
+        model, info = loader.from_pretrained(name, **{**kwargs, "output_loading_info": True})
     except OptimumInt8Error:
         raise
     except Exception as error:  # as above
         raise CheckpointError(f"cannot load the model {str(name)!r}: {_brief(error)}") from error
-    missing = sorted(info["missing_keys"])
+    missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing:
         raise CheckpointError(
             f"{str(name)!r} lacks {len(missing)} tensors of a {type(model).__name__} ({missing[0]}, ...), which would be "
@@ -118,15 +123,14 @@ def _hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key in HUB_ARGUMENTS}
 
 
-def _require_folder(name: str | Path) -> None:
+def _require_folder(name: str | Path, subfolder: str = "") -> None:
     path = Path(name).expanduser()
     looks_local = isinstance(name, Path) or path.is_absolute() or str(name).startswith((".", "~"))
     if (looks_local or str(name).count("/") > 1) and not path.is_dir():
         raise CheckpointError(f"no such folder: {str(name)!r}; expected a saved model, or the name of one on the Hub")
-    if path.is_dir() and not (path / "config.json").exists():
-        raise CheckpointError(
-            f"the folder {str(name)!r} has no config.json; expected a model written by save_pretrained"
-        )
+    if path.is_dir() and not (path / subfolder / "config.json").exists():
+        found = str(path / subfolder) if subfolder else str(name)
+        raise CheckpointError(f"the folder {found!r} has no config.json; expected a model written by save_pretrained")
 
 
 def _brief(error: Exception) -> str:

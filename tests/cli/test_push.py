@@ -92,6 +92,21 @@ def test_push_that_fails(
     assert "alice/int8" not in hub.store.repositories
 
 
+@pytest.mark.parametrize("place", ["absolute", "relative", "deep", "home", "file"])
+def test_push_to_a_folder_that_exists(
+    place: str, hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "file").touch()
+    places = {"absolute": str(tmp_path / "a"), "relative": "./a", "deep": "a/b/c", "home": "~/a", "file": "./a/file"}
+    assert main(["push", str(saved), places[place]]) == 2
+    kind = "file" if place == "file" else "folder"
+    assert f"is a {kind} on this machine; expected the name of a repository" in capsys.readouterr().err
+    assert hub.log == []
+
+
 def test_push_what_is_no_checkpoint(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(tmp_path / "absent"), "alice/int8"]) == 2
     assert "missing" in capsys.readouterr().err

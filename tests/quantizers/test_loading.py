@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForTokenClassification, BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, BertModel
 
 from optimum_int8.errors import CheckpointError, ConfigError
-from optimum_int8.quantizers import Quantizer, TextClassificationQuantizer, quantizer_for
+from optimum_int8.quantizers import FeatureExtractionQuantizer, Quantizer, TextClassificationQuantizer, quantizer_for
 from optimum_int8.quantizers.loading import load_fp32_model, load_tokenizer
 
 from .tiny import make_config, make_folder, make_model
@@ -90,3 +91,51 @@ def test_quantizer_for() -> None:
     assert quantizer_for(BertConfig(), "text-classification") is TextClassificationQuantizer
     with pytest.raises(ConfigError, match="unknown task 'poetry'; known ones are text-classification"):
         quantizer_for(BertConfig(), "poetry")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dtype"),
+    [
+        ({}, torch.float32),
+        ({"dtype": torch.bfloat16}, torch.bfloat16),
+        ({"torch_dtype": "float16"}, torch.float16),
+        ({"attn_implementation": "eager"}, torch.float32),
+        ({"output_hidden_states": True, "output_loading_info": True}, torch.float32),
+    ],
+    ids=lambda value: str(value),
+)
+@pytest.mark.parametrize(
+    ("quantizer", "cls"),
+    [
+        (Quantizer, BertForTokenClassification),
+        (TextClassificationQuantizer, BertForSequenceClassification),
+        (FeatureExtractionQuantizer, BertModel),
+    ],
+)
+def test_arguments_of_transformers(
+    quantizer: Any, cls: Any, arguments: dict, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    cls(make_config()).save_pretrained(tmp_path / "inner")
+    model = quantizer.from_pretrained(tmp_path, subfolder="inner", **arguments).model
+    assert model.dtype is dtype
+    assert model.config._attn_implementation == arguments.get("attn_implementation", "sdpa")
+    assert model.config.output_hidden_states == arguments.get("output_hidden_states", False)
+
+
+def test_a_configuration_that_is_given(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    config = make_config(problem_type="regression", architectures=["BertForSequenceClassification"])
+    quantizer = TextClassificationQuantizer.from_pretrained(tmp_path, config=config, dtype=torch.float32)
+    assert quantizer.model.config.problem_type == "regression"
+
+
+def test_a_head_of_another_size(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    with pytest.raises(CheckpointError, match=r"lacks 2 tensors of a BertForSequenceClassification \(classifier.bias"):
+        TextClassificationQuantizer.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+
+
+def test_no_such_subfolder(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    with pytest.raises(CheckpointError, match="other' has no config.json"):
+        TextClassificationQuantizer.from_pretrained(tmp_path, subfolder="other")
