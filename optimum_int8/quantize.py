@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
 from .calibrate import run_batch
@@ -24,8 +23,8 @@ from .nn import (
     Int8Embedding,
     Int8Linear,
     Int8Module,
-    Sites,
     bare_parameters,
+    check_finite,
     conceal,
     describe_functional,
     expose,
@@ -78,8 +77,8 @@ def quantize(
 
     Raises:
         ConfigError: `config` has an accuracy budget, which takes a metric.
-        QuantizationError: nothing to quantize, an excluded name that does not exist, a model that is INT8 already, weights that are
-            not finite.
+        QuantizationError: nothing to quantize, an excluded name that does not exist, a model that is INT8 already, parameters or
+            running statistics that are not finite.
         CalibrationError: static without calibration data, with empty data or with values that are not finite.
 
     Example:
@@ -117,7 +116,7 @@ def prepare_copy(
         calibration_data, reasons = _expose_weights(target, calibration_data)
         sites = find_sites(target, config, reasons)
         conceal(target, sites.int8)
-        check_weights(target, sites)
+        check_finite(target, config)
         prepared = prepare(target, sites, config, calibration_data, progress)
         require_sites(model, sites)
     except BaseException:
@@ -171,13 +170,3 @@ def convert(prepared: Prepared) -> nn.Module:
     if prepared.notes:
         metadata["remedies"] = prepared.notes
     return activate(model, metadata)
-
-
-def check_weights(model: nn.Module, sites: Sites) -> None:
-    """Before anything is changed: a weight that is not finite has no scale. Raises `QuantizationError`."""
-    for name in sites.of_kind(LINEAR, CONV, EMBEDDING):
-        for key, parameter in model.get_submodule(name).named_parameters(recurse=False):
-            if not bool(torch.isfinite(parameter).all()):
-                raise QuantizationError(
-                    f"{key} of {name!r} holds values that are not finite; mend the FP32 model, or exclude {name!r}"
-                )

@@ -21,6 +21,7 @@ from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize
 from .fake_pool import FakeQuantizedAvgPool, fake_quantize_pool, unfake_pool
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .find_functional import find_functional
+from .finite import check_finite
 from .functional import FUNCTIONAL, FunctionalWeight, conceal, describe_functional, expose, functional_module, geometry
 from .linear import Int8Linear, float_weight
 from .multihead import (
@@ -102,6 +103,7 @@ __all__ = [
     "attentions",
     "bare_parameters",
     "can_unpack",
+    "check_finite",
     "collect_sites",
     "conceal",
     "describe_functional",

@@ -15,9 +15,18 @@ from .. import numerics
 from ..config import Int8Config
 from ..deploy import Save
 from ..errors import CalibrationError, QuantizationError
-from ..nn import ATTENTION, CALLS, EMBEDDING, INT8_CALLS, Int8Module, collect_sites, expose, unpack_attention
+from ..nn import (
+    ATTENTION,
+    CALLS,
+    EMBEDDING,
+    INT8_CALLS,
+    Int8Module,
+    check_finite,
+    collect_sites,
+    expose,
+    unpack_attention,
+)
 from ..prepare import Prepared
-from ..quantize import check_weights
 from ..quantize import convert as convert_prepared
 from .conf import QuantConf, listening
 from .match import match
@@ -64,8 +73,8 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
             sites.demote(name, NOT_IN_RECIPE if op is None else SWITCHED_OFF)
     if not sites.int8:
         raise QuantizationError("the recipe quantizes no op of this model; expected one with inputs_quantized true")
-    check_weights(target, sites)
     config = Int8Config(approach="static", residuals="float32")  # sums are ops of the recipe
+    check_finite(target, config)
     prepared = PreparedByRecipe(target, config, sites, recipe=recipe)
     int8 = prepared.twin("") if sites.int8.get("", ATTENTION) != ATTENTION else convert_prepared(prepared)
     if not hasattr(int8, "save"):

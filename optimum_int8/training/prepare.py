@@ -27,6 +27,7 @@ from ..nn import (
     Int8Module,
     Sites,
     attentions,
+    check_finite,
     conceal,
     fake_quantize_conv,
     fake_quantize_embedding,
@@ -40,7 +41,7 @@ from ..nn import (
     unfake_pool,
 )
 from ..prepare import Prepared
-from ..quantize import check_weights, convert, prepare_copy
+from ..quantize import convert, prepare_copy
 
 STATE = "_int8_qat"
 
@@ -190,7 +191,7 @@ def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         QuantizationError: not a prepared model, or weights that are not finite: the training diverged.
     """
     state = qat_state(model)
-    check_weights(model, state.sites)
+    check_finite(model, state.config)
     target = model if inplace else _copy(model)
     without = (EMBEDDING, BFLOAT16_ATTENTION)
     grids = {name: _grids(target, name, kind) for name, kind in state.sites.int8.items() if kind not in without}
