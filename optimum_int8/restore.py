@@ -44,7 +44,6 @@ from .nn import (
     uses_attention_interface,
 )
 from .nn.calls import source_line
-from .nn.linear import float_weight
 from .nn.pool import pool_obstacle
 from .passes import install
 
@@ -126,8 +125,7 @@ def _unpack_relative(model: nn.Module, names: Iterable[str]) -> None:
 
 def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
     if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
-        rows, columns = float_weight(module).shape
-        return Int8Linear(columns, rows, module.bias is not None, static, activation_bits)
+        return Int8Linear.like(module, static, activation_bits)
     if kind == CONV and isinstance(module, (nn.Conv1d, nn.Conv2d)):
         return Int8Conv.like(module, static, activation_bits)
     if kind == POOL and static and not pool_obstacle(module):

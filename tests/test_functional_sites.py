@@ -235,7 +235,7 @@ def test_weights_that_other_functions_read_stay_float() -> None:
     assert type(int8[0].normed) is nn.Parameter
 
 
-def test_a_later_batch_that_reads_a_weight_otherwise_is_our_error_and_leaves_the_model() -> None:
+def test_a_later_batch_that_reads_a_weight_otherwise_reads_the_float_matrix() -> None:
     class Branch(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -245,9 +245,38 @@ def test_a_later_batch_that_reads_a_weight_otherwise_is_our_error_and_leaves_the
             return self.head(F.linear(x, self.weight) if len(x) < 5 else torch.matmul(x, self.weight))
 
     model, data = nn.Sequential(Branch()).eval(), [torch.randn(3, 8), torch.randn(6, 8)]
-    with pytest.raises(QuantizationError, match="begin the calibration data with a batch"):
-        quantize(model, STATIC, data, inplace=True, progress=False)
+    int8 = made(model, Int8Config(approach="static", fuse=False), data)
+    assert isinstance(int8[0].weight.linear, Int8Linear)
+    for x in data:
+        assert (int8(x) - model(x)).norm() < 0.03 * model(x).norm()
     assert type(model[0].weight) is nn.Parameter
     assert "0.weight" in made(model, STATIC, [torch.cat(data)]).state_dict()
     excluded = made(model, Int8Config(approach="static", exclude=("0.weight",)), data)
     assert type(excluded[0].weight) is nn.Parameter
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_slot_is_the_matrix_it_stands_for(fuse: bool) -> None:
+    class Slots(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.head = nn.Parameter(torch.randn(16, 16)), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor, read: bool = False) -> Tensor:
+            y = F.linear(x, self.weight)
+            if read:
+                rows = self.weight[1:3] + self.weight.T[1:3] * self.weight.norm()
+                y = y + torch.einsum("oi,bi->bo", self.weight, x) @ self.weight + rows.mean()
+            return self.head(y.to(self.weight.dtype))
+
+    model, x = nn.Sequential(Slots()).eval(), torch.randn(6, 16)
+    int8 = made(model, Int8Config(fuse=fuse), [x])
+    slot = int8[0].weight
+    assert isinstance(slot, FunctionalWeight)
+    assert (slot.shape, slot.dtype, slot.device) == ((16, 16), torch.float32, torch.device("cpu"))
+    assert slot.to(torch.float32) is slot
+    assert slot.to(torch.bfloat16).dtype == torch.bfloat16
+    for read in (False, True):
+        expected = model[0](x, read)
+        assert (int8[0](x, read) - expected).norm() < 0.03 * expected.norm()

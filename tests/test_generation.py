@@ -109,9 +109,9 @@ def test_a_block_captured_on_one_token_serves_longer_calls(name: str) -> None:
 @pytest.mark.parametrize("name", ["bart", "marian", "t5", "gpt2"])
 def test_tied_tables_are_one_in_memory_and_on_disk(name: str, tmp_path: Path) -> None:
     model = int8(name, "dynamic", fuse=False)
-    shape = (zoo.VOCABULARY, 64, 1)
+    shape = (zoo.VOCABULARY, 64)
     stored = read_headers(weight_files(OptimizedModel.save_pretrained(model, tmp_path / name)))
-    assert len([key for key, info in stored.items() if tuple(info.shape) == shape]) == 1
+    assert len([key for key, info in stored.items() if tuple(info.shape) == (*shape, 1)]) == 1
     for made in (model, OptimizedModel.from_pretrained(tmp_path / name)):
         tables = {
             m.weight.data_ptr()

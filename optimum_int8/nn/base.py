@@ -28,6 +28,9 @@ class KeepDtype(nn.Module):
 class Int8Module(KeepDtype):
     """Base of the INT8 modules."""
 
+    _is_hf_initialized = True
+    """Transformers would draw random numbers into what it takes for a float weight."""
+
     def finish_loading(self) -> None:
         """Build what is not stored, once the stored tensors are in place."""
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from .. import kernels, numerics
 from ..numerics import MAX_TAPS, Window
-from .base import Int8Module, as_float
+from .base import as_float
+from .weight import Int8Biased
 
 
-class Int8Conv(Int8Module):
+class Int8Conv(Int8Biased):
     """What both have in common; images are channels-last inside, `[batch, height, width, channels]`.
 
     Stored: `weight` int8 `[out, in / groups, *kernel_size, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when
@@ -27,8 +28,6 @@ class Int8Conv(Int8Module):
 
     packed: Tensor
     weight_sum: Tensor
-    weight_scale: Tensor
-    bias: Tensor | None
     input_scale: Tensor | None
     input_zero_point: Tensor | None
 
@@ -44,16 +43,18 @@ class Int8Conv(Int8Module):
         bias: bool = True,
         static: bool = True,
         activation_bits: int = 8,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.activation_bits = activation_bits
+        self.dtype = dtype
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.window = _window(kernel_size, stride, padding, dilation)
         shape = (out_channels, in_channels // groups, *kernel_size, 1)
-        self.register_buffer("weight", torch.empty(shape, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.empty(out_channels))
-        self.register_buffer("bias", torch.empty(out_channels) if bias else None)
+        self._hold(torch.empty(shape, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.empty(out_channels, dtype=torch.float32))
+        self._buffers["bias"] = torch.empty(out_channels, dtype=torch.float32) if bias else None
         self._grid_buffers(("input_scale", "input_zero_point"), static)
 
     @classmethod
@@ -61,9 +62,8 @@ class Int8Conv(Int8Module):
         """One without values in the place of `module`."""
         made = Int8Conv1d if isinstance(module, nn.Conv1d) else Int8Conv2d
         geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-        return made(
-            module.in_channels, module.out_channels, *geometry, module.bias is not None, static, activation_bits
-        )
+        channels = module.in_channels, module.out_channels
+        return made(*channels, *geometry, module.bias is not None, static, activation_bits, module.weight.dtype)
 
     @classmethod
     def from_float(
@@ -110,7 +110,8 @@ class Int8Conv(Int8Module):
             q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
             if self.activation_bits < 8:  # see `Int8Linear`
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        bias = self.bias if bias is None else as_float(bias)
+        bias = self._buffers["bias"] if bias is None else bias
+        bias = None if bias is None else as_float(bias)
         weight = self.packed, self.weight_sum, self.weight_scale, bias
         y = torch.ops.optimum_int8.conv(q, scale, zero_point, *weight, list(self.window), self.groups)
         y = y.permute(0, 3, 1, 2)
@@ -118,30 +119,27 @@ class Int8Conv(Int8Module):
 
     def quantized_weight(self) -> Tensor:
         """The weight as it is stored: int8 `[out, in / groups, *kernel_size, 1]`."""
-        if "weight" in self._buffers:
-            return self._buffers["weight"]  # type: ignore[return-value]
+        stored = self._buffers.get("weight")
+        if stored is not None:
+            return stored
         shape = (self.out_channels, self.in_channels // self.groups)
         weight = kernels.unpack_conv(self.packed, *shape, self.groups, (self.window.height, self.window.width))
         return weight.view(*shape, *self.kernel_size, 1)
 
-    def __getattr__(self, name: str) -> object:
-        if name == "weight" and "packed" in self._buffers:
-            # as floats: vision models ask their first convolution's weight for the dtype that images should have
-            scale = self.weight_scale.view(-1, *[1] * (self.spatial + 1))
-            return self.quantized_weight().squeeze(-1).to(torch.float32) * scale
-        return super().__getattr__(name)
+    def float_shape(self) -> tuple[int, ...]:
+        """Shape of the float weight."""
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = self.quantized_weight()
+    def int8_storage(self) -> Tensor:
+        """What the kernels read."""
+        return self.packed
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+    def release(self) -> None:
+        """See `Int8Weighted.release`."""
         if "packed" in self._buffers:
             weight = self.quantized_weight()
             del self._buffers["packed"], self._buffers["weight_sum"]
-            self.register_buffer("weight", weight)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.finish_loading()
+            self._hold(weight)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from .. import numerics
-from .base import Int8Module
+from .weight import Int8Weighted
 
 
-class Int8Embedding(Int8Module, nn.Embedding):
+class Int8Embedding(Int8Weighted, nn.Embedding):
     """Rows of an int8 table, each times its row's scale, as `dtype`, which follows `.to(dtype)` as a float table's would.
 
-    Stored: `weight` int8 `[rows, dim, 1]`, `weight_scale` float32 `[rows]`.
+    Stored: `weight` int8 `[rows, dim, 1]`, `weight_scale` float32 `[rows]`. Loaded, the table is the buffer `int8_weight`, and reading
+    `weight` gives float `[rows, dim]`.
 
     Standing before `nn.Embedding` in the order of bases, it is what `super().forward` of a subclass finds: `like` makes
     an INT8 twin of a scaled or a shifted table that keeps its class and its own forward.
     """
 
-    weight: Tensor  # type: ignore[assignment]
-    weight_scale: Tensor
+    int8_weight: Tensor
 
     def __init__(
         self,
@@ -38,9 +38,8 @@ class Int8Embedding(Int8Module, nn.Embedding):
         nn.Module.__init__(self)  # that of nn.Embedding draws a float table
         self.dtype = dtype
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
-        self.register_buffer("weight", torch.empty(num_embeddings, embedding_dim, 1, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.empty(num_embeddings))
-        self._is_hf_initialized = True  # Transformers would draw random numbers into what it takes for a float table
+        self._hold(torch.empty(num_embeddings, embedding_dim, 1, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.empty(num_embeddings, dtype=torch.float32))
 
     @classmethod
     def like(cls, module: nn.Embedding) -> Int8Embedding:
@@ -57,19 +56,41 @@ class Int8Embedding(Int8Module, nn.Embedding):
         new = cls.like(module)
         q, new.weight_scale = numerics.quantize_weight(module.weight, per_channel)
         new.weight = q.unsqueeze(-1)
+        new.finish_loading()
         return new
 
     def share(self, other: Int8Embedding) -> None:
         """Use the table of `other` from now on: tied tables are one."""
-        self.weight, self.weight_scale = other.weight, other.weight_scale
+        self._hold(other.quantized_weight())
+        self.weight_scale = other.weight_scale
+        self.finish_loading()
+
+    def finish_loading(self) -> None:
+        """See `Int8Module.finish_loading`."""
+        if "weight" in self._buffers:
+            self.register_buffer("int8_weight", self._buffers.pop("weight"), persistent=False)
+
+    def release(self) -> None:
+        """See `Int8Weighted.release`."""
+        if "int8_weight" in self._buffers:
+            self._hold(self._buffers.pop("int8_weight"))  # type: ignore[arg-type]
 
     def forward(self, input: Tensor) -> Tensor:
         """See the class."""
-        return torch.ops.optimum_int8.embedding(input, self.weight, self.weight_scale).to(self.dtype)
+        return torch.ops.optimum_int8.embedding(input, self.int8_weight, self.weight_scale).to(self.dtype)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Embedding:
-        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(fn, recurse)  # type: ignore[return-value]
+    def quantized_weight(self) -> Tensor:
+        """The table as it is stored: int8 `[rows, dim, 1]`."""
+        stored = self._buffers.get("weight")
+        return self.int8_weight if stored is None else stored
+
+    def float_shape(self) -> tuple[int, ...]:
+        """Shape of the float table."""
+        return tuple(self.quantized_weight().shape[:2])
+
+    def int8_storage(self) -> Tensor:
+        """The int8 table."""
+        return self.quantized_weight()
 
     def extra_repr(self) -> str:
         """What `print` shows."""

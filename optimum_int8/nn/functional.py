@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import QuantizationError
 from .base import Int8Module
 from .call_modules import CALLS, FloatCall, fits_call
 from .calls import IN_PLACE, OPS, name_at, source_line
+from .slot import WeightSlot
 
 FUNCTIONAL = ("linear", "conv1d", "conv2d")
 """Functions whose weight can be a parameter that becomes a `FunctionalWeight`."""
@@ -27,10 +27,11 @@ _CONVS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d}
 _OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
-class FunctionalWeight(nn.Module):
+class FunctionalWeight(WeightSlot):
     """Stands where a parameter stood: `F.linear(x, module.weight, bias)` runs its child, named like the function.
 
     The child is an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` without bias, or its INT8 or fake-quantized twin; the bias stays the caller's.
+    Other functions read the float matrix.
     """
 
     def __init__(self, op: str, parameter: nn.Parameter, options: Mapping[str, Any]) -> None:
@@ -43,35 +44,18 @@ class FunctionalWeight(nn.Module):
         """What computes."""
         return self._modules[self.op]  # type: ignore[return-value]
 
-    @property
-    def shape(self) -> torch.Size:
-        """As the parameter's."""
-        module = self.module
-        if isinstance(module, Int8Module) and self.op == "linear":
-            return torch.Size((module.out_features, module.in_features))  # type: ignore[arg-type]
-        return module.weight.shape  # type: ignore[union-attr, return-value]
-
-    def size(self, axis: int | None = None) -> Any:
-        """As the parameter's."""
-        return self.shape if axis is None else self.shape[axis]
-
-    def dim(self) -> int:
-        """As the parameter's."""
-        return len(self.shape)
-
-    dtype = torch.float32
-    device = torch.device("cpu")
-    requires_grad = False
+    def float_weight(self) -> Tensor:
+        """See `WeightSlot`."""
+        return self.module.weight  # type: ignore[return-value]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Computes the one function that this weight is for."""
+        """The one function that this weight is for on INT8, others in float."""
+        if OPS.get(func) not in FUNCTIONAL:
+            return super().__torch_function__(func, types, args, kwargs)
         x, weight, bias, options = weighted_arguments(func, args, kwargs or {})
-        if not isinstance(weight, FunctionalWeight) or OPS.get(func) != weight.op:
-            raise QuantizationError(
-                f"{getattr(func, '__name__', func)} reads a weight that is an INT8 site; expected the one function that calibration saw "
-                "read it: begin the calibration data with a batch that makes this call too, or exclude the parameter by its name"
-            )
+        if not isinstance(weight, FunctionalWeight) or OPS[func] != weight.op:
+            return super().__torch_function__(func, types, args, kwargs)
         module = weight.module
         fits = weight.op == "linear" or geometry(functional_module(weight.op, weight, options)) == geometry(module)
         if not fits:  # in float: calibration saw another stride

@@ -6,37 +6,55 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels, numerics
-from .base import Int8Module, as_float
+from .base import as_float
 from .embedding import Int8Embedding
+from .weight import Int8Biased
 
 
-class Int8Linear(Int8Module):
+class Int8Linear(Int8Biased):
     """`y = x @ weight.T + bias` with an int8 weight and a uint8 input, result in x's dtype.
 
     Stored: `weight` int8 `[out, in, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when static
     `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a grid per row. The weight is kept as the kernels'
-    panels; reading `weight` unpacks it. The trailing axis makes a loader that does not know the format fail.
+    panels; reading `weight` gives the float matrix, `[out, in]`, or `[in, out]` as a `Conv1D` has it (`transposed`). The trailing axis of
+    the stored weight makes a loader that does not know the format fail.
 
     `activation_bits` below 8 leaves the input `2**activation_bits` of the 256 levels; what lies beyond is clipped.
     """
 
     panels: Tensor
     weight_sum: Tensor
-    weight_scale: Tensor
-    bias: Tensor | None
     input_scale: Tensor | None
     input_zero_point: Tensor | None
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, static: bool = True, activation_bits: int = 8
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        static: bool = True,
+        activation_bits: int = 8,
+        dtype: torch.dtype = torch.float32,
+        transposed: bool = False,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.activation_bits = in_features, out_features, activation_bits
-        self.register_buffer("weight", torch.empty(out_features, in_features, 1, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.empty(out_features))
-        self.register_buffer("bias", torch.empty(out_features) if bias else None)
+        self.dtype = dtype
+        self.transposed = transposed
+        self._hold(torch.empty(out_features, in_features, 1, dtype=torch.int8))
+        self.register_buffer("weight_scale", torch.empty(out_features, dtype=torch.float32))
+        self._buffers["bias"] = torch.empty(out_features, dtype=torch.float32) if bias else None
         self._grid_buffers(("input_scale", "input_zero_point"), static)
         self._tied: list[Int8Embedding] = []  # in a list, so that it is not a child
+
+    @classmethod
+    def like(cls, module: nn.Module, static: bool = True, activation_bits: int = 8) -> Int8Linear:
+        """One without values in the place of an `nn.Linear` or a `Conv1D`."""
+        rows, columns = float_weight(module).shape
+        dtype: torch.dtype = module.weight.dtype  # type: ignore[assignment, union-attr]
+        return cls(
+            columns, rows, module.bias is not None, static, activation_bits, dtype, not isinstance(module, nn.Linear)
+        )
 
     @classmethod
     def from_float(
@@ -49,7 +67,7 @@ class Int8Linear(Int8Module):
     ) -> Int8Linear:
         """Quantize an `nn.Linear` or a `Conv1D`; `input_range` None makes it dynamic, `weight_scale` None takes the largest weights."""
         weight, bias = float_weight(module), module.bias
-        new = cls(weight.shape[1], weight.shape[0], bias is not None, input_range is not None, activation_bits)
+        new = cls.like(module, input_range is not None, activation_bits)
         q, new.weight_scale = numerics.quantize_weight(weight, per_channel, weight_scale)
         new.weight = q.unsqueeze(-1)
         if bias is not None:
@@ -82,35 +100,50 @@ class Int8Linear(Int8Module):
             q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
             if self.activation_bits < 8:
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        bias = self.bias if bias is None else as_float(bias)
+        bias = self._buffers["bias"] if bias is None else bias
+        bias = None if bias is None else as_float(bias)
         y = torch.ops.optimum_int8.linear(q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, bias)
         return y.to(x.dtype)
 
-    def __getattr__(self, name: str) -> object:
-        if name == "weight" and "panels" in self._buffers:
-            if self._tied:
-                return self._tied[0].weight
-            return kernels.unpack(self.panels, self.out_features, self.in_features).unsqueeze(-1)
-        return super().__getattr__(name)
+    def quantized_weight(self) -> Tensor:
+        """The weight as it is stored: int8 `[out, in, 1]`."""
+        stored = self._buffers.get("weight")
+        if stored is not None:
+            return stored
+        if self._tied:
+            return self._tied[0].quantized_weight()
+        return kernels.unpack(self.panels, self.out_features, self.in_features).unsqueeze(-1)
+
+    def dequantize(self) -> Tensor:
+        """See `Int8Weighted.dequantize`."""
+        weight = super().dequantize()
+        return weight.T.contiguous() if self.transposed else weight
+
+    def float_shape(self) -> tuple[int, ...]:
+        """Shape of the float weight."""
+        shape = self.out_features, self.in_features
+        return shape[::-1] if self.transposed else shape
+
+    def int8_storage(self) -> Tensor:
+        """The panels, or the table that they are tied to."""
+        return self._tied[0].int8_storage() if self._tied else self.panels
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = self.weight
         if self._tied:
             destination[prefix + "weight_scale"] = self._tied[0].weight_scale
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+    def release(self) -> None:
+        """See `Int8Weighted.release`."""
         if "panels" in self._buffers:
-            weight = self.weight
+            weight = self.quantized_weight()
             del self._buffers["panels"], self._buffers["weight_sum"]
-            self.register_buffer("weight", weight)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.finish_loading()
+            self._hold(weight)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         kind = "dynamic" if self.input_scale is None else "static"
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {kind}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._buffers['bias'] is not None}, {kind}"
 
 
 def float_weight(module: nn.Module) -> Tensor:

@@ -10,13 +10,14 @@ from transformers.models.xlnet.modeling_xlnet import XLNetRelativeAttention
 
 from .relative import CoreCaller
 from .scores import Scores
+from .slot import WeightSlot
 
 _TO_HEADS, _FROM_HEADS = "ibh,hnd->ibnd", "ibnd,hnd->ibh"
 _PROJECTIONS = {"q": _TO_HEADS, "k": _TO_HEADS, "v": _TO_HEADS, "r": _TO_HEADS, "o": _FROM_HEADS}
 _MASKED = 1e30  # what XLNet takes from the scores of hidden keys
 
 
-class EinsumWeight(nn.Module):
+class EinsumWeight(WeightSlot):
     """Stands where a parameter `[width, heads, head]` stood: `torch.einsum(equation, x, weight)` runs its child `linear`."""
 
     def __init__(self, parameter: nn.Parameter, equation: str) -> None:
@@ -28,18 +29,24 @@ class EinsumWeight(nn.Module):
         self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.linear.weight = nn.Parameter(weight, parameter.requires_grad)
 
-    dtype = torch.float32  # XLNet casts positions to the dtype of a weight
+    def float_weight(self) -> Tensor:
+        """See `WeightSlot`."""
+        weight: Tensor = self.linear.weight  # type: ignore[assignment]
+        flat = weight.T if self.equation == _TO_HEADS else weight
+        return flat.unflatten(1, (self.heads, self.head))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As the parameter's: XLNet casts positions to it."""
+        return self.linear.weight.dtype  # type: ignore[return-value]
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
-        """Computes the one product that this weight is for."""
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The one product that this weight is for as a linear, other functions on the float matrix."""
         equation, x, weight = args if len(args) == 3 else (None, None, None)
-        if func is not torch.einsum or not isinstance(weight, EinsumWeight) or equation != weight.equation:
-            name = getattr(func, "__name__", str(func))
-            raise TypeError(
-                f"{name} reads a projection of XLNet that is a linear now; expected einsum({_TO_HEADS!r}, ...)"
-            )
-        return weight(x)
+        if func is torch.einsum and isinstance(weight, EinsumWeight) and equation == weight.equation:
+            return weight(x)
+        return super().__torch_function__(func, types, args, kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width]` to `[..., heads, head]`, or the other way round."""

@@ -172,7 +172,7 @@ def test_weights_and_grids_are_taken_over(bert: PreTrainedModel, ids: torch.Tens
     for name in linears(bert):
         ours, theirs = model.get_submodule(name), original.get_submodule(name)
         weight = theirs.module.weight()
-        assert torch.equal(ours.weight.squeeze(-1), weight.int_repr())
+        assert torch.equal(ours.quantized_weight().squeeze(-1), weight.int_repr())
         assert torch.equal(ours.weight_scale, weight.q_per_channel_scales().float())
         assert torch.equal(ours.bias, theirs.module.bias())
         assert ours.input_scale == theirs.quant.scale and ours.input_zero_point == theirs.quant.zero_point

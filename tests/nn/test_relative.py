@@ -150,10 +150,12 @@ def test_sensitivity_knows_the_products(name: str) -> None:
         assert 0 < rows[product].site_error < 0.2 and set(rows[product].distributions or ()) == {"query", "key"}
 
 
-def test_only_the_known_product_reads_a_projection() -> None:
-    model = unpack_relative(zoo.make("xlnet"))
-    weight = model.get_submodule(unpacked(model)[0]).q
-    with pytest.raises(TypeError, match="reads a projection of XLNet that is a linear now"):
-        torch.matmul(torch.ones(2, 64), weight)
-    with pytest.raises(TypeError, match="expected einsum"):
-        torch.einsum("ibh,hnd->bind", torch.ones(2, 2, 64), weight)
+def test_other_products_read_a_projection_as_the_parameter_it_was() -> None:
+    model = zoo.make("xlnet")
+    parameter = next(p for n, p in model.named_parameters() if n.endswith("rel_attn.q")).detach()
+    weight = unpack_relative(model).get_submodule(unpacked(model)[0]).q
+    assert weight.shape == parameter.shape
+    assert weight.dtype == parameter.dtype
+    assert torch.equal(torch.sum(weight, 1), parameter.sum(1))
+    x = torch.randn(2, 2, 64)
+    assert torch.equal(torch.einsum("ibh,hnd->bind", x, weight), torch.einsum("ibh,hnd->bind", x, parameter))

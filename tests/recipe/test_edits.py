@@ -84,7 +84,7 @@ def test_scales_set_by_hand(edited: Callable[..., Path]) -> None:
     model = converted(edited(1, input_scales=[0.5], input_zero_points=[7], weight_scales=[[0.25] * 16]))
     assert (float(model.body.input_scale), int(model.body.input_zero_point)) == (0.5, 7)
     assert model.body.weight_scale.tolist() == [0.25] * 16
-    assert torch.equal(model.body.weight.squeeze(-1), torch.round(Net().body.weight * 4).to(torch.int8))
+    assert torch.equal(model.body.quantized_weight().squeeze(-1), torch.round(Net().body.weight * 4).to(torch.int8))
 
 
 @pytest.mark.parametrize(

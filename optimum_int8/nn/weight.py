@@ -1,0 +1,204 @@
+"""The weight of an INT8 module as the code around it reads it: the float matrix, computed when its values are asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ..errors import QuantizationError
+from .base import Int8Module
+
+
+class DequantizedWeight(Tensor):
+    """A float weight whose `dtype`, `shape` and `device` cost microseconds, and whose values are computed at the first operator that
+    reads them.
+
+    It is made anew at each access. An operator that would write to it raises `QuantizationError`: the values live in INT8.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    _is_hf_initialized = True
+    """Transformers draws no random numbers into what says so."""
+
+    _compute: Callable[[], Tensor]
+    _address: Callable[[], int]
+    _values: Tensor | None
+
+    @staticmethod
+    def __new__(
+        cls, compute: Callable[[], Tensor], address: Callable[[], int], shape: tuple[int, ...], like: Tensor, dtype: Any
+    ) -> DequantizedWeight:
+        """See the class. `compute` gives the values, `address` says where the INT8 ones lie, and `like` lies on the device."""
+        new = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=like.device)  # type: ignore[attr-defined]
+        new._compute = compute
+        new._address = address
+        new._values = None
+        return new
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def dense(self) -> Tensor:
+        """The values, as an ordinary tensor."""
+        if self._values is None:
+            self._values = self._compute()
+        return self._values
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default or func is torch.ops.aten.alias.default:
+            return copy.copy(args[0])
+        arguments = func._schema.arguments
+        given = [*zip(arguments, args, strict=False), *((a, (kwargs or {}).get(a.name)) for a in arguments)]
+        if any(a.alias_info is not None and a.alias_info.is_write and isinstance(x, cls) for a, x in given):
+            raise _not_writable(func.__name__)
+        return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
+
+    def requires_grad_(self, requires_grad: bool = True) -> DequantizedWeight:
+        """INT8 weights do not learn."""
+        if requires_grad:
+            raise QuantizationError(
+                "an INT8 weight cannot require a gradient; clone() it first, or train the FP32 model"
+            )
+        return self
+
+    def data_ptr(self) -> int:
+        """Of the INT8 values: equal for tied weights."""
+        return self._address()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """See `torch.Tensor.numpy`."""
+        return self.dense().numpy(force=force)
+
+    def tolist(self) -> Any:
+        """See `torch.Tensor.tolist`."""
+        return self.dense().tolist()
+
+    def __array__(self, dtype: Any = None) -> Any:
+        return self.dense().__array__(dtype) if dtype is not None else self.dense().__array__()
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return repr(self.dense())
+
+    def __copy__(self) -> DequantizedWeight:
+        new = DequantizedWeight(self._compute, self._address, tuple(self.shape), self, self.dtype)
+        new._values = self._values
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.dense().clone()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.dense().__reduce_ex__(protocol)
+
+
+def _dense(value: Any) -> Any:
+    return value.dense() if isinstance(value, DequantizedWeight) else value
+
+
+def _not_writable(operation: str) -> QuantizationError:
+    return QuantizationError(
+        f"{operation} would write to the weight of an INT8 module, which holds no float values; change the FP32 model and "
+        "quantize it again, or load INT8 tensors with load_state_dict"
+    )
+
+
+def is_traced() -> bool:
+    """Whether something records the operators of this thread: dynamo, `torch.export`, `torch.jit.trace`, or a dispatch mode."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+class Int8Weighted(Int8Module):
+    """An INT8 module with a weight.
+
+    To whoever reads it, it is its float module: `weight` has the float weight's shape, layout and dtype, and so has `bias`. `dtype` is
+    that of the float weight and follows `.to(dtype)`. `state_dict` holds INT8, under the name `weight` too.
+
+    Until `finish_loading` the stored int8 tensor is the buffer `weight`, as a loader expects.
+    """
+
+    dtype: torch.dtype
+    weight_scale: Tensor
+
+    def quantized_weight(self) -> Tensor:
+        """The weight as it is stored: int8, the output channels or rows first, a last axis of size 1."""
+        raise NotImplementedError
+
+    def float_shape(self) -> tuple[int, ...]:
+        """Shape of the float weight."""
+        raise NotImplementedError
+
+    def int8_storage(self) -> Tensor:
+        """The tensor that holds the INT8 values."""
+        raise NotImplementedError
+
+    def dequantize(self) -> Tensor:
+        """The float weight that the INT8 values stand for."""
+        weight = self.quantized_weight().squeeze(-1)
+        return (weight.to(torch.float32) * self.weight_scale.view(-1, *[1] * (weight.dim() - 1))).to(self.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """The float weight."""
+        stored = self._buffers.get("weight")
+        if stored is not None:
+            return stored
+        if is_traced():
+            return self.dequantize()
+        storage = self.int8_storage()
+        return DequantizedWeight(self.dequantize, storage.data_ptr, self.float_shape(), storage, self.dtype)
+
+    @weight.setter
+    def weight(self, value: Any) -> None:
+        raise _not_writable("this assignment")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refuses a float weight: nothing would read it."""
+        if name in ("weight", "bias"):
+            raise _not_writable(f"registering the parameter {name!r}")
+        super().register_parameter(name, param)
+
+    def _hold(self, stored: Tensor) -> None:
+        """Make an int8 tensor the buffer `weight`, which hides the float one until `finish_loading`."""
+        self._buffers["weight"] = stored
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Weighted:
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(fn, recurse)  # type: ignore[return-value]
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.quantized_weight()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        self.release()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.finish_loading()
+
+    def release(self) -> None:
+        """The inverse of `finish_loading`."""
+        raise NotImplementedError
+
+
+class Int8Biased(Int8Weighted):
+    """An INT8 module with a weight and a bias, which is kept in float32."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """As the float module's: in `dtype`."""
+        bias = self._buffers["bias"]
+        return bias if bias is None or bias.dtype == self.dtype else bias.to(self.dtype)
+
+    @bias.setter
+    def bias(self, value: Any) -> None:
+        raise _not_writable("this assignment")
