@@ -31,6 +31,14 @@ INDEX_NAME = "model.safetensors.index.json"
 CHECKSUMS_KEY = "optimum_int8_crc32"
 """Key in the header of a weight file; its value is a JSON object: tensor name to eight hexadecimal digits."""
 
+METADATA_KEYS = frozenset(
+    {
+        *("quant_method", "format_version", "config", "modules", "fp32", "functional", "per_token", "unpacked"),
+        *("remedies", "tuning"),
+    }
+)
+"""All that `quantization_config` may hold; what writes more into it adds its key here."""
+
 MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, *CORES, *CALLS)
 _CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 MAX_JSON_BYTES = 64 << 20
@@ -126,6 +134,11 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"format_version is {version} and this optimum_int8 reads up to {FORMAT_VERSION}; upgrade optimum_int8"
         )
+    unknown = sorted(map(str, set(found) - METADATA_KEYS))
+    if unknown:
+        raise CheckpointError(
+            f"quantization_config holds the unknown key {unknown[0]!r}; known ones are {', '.join(sorted(METADATA_KEYS))}"
+        )
     try:
         Int8Config.from_dict(found.get("config"))  # type: ignore[arg-type]
     except (ConfigError, TypeError) as error:
@@ -143,12 +156,17 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(fp32, dict) or not all(isinstance(reason, str) for reason in fp32.values()):
         raise CheckpointError("quantization_config['fp32'] is malformed; expected name: reason pairs")
     unpacked = found.get("unpacked", [])
-    if not isinstance(unpacked, list) or not all(isinstance(name, str) for name in unpacked):
+    if not isinstance(unpacked, list) or not all(isinstance(n, str) for n in unpacked) or _repeats(unpacked):
         raise CheckpointError("quantization_config['unpacked'] is malformed; expected names of attention modules")
     per_token = found.get("per_token", [])
-    if not isinstance(per_token, list) or not all(isinstance(n, str) and modules.get(n) == "linear" for n in per_token):
+    linears = isinstance(per_token, list) and all(isinstance(n, str) and modules.get(n) == "linear" for n in per_token)
+    if not linears or _repeats(per_token):
         raise CheckpointError("quantization_config['per_token'] is malformed; expected names of INT8 linears")
     return found
+
+
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
 
 
 def _is_functional(value: Any, modules: Mapping[str, str]) -> bool:

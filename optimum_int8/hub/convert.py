@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
-from . import checkpoint
+from . import binding, checkpoint
 from .guards import TOKENIZER_FILES
 from .save import written_beside
 
@@ -52,7 +52,8 @@ def write_checkpoint(
     with written_beside(Path(out)) as scratch:
         text = json.dumps({**config, "dtype": "float32"}, indent=2) + "\n"
         (scratch / checkpoint.CONFIG_NAME).write_text(text, encoding="utf-8")
-        header = {"format": "pt", checkpoint.CHECKSUMS_KEY: checkpoint.checksums(tensors)}
+        sums = {checkpoint.CHECKSUMS_KEY: checkpoint.checksums(tensors)}
+        header = {"format": "pt", **sums, binding.BINDING_KEY: binding.bind(config)}
         save_file(tensors, scratch / checkpoint.WEIGHTS_NAME, header)
         for name in (*TOKENIZER_FILES, "generation_config.json"):
             if (source / name).is_file():

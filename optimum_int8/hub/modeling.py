@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import CheckpointError, ConfigError, OptimumInt8Error
-from . import checkpoint, compressed_tensors, legacy
+from . import binding, checkpoint, compressed_tensors, legacy
 from .download import fetch
 from .guards import check_config, check_device_map, check_quantization, is_legacy, limit_modules
 from .push import Pushed, push_to_hub
@@ -101,6 +101,8 @@ class OptimizedModel:
             raise CheckpointError(f"{name!r} holds INT8 weights and its config.json has no quantization_config")
         try:
             config, kwargs = _config(folder, kwargs)
+            if quantized and cls.auto_class is None:
+                binding.check_architecture(binding.read(files), raw, config)
             model_class = _model_class(config, cls.auto_class)
             with limit_modules(len(headers)):
                 model = model_class.from_pretrained(

@@ -8,6 +8,7 @@ calls the hook after loading (ours packs the weights). No FP32 weight of a quant
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ..config import QUANT_METHOD
 from ..errors import CheckpointError, ConfigError
 from ..restore import ON_ACTIVATE, build_skeleton, expected_tensors, finish_loading
-from . import checkpoint, ties
+from . import binding, checkpoint, ties
 from .guards import MODULES_PER_TENSOR, check_config, check_device_map
 from .integrity import check_blobs
 
@@ -90,6 +91,7 @@ class Int8HfQuantizer(HfQuantizer):
             )
         files = [Path(file) for file in checkpoint_files]
         headers = checkpoint.read_headers(files)
+        _check_binding(model, files)
         metadata, headers = _without_head(model, self.metadata, headers)
         self._loading = metadata
         build_skeleton(model, metadata)
@@ -106,9 +108,13 @@ class Int8HfQuantizer(HfQuantizer):
         model.config.quantization_config = self.quantization_config
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        """What `save_pretrained` writes: the tensors, and their checksums for the files' headers."""
+        """What `save_pretrained` writes: the tensors, and for the files' headers their checksums and settings."""
         state = ties.without_copies(model, model.state_dict())
-        return state, {checkpoint.CHECKSUMS_KEY: checkpoint.checksums(state)}
+        written = {**binding.as_json(model.config), binding.ARCHITECTURES: [type(model).__name__]}
+        return state, {
+            checkpoint.CHECKSUMS_KEY: checkpoint.checksums(state),
+            binding.BINDING_KEY: binding.bind(written),
+        }
 
     def is_serializable(self) -> bool:
         """INT8 models can be saved."""
@@ -161,6 +167,13 @@ def attach(model: PreTrainedModel) -> Int8QuantizationConfig:
     """`prepare_saving`, and the checked metadata in the model's configuration; returns the metadata."""
     config = model.config.quantization_config = prepare_saving(model)
     return config
+
+
+def _check_binding(model: PreTrainedModel, files: Sequence[Path]) -> None:
+    """Compare the `config.json` beside the weights with the settings they were made under."""
+    bound, beside = binding.read(files), files[0].parent / checkpoint.CONFIG_NAME
+    if bound is not None and beside.is_file():
+        binding.check(bound, checkpoint.read_json(beside), model.config)
 
 
 def _without_head(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from optimum_int8.hub.binding import BINDING_KEY, bind
 from optimum_int8.hub.checkpoint import CHECKSUMS_KEY, checksums
 from tests.hub.helpers import edit_json, edit_tensors
 from tests.hub.pickles import HOSTILE
@@ -102,6 +104,14 @@ def rewritten_headers() -> Iterator[tuple[str, Damage]]:
         "checksums are no JSON": lambda h: h["__metadata__"].update(optimum_int8_crc32="{"),
         "checksums nested deeply": lambda h: h["__metadata__"].update(optimum_int8_crc32="[" * 100_000),
         "checksums empty": lambda h: h["__metadata__"].update(optimum_int8_crc32="{}"),
+        "settings under another key": lambda h: h["__metadata__"].update(x=h["__metadata__"].pop(BINDING_KEY)),
+        "settings are empty": lambda h: h["__metadata__"].update({BINDING_KEY: ""}),
+        "settings are a list": lambda h: h["__metadata__"].update({BINDING_KEY: _summed("[]")}),
+        "settings of numbers": lambda h: h["__metadata__"].update({BINDING_KEY: _summed('{"n_heads":2}')}),
+        "settings are no JSON": lambda h: h["__metadata__"].update({BINDING_KEY: _summed("{")}),
+        "settings nested deeply": lambda h: h["__metadata__"].update({BINDING_KEY: _summed("[" * 100_000)}),
+        "settings without their sum": lambda h: h["__metadata__"].update({BINDING_KEY: "00000000 {}"}),
+        "settings of another model": lambda h: h["__metadata__"].update({BINDING_KEY: bind({"model_type": "bert"})}),
         "format of another framework": lambda h: h["__metadata__"].update(format="tf"),
     }
     for name, change in changes.items():
@@ -202,12 +212,20 @@ def hostile_configs() -> Iterator[tuple[str, Damage]]:
         "a billion labels": {"num_labels": 1_000_000_000},
         "other labels": {"num_labels": 5, "id2label": None, "label2id": None},
         "unknown activation": {"activation": "os.system"},
+        "another activation": {"activation": "relu"},
+        "other heads": {"n_heads": 4},
+        "no architecture": {"architectures": []},
+        "architecture of null": {"architectures": None},
+        "architecture without the head": {"architectures": ["DistilBertModel"]},
         "kernel from the Hub": {"attn_implementation": "evil/kernel"},
         "weights outside": {"transformers_weights": "../../evil.safetensors"},
     }
     for name, change in top.items():
         yield f"config: {name}", lambda copy, c=change: edit_json(copy / CONFIG, lambda v: v.update(c))
     inner: dict[str, dict[str, Any]] = {
+        "unknown key": {"run": "touch pwned"},
+        "fewer activation bits": {"config": {"approach": "static", "activation_bits": 4}},
+        "doubled names": {"per_token": ["classifier", "classifier"]},
         "foreign method": {"quant_method": "gptq"},
         "unknown method": {"quant_method": "optimum_int9"},
         "method of a list": {"quant_method": ["optimum_int8"]},
@@ -344,6 +362,10 @@ def foreign_formats() -> Iterator[tuple[str, Damage]]:
                 copy / CONFIG, lambda c: c.update(quantization_config={"quant_method": "compressed-tensors", **v})
             ),
         )
+
+
+def _summed(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x} {text}"
 
 
 def _write(copy: Path, data: bytes) -> None:

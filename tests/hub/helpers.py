@@ -41,15 +41,25 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(values))
 
 
-def edit_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], Any], *, resum: bool = True) -> None:
-    """Change the tensors of a weight file; with `resum` the checksums are made to fit, as an attacker would."""
+def edit_tensors(
+    file: Path,
+    change: Callable[[dict[str, torch.Tensor]], Any],
+    *,
+    resum: bool = True,
+    metadata: dict[str, str | None] | None = None,
+) -> None:
+    """Change the tensors of a weight file; with `resum` the checksums are made to fit, as an attacker would.
+
+    Args:
+        metadata: what to change in the header; None removes a key.
+    """
     with safe_open(file, framework="pt") as handle:
         tensors = {name: handle.get_tensor(name).clone() for name in handle.keys()}
-        metadata = dict(handle.metadata())
+        header = {**handle.metadata(), **(metadata or {})}
     change(tensors)
     if resum:
-        metadata[CHECKSUMS_KEY] = checksums(tensors)
-    save_file(tensors, file, metadata)
+        header[CHECKSUMS_KEY] = checksums(tensors)
+    save_file(tensors, file, {key: value for key, value in header.items() if value is not None})
 
 
 @contextmanager
