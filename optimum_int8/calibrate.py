@@ -20,6 +20,7 @@ from .nn import (
     ATTENTION,
     AVERAGES,
     CONV,
+    EXPERTS,
     LINEAR,
     POOL,
     SCORES,
@@ -48,16 +49,19 @@ def collect_ranges(
     data: Iterable[Any],
     progress: bool = True,
     tokens: Mapping[str, TokenRanges] | None = None,
+    expert_tokens: dict[str, dict[str, TokenRanges]] | None = None,
 ) -> dict[str, dict[str, Range]]:
-    """Ranges of what flows into the linears, convolutions and average poolings (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`.
+    """Ranges of what flows into the linears, convolutions and average poolings (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`,
+    and of the experts of a stack (by the expert's number).
 
     Args:
         data: batches; a mapping is passed as keyword arguments, a tuple or list as positional ones, a tensor as the only one.
             A 2-D `attention_mask` in a mapping says which tokens count, see `run_batch`.
         tokens: by name of a linear or a pooling, what else watches its input.
+        expert_tokens: filled with the same for stacks of experts, by name and the expert's number.
 
     Returns:
-        Site name to input name to `(minimum, maximum)`. Sites that no batch reached are absent.
+        Site name to input name to `(minimum, maximum)`. Sites and experts that no batch reached are absent.
 
     Raises:
         CalibrationError: there is no batch, or a value is not finite.
@@ -68,13 +72,16 @@ def collect_ranges(
     observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
     products = {model.get_submodule(name): name for name in sites.of_kind(SCORES)}
     observers |= {m: {key: make_observer(config, symmetric=True) for key in SCORES_INPUTS} for m in products}
+    stacks = {model.get_submodule(name): name for name in sites.of_kind(EXPERTS)}
+    observers |= {m: {} for m in stacks}  # made as an expert is reached
     seen: set[nn.Module] = set()
     batches = 0
     watches = {
         m: [observers[m]["input"], *([tokens[name]] if tokens and name in tokens else [])]
         for m, name in linears.items()
     }
-    with _observing(model, observers, watches, seen):
+    reached = {m: _ReachedExperts(config, observers[m], expert_tokens, name) for m, name in stacks.items()}
+    with _observing(model, observers, watches, seen, reached):
         for batch in tqdm(data, desc="calibrating", unit="batch", disable=None if progress else True, delay=2):
             run_batch(model, batch)
             batches += 1
@@ -82,7 +89,7 @@ def collect_ranges(
         raise CalibrationError(
             "the calibration data holds no batch; expected at least one, around 128 examples are usual"
         )
-    names = {**linears, **cores, **products}
+    names = {**linears, **cores, **products, **stacks}
     return {names[m]: {key: observer.range() for key, observer in observers[m].items()} for m in names if m in seen}
 
 
@@ -191,13 +198,15 @@ def _observing(
     observers: dict[nn.Module, dict[str, Observer]],
     linears: Mapping[nn.Module, Sequence[Observer | TokenRanges]],
     seen: set[nn.Module],
+    stacks: Mapping[nn.Module, _ReachedExperts],
 ) -> Iterator[None]:
     """Hooks on the linears, an observing attention, evaluation mode; all undone at the end, also after an error."""
     handles = [module.register_forward_pre_hook(_hook(watches, seen)) for module, watches in linears.items()]
     training = {module: module.training for module in model.modules()}
     products = [module for module in observers if isinstance(module, Scores)]
     handles += [module.register_forward_pre_hook(_product_hook(observers[module], seen)) for module in products]
-    has_cores = len(observers) > len(linears) + len(products)
+    handles += [module.register_forward_pre_hook(_expert_hook(each, seen)) for module, each in stacks.items()]
+    has_cores = len(observers) > len(linears) + len(products) + len(stacks)
     before = attentions(model)
     if has_cores:
         set_attention(model, _OBSERVING)
@@ -232,6 +241,39 @@ def _hook(
         x = channels_last(module, inputs[0])
         for watch in watches:
             watch.observe(x, mask_for(x.shape[:-1]))
+
+    return observe
+
+
+class _ReachedExperts:
+    """Watches what flows into each expert of one stack, from the first time it is reached."""
+
+    def __init__(
+        self,
+        config: Int8Config,
+        observers: dict[str, Observer],
+        tokens: dict[str, dict[str, TokenRanges]] | None,
+        name: str,
+    ) -> None:
+        self.config, self.observers = config, observers
+        self.tokens = None if tokens is None else tokens.setdefault(name, {})
+
+    def observe(self, x: Tensor, expert: int) -> None:
+        """Watch the rows `[rows, in]` of one call."""
+        key = str(expert)
+        if key not in self.observers:
+            self.observers[key] = make_observer(self.config)
+        mask = mask_for(x.shape[:-1])
+        self.observers[key].observe(x, mask)
+        if self.tokens is not None:
+            self.tokens.setdefault(key, TokenRanges()).observe(x, mask)
+
+
+def _expert_hook(reached: _ReachedExperts, seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs[0].numel():
+            seen.add(module)
+            reached.observe(inputs[0], inputs[1])
 
     return observe
 

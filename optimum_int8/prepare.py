@@ -16,6 +16,7 @@ from .nn import (
     BFLOAT16_ATTENTION,
     CONV,
     EMBEDDING,
+    EXPERTS,
     LINEAR,
     POOL,
     SCORES,
@@ -24,6 +25,7 @@ from .nn import (
     Int8AvgPool,
     Int8Conv,
     Int8Embedding,
+    Int8Experts,
     Int8Linear,
     Int8Module,
     Int8Scores,
@@ -33,6 +35,9 @@ from .nn import (
 from .nn.pool import average_window
 from .observers import TokenRanges
 from .remedies import collect_inputs, mean_errors, search_weight_scale, smooth_quant
+
+EXPERT_TOKENS = 32
+"""Of calibration, that an expert must have seen for a range of its own: one of fewer would clip the next token."""
 
 
 @dataclass
@@ -71,6 +76,9 @@ class Prepared:
             return Bfloat16Attention()
         if kind == EMBEDDING:
             return Int8Embedding.from_float(module, self.per_channel)  # type: ignore[arg-type]
+        if kind == EXPERTS:
+            ranges = self.ranges.get(name, {}) if self.config.approach != "dynamic" else None
+            return Int8Experts.from_float(module, ranges, self.per_channel, self.config.activation_bits)  # type: ignore[arg-type]
         if kind == POOL:
             return Int8AvgPool.from_float(module, self.ranges[name]["input"], self.config.activation_bits)
         found, bits = self.ranges.get(name, {}).get("input"), self.config.activation_bits
@@ -102,7 +110,9 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
         prepared.notes["smooth_quant"] = smooth_quant(model, config, data or (), progress=progress).to_dict()  # type: ignore[arg-type]
     if static:
         tokens = {name: TokenRanges() for name in sites.of_kind(LINEAR, POOL)} if config.spares_tokens else {}
-        prepared.ranges = collect_ranges(model, sites, config, data or (), progress, tokens)
+        experts: dict[str, dict[str, TokenRanges]] = {}
+        prepared.ranges = collect_ranges(model, sites, config, data or (), progress, tokens, experts)
+        _choose_experts(prepared, experts)
         losing = [name for name, seen in tokens.items() if _loses(prepared, name, seen)]
         sites.per_token = [name for name in losing if sites.int8[name] == LINEAR]
         for name in losing:
@@ -118,6 +128,24 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
         prepared.bias_errors = mean_errors(model, twins, data or (), progress=progress)
         prepared.notes["bias_correction"] = {"corrected": len(prepared.bias_errors)}
     return prepared
+
+
+def _choose_experts(prepared: Prepared, tokens: dict[str, dict[str, TokenRanges]]) -> None:
+    """Leave the experts without a range that too few tokens reached, or whose tokens would lose too much by one; note how many."""
+    limit = prepared.config.max_lost_bits if prepared.config.spares_tokens else None
+    counts = {}
+    for name, experts in tokens.items():
+        if name not in prepared.ranges:
+            continue
+        ranges = prepared.ranges[name]
+        for key, seen in experts.items():
+            if seen.tokens < EXPERT_TOKENS or (limit is not None and seen.lost_bits(*ranges[key]) > limit):
+                del ranges[key]
+        total = len(prepared.model.get_submodule(name))  # type: ignore[arg-type]
+        if len(ranges) < total:
+            counts[name] = f"{total - len(ranges)} of {total} experts measure a range per token"
+    if counts:
+        prepared.notes["experts"] = counts
 
 
 def _loses(prepared: Prepared, name: str, tokens: TokenRanges) -> bool:

@@ -17,6 +17,7 @@ from .nn import (
     CONV,
     CORES,
     EMBEDDING,
+    EXPERTS,
     LINEAR,
     POOL,
     SCORES,
@@ -26,8 +27,12 @@ from .nn import (
     bare_parameters,
     check_finite,
     conceal,
+    conceal_experts,
+    describe_experts,
     describe_functional,
     expose,
+    expose_experts,
+    find_experts,
     find_functional,
     find_sites,
     require_sites,
@@ -67,8 +72,9 @@ def quantize(
 
     Args:
         model: any module; its Linears, Conv1Ds, convolutions, Embeddings, average poolings (static), the attention cores of Transformers and of
-            `nn.MultiheadAttention`, and the bare parameters that `F.linear`, `F.conv1d` and `F.conv2d` read (`block.weight.linear`; found on
-            the first batch) are quantized.
+            `nn.MultiheadAttention`, stacks of
+            experts' matrices, and the bare parameters that `F.linear`, `F.conv1d` and `F.conv2d` read (`block.weight.linear`; found on the
+            first batch) are quantized.
         config: what and how; the default is dynamic.
         calibration_data: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor. Dynamic needs none, and
             of bare parameters none is found without; one batch is enough for them.
@@ -113,14 +119,16 @@ def prepare_copy(
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
     target = unpack_relative(unpack_attention(model if inplace else copy.deepcopy(model)))
     try:
+        expose_experts(target, find_experts(target))
         calibration_data, reasons = _expose_weights(target, calibration_data)
         sites = find_sites(target, config, reasons)
         conceal(target, sites.int8)
+        conceal_experts(target, sites.int8)
         check_finite(target, config)
         prepared = prepare(target, sites, config, calibration_data, progress)
         require_sites(model, sites)
     except BaseException:
-        conceal(target)
+        conceal_experts(conceal(target))
         raise
     return prepared
 
@@ -158,11 +166,11 @@ def convert(prepared: Prepared) -> nn.Module:
         if id(module.weight) in owners and isinstance(new, Int8Linear):
             new.tie(owners[id(module.weight)])
         put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV, POOL, SCORES, *CORES, *CALLS):
+    for name in sites.of_kind(CONV, POOL, SCORES, EXPERTS, *CORES, *CALLS):
         put(model, name, sites.int8[name], prepared.twin(name))
-    conceal(model)
+    conceal_experts(conceal(model))
     metadata = describe(config, sites)
-    functional = describe_functional(model, sites.int8)
+    functional = describe_functional(model, sites.int8) | describe_experts(model, sites.int8)
     if functional:
         metadata["functional"] = functional
     if relative := unpacked(model):

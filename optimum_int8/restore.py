@@ -19,6 +19,7 @@ from .nn import (
     CONV,
     CORES,
     EMBEDDING,
+    EXPERTS,
     FLOAT_IMPLEMENTATION,
     IMPLEMENTATION,
     INT8_CALLS,
@@ -26,10 +27,12 @@ from .nn import (
     POOL,
     SCORES,
     Bfloat16Attention,
+    FloatExperts,
     Int8Attention,
     Int8AvgPool,
     Int8Conv,
     Int8Embedding,
+    Int8Experts,
     Int8Linear,
     Int8Module,
     Int8Scores,
@@ -38,6 +41,9 @@ from .nn import (
     attentions,
     can_unpack,
     expose,
+    expose_experts,
+    find_experts,
+    run_eagerly,
     set_attention,
     unpack_attention,
     unpack_relative,
@@ -74,7 +80,8 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
     unpack_attention(model)
     functional = metadata.get("functional", {})
     _check_source(model, functional)
-    expose(model, functional)
+    expose(model, {name: about for name, about in functional.items() if about["op"] != EXPERTS})
+    _expose_experts(model, functional)
     _unpack_relative(model, metadata.get("unpacked", ()))
     known = dict(model.named_modules())
     with torch.device("meta"):
@@ -108,8 +115,27 @@ def _check_source(model: nn.Module, functional: dict[str, Any]) -> None:
                     f"the source of {cls.__name__}.forward has changed: where the checkpoint has the INT8 call {leaf!r} stands "
                     f"{found!r}; expected {expected!r}. Convert the model again"
                 )
+        elif about["op"] == EXPERTS:
+            continue
         elif path.rpartition(".")[0] not in known or path not in dict(model.named_parameters()):
             raise CheckpointError(f"the checkpoint says that {path!r} is INT8, but the model has no such parameter")
+
+
+def _expose_experts(model: nn.Module, functional: dict[str, Any]) -> None:
+    """Stacks of experts lie as the checkpoint says, unless the source of the model says otherwise."""
+    stacks = {name: about["transposed"] for name, about in functional.items() if about["op"] == EXPERTS}
+    parameters = dict(model.named_parameters(remove_duplicate=False)) if stacks else {}
+    found = find_experts(model) if stacks else {}
+    for name, transposed in stacks.items():
+        if name not in parameters or parameters[name].dim() != 3:
+            raise CheckpointError(
+                f"the checkpoint says that {name!r} holds INT8 experts, but the model has no such parameter"
+            )
+        if found.get(name, transposed) != transposed:
+            raise CheckpointError(
+                f"the source of the module around {name!r} has changed: its matrices lie the other way round. Quantize the model again"
+            )
+    expose_experts(model, stacks)
 
 
 def _unpack_relative(model: nn.Module, names: Iterable[str]) -> None:
@@ -134,6 +160,8 @@ def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bit
         return Int8Embedding.like(module)
     if kind == ATTENTION and uses_attention_interface(module):
         return Int8Attention(static, activation_bits)
+    if kind == EXPERTS and isinstance(module, FloatExperts):
+        return Int8Experts(module.sizes, module.transposed, static, activation_bits, module.dtype)
     if kind == SCORES and isinstance(module, Scores):
         return Int8Scores(static, activation_bits)
     if kind == BFLOAT16_ATTENTION and uses_attention_interface(module):
@@ -186,6 +214,7 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
         model.int8_metadata = metadata  # type: ignore[assignment]  # with the tensors, all that `build_skeleton` needs
     if any(kind in CORES for kind in metadata["modules"].values()) or _takes_any_core(model):
         set_attention(model, IMPLEMENTATION)
+    run_eagerly(model)
     settings = metadata["config"]
     if settings.get("fuse", True):  # what a checkpoint does not say was not there when it was made
         install(model, settings.get("residuals", "float32") if settings["approach"] == "static" else "float32")

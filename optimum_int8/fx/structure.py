@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from ..nn import FunctionalWeight, Int8AvgPool, Int8Conv, Int8Linear, Int8Module
+from ..nn import Experts, FunctionalWeight, Int8AvgPool, Int8Conv, Int8Linear, Int8Module
 
 _NOT_SETTINGS = frozenset(
     {"layer_idx", "layer_id", "layer_number"}  # where a layer stands in its stack
@@ -67,7 +67,9 @@ def is_block_candidate(module: nn.Module) -> bool:
     modules that quantize their input are: two operators called one by one cost 180 us, one program 28."""
     if isinstance(module, Int8Module):
         return isinstance(module, (Int8AvgPool, Int8Conv, Int8Linear))
-    return holds_int8(module) and not isinstance(module, (PreTrainedModel, FunctionalWeight, *_CONTAINERS))
+    if isinstance(module, (PreTrainedModel, FunctionalWeight, *_CONTAINERS)) or not holds_int8(module):
+        return False
+    return not any(isinstance(child, Experts) for child in module.modules())  # which of them run, the data decide
 
 
 def is_stack(module: nn.Module) -> bool:

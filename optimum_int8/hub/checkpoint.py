@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CALLS, CONV, CORES, EMBEDDING, FUNCTIONAL, LINEAR, POOL, SCORES
+from ..nn import CALLS, CONV, CORES, EMBEDDING, EXPERTS, FUNCTIONAL, LINEAR, POOL, SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ METADATA_KEYS = frozenset(
 )
 """All that `quantization_config` may hold; what writes more into it adds its key here."""
 
-MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, *CORES, *CALLS)
+MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, EXPERTS, *CORES, *CALLS)
 _CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 MAX_JSON_BYTES = 64 << 20
 
@@ -171,11 +171,19 @@ def _repeats(names: Sequence[str]) -> bool:
 
 def _is_functional(value: Any, modules: Mapping[str, str]) -> bool:
     """Whether a value is what `nn.describe_functional` makes."""
-    if not isinstance(value, dict) or any(kind in CALLS and name not in value for name, kind in modules.items()):
+    if not isinstance(value, dict) or any(
+        kind in (EXPERTS, *CALLS) and name not in value for name, kind in modules.items()
+    ):
         return False
     for name, about in value.items():
-        if name not in modules or not isinstance(about, dict) or about.get("op") not in (*CALLS, *FUNCTIONAL):
+        if name not in modules or not isinstance(about, dict) or about.get("op") not in (EXPERTS, *CALLS, *FUNCTIONAL):
             return False
+        if (about["op"] == EXPERTS) != (modules[name] == EXPERTS):
+            return False
+        if about["op"] == EXPERTS:
+            if set(about) != {"op", "transposed"} or type(about["transposed"]) is not bool:
+                return False
+            continue
         if about["op"] in CALLS:
             flags, fits = about.get("inputs_quantized"), isinstance(about.get("source"), str)
             if not fits or not isinstance(flags, list) or not all(type(f) is bool for f in flags):

@@ -14,12 +14,14 @@ from .bfloat16_attention import Bfloat16Attention
 from .call_modules import CALLS, INT8_CALLS, Int8Add, Int8Call, Int8Cat, Int8MatMul
 from .conv import Int8Conv, Int8Conv1d, Int8Conv2d
 from .embedding import Int8Embedding
+from .experts import Experts, FloatExperts, Int8Experts
 from .fake_attention import FAKE_CHILD, FAKE_IMPLEMENTATION, FakeQuantizedAttention
 from .fake_conv import FakeQuantizedConv1d, FakeQuantizedConv2d, fake_quantize_conv, unfake_conv
 from .fake_embedding import FakeQuantizedEmbedding, fake_quantize_embedding, unfake_embedding
 from .fake_linear import FakeQuantizedConv1D, FakeQuantizedLinear, fake_quantize_linear, unfake_linear
 from .fake_pool import FakeQuantizedAvgPool, fake_quantize_pool, unfake_pool
 from .fake_quantize import FakeQuantize, fake_quantize_weight
+from .find_experts import conceal_experts, describe_experts, expose_experts, find_experts, run_eagerly
 from .find_functional import find_functional
 from .finite import check_finite
 from .functional import FUNCTIONAL, FunctionalWeight, conceal, describe_functional, expose, functional_module, geometry
@@ -42,6 +44,7 @@ from .sites import (
     CONV,
     CORES,
     EMBEDDING,
+    EXPERTS,
     LINEAR,
     POOL,
     SCORES,
@@ -62,10 +65,13 @@ __all__ = [
     "CONV",
     "CORES",
     "EMBEDDING",
+    "EXPERTS",
+    "Experts",
     "FAKE_CHILD",
     "FAKE_IMPLEMENTATION",
     "FLOAT_IMPLEMENTATION",
     "FUNCTIONAL",
+    "FloatExperts",
     "FakeQuantize",
     "FakeQuantizedAttention",
     "FakeQuantizedAvgPool",
@@ -88,6 +94,7 @@ __all__ = [
     "Int8Conv1d",
     "Int8Conv2d",
     "Int8Embedding",
+    "Int8Experts",
     "Int8Linear",
     "Int8MatMul",
     "Int8Module",
@@ -106,13 +113,17 @@ __all__ = [
     "check_finite",
     "collect_sites",
     "conceal",
+    "conceal_experts",
+    "describe_experts",
     "describe_functional",
     "expose",
+    "expose_experts",
     "fake_quantize_conv",
     "fake_quantize_embedding",
     "fake_quantize_linear",
     "fake_quantize_pool",
     "fake_quantize_weight",
+    "find_experts",
     "find_functional",
     "find_sites",
     "float32_attention",
@@ -123,6 +134,7 @@ __all__ = [
     "is_causal_call",
     "require_sites",
     "restore_attention",
+    "run_eagerly",
     "set_attention",
     "unfake_conv",
     "unfake_embedding",

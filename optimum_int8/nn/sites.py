@@ -15,6 +15,7 @@ from .attention import CHILD, uses_attention_interface
 from .call_modules import FloatCall
 from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
+from .experts import FloatExperts
 from .functional import FUNCTIONAL
 from .linear import float_weight
 from .pool import AVERAGES, pool_obstacle
@@ -24,6 +25,7 @@ LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
 POOL = "pool"
 BFLOAT16_ATTENTION = "attention_bfloat16"
 SCORES = "scores"
+EXPERTS = "experts"
 """A core that `config.attention` sets to bfloat16: it holds no grids and needs no ranges."""
 
 CORES = (ATTENTION, BFLOAT16_ATTENTION)
@@ -31,8 +33,8 @@ CORES = (ATTENTION, BFLOAT16_ATTENTION)
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"pool"`, `"attention"`, `"attention_bfloat16"`, `"scores"`, or an op of
-    `CALLS`), and qualified name to reason for what stays FP32.
+    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"pool"`, `"attention"`, `"attention_bfloat16"`, `"scores"`, `"experts"`, or
+    an op of `CALLS`), and qualified name to reason for what stays FP32.
 
     An attention site is named like the attention module; its core is that module's child `int8_attention`.
     `per_token` names the linears of a static model that measure a range per token at run time, as a dynamic model's do.
@@ -108,7 +110,7 @@ def bare_parameters(model: nn.Module) -> list[str]:
 
 def require_sites(model: nn.Module, sites: Sites) -> None:
     """Raises QuantizationError when no module with a weight is left, or when the only one is the model itself."""
-    if not sites.of_kind(LINEAR, CONV, EMBEDDING):
+    if not sites.of_kind(LINEAR, CONV, EMBEDDING, EXPERTS):
         why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D, Conv1d, Conv2d or Embedding")
         raise QuantizationError(f"{type(model).__name__} has nothing to quantize: {why}")
     if sites.int8.get("", ATTENTION) not in CORES:
@@ -159,6 +161,8 @@ def _kind(module: nn.Module) -> str | None:
         return module.op
     if isinstance(module, Scores):
         return SCORES
+    if isinstance(module, FloatExperts):
+        return EXPERTS
     return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
 
 
@@ -180,6 +184,11 @@ def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> st
         if name.endswith("attention_bias"):
             return "a small table that is added to attention scores, where an INT8 step is felt"
         return embedding_obstacle(module)  # type: ignore[arg-type]
+    if kind == EXPERTS:
+        inner = module.sizes[2]  # type: ignore[index, union-attr]
+        if inner > numerics.MAX_REDUCTION:
+            return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
+        return "experts in one parameter stay float in training" if config.approach == "qat" else ""
     if kind == SCORES and config.approach == "qat":
         return "products with positions stay float in training"
     if kind == SCORES and config.attention != "int8":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..calibrate import Range
-from ..nn import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING, SCORES, SCORES_INPUTS
+from ..nn import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING, EXPERTS, SCORES, SCORES_INPUTS
 from ..observers.histogram import Floats, Histogram
 from ..prepare import Prepared
 
@@ -27,7 +27,7 @@ class Distribution:
     def of_site(cls, prepared: Prepared, name: str) -> dict[str, Distribution]:
         """Empty ones for what the site quantizes, by the names of the ranges, in the order of the site's inputs."""
         ranges = prepared.ranges.get(name)
-        if ranges:
+        if ranges and prepared.sites.int8[name] != EXPERTS:  # whose ranges are by expert: one picture for all
             return {key: cls(found) for key, found in ranges.items()}
         kind = prepared.sites.int8[name]
         keys = {ATTENTION: ("query", "key", "value"), EMBEDDING: (), BFLOAT16_ATTENTION: (), SCORES: SCORES_INPUTS}.get(

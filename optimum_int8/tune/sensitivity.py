@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..calibrate import channels_last, counted_rows, run_batch
-from ..nn import CONV, CORES, EMBEDDING, POOL, SCORES
+from ..nn import CONV, CORES, EMBEDDING, EXPERTS, POOL, SCORES
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
 from .distribution import Distribution
@@ -186,6 +186,8 @@ def _multiply_adds(kind: str, module: nn.Module, inputs: tuple[Any, ...], output
     if kind in CORES:
         query, key, _ = inputs
         return 2 * query.numel() * key.shape[2]
+    if kind == EXPERTS:
+        return output.numel() * inputs[0].shape[-1]
     weight: Tensor = module.weight  # type: ignore[assignment]
     return output.numel() * (weight[0].numel() if kind == CONV else weight.numel() // output.shape[-1])
 

@@ -1,0 +1,171 @@
+"""`find_experts`: the parameters that hold one matrix per expert, found in the source of the modules that read them.
+
+`F.linear(x, self.weight[i])` says `[experts, out, in]`, `x @ self.weight[i]` and `torch.bmm(x, self.weight)` say `[experts, in, out]`.
+The source is parsed, never run, and a guess costs speed alone: what another function reads are float values.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from .experts import Experts, FloatExperts, Int8Experts
+
+OP = "experts"
+"""What the description of a checkpoint calls such a parameter."""
+
+EAGER = "eager"
+"""Transformers' name for an experts' own `forward`, which multiplies by one expert's matrix at a time."""
+
+
+def find_experts(model: nn.Module) -> dict[str, bool]:
+    """Qualified names of parameters, with whether they are `[experts, in, out]` and not `[experts, out, in]`."""
+    found = {}
+    for path, module in model.named_modules():
+        stacks = {n for n, p in module._parameters.items() if p is not None and p.dim() == 3 and p.is_floating_point()}
+        if not stacks or type(module).__module__.startswith("torch.nn.") or isinstance(module, Experts):
+            continue
+        for name, transposed in stacked_weights(type(module)).items():
+            if name in stacks:
+                found[f"{path}.{name}" if path else name] = transposed
+    return found
+
+
+def expose_experts(model: nn.Module, names: Mapping[str, bool]) -> nn.Module:
+    """Make `FloatExperts` of parameters, in place, and let the modules that read them run their own code; the model computes what it did."""
+    for name, transposed in names.items():
+        path, _, leaf = name.rpartition(".")
+        owner = model.get_submodule(path)
+        slot = FloatExperts(owner._parameters.pop(leaf), transposed).train(owner.training)  # type: ignore[arg-type]
+        slot.before = implementation(owner)
+        owner.add_module(leaf, slot)
+    run_eagerly(model)
+    return model
+
+
+def conceal_experts(model: nn.Module, keep: Container[str] = ()) -> nn.Module:
+    """Make parameters again of the float stacks, in place, but for the sites `keep`."""
+    before: list[tuple[nn.Module, str | None]] = []
+    for path, owner in list(model.named_modules()):
+        for leaf, slot in list(owner._modules.items()):
+            if isinstance(slot, FloatExperts) and (f"{path}.{leaf}" if path else leaf) not in keep:
+                del owner._modules[leaf]
+                owner.register_parameter(leaf, slot.weight)
+                before.append((owner, slot.before))
+    still = {id(getattr(owner, "config", None)) for owner in _owners(model)}
+    for owner, name in before:
+        if name is not None and id(owner.config) not in still:
+            owner.config._experts_implementation = name  # type: ignore[union-attr]
+    return model
+
+
+def describe_experts(model: nn.Module, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What `expose_experts` needs to know of the INT8 stacks among `names`, which are as in `Sites.int8`."""
+    stacks = {name: model.get_submodule(name) for name, kind in names.items() if kind == OP}
+    return {n: {"op": OP, "transposed": m.transposed} for n, m in stacks.items() if isinstance(m, Int8Experts)}
+
+
+def run_eagerly(model: nn.Module) -> None:
+    """Let modules with stacks of matrices run their own `forward`: Transformers' other implementations read all experts at once."""
+    for owner in _owners(model):
+        if implementation(owner) not in (None, EAGER):
+            owner.config._experts_implementation = EAGER  # type: ignore[union-attr]
+
+
+def implementation(owner: nn.Module) -> str | None:
+    """The name of Transformers' experts implementation that a module takes, if it takes one."""
+    return getattr(getattr(owner, "config", None), "_experts_implementation", None)
+
+
+def _owners(model: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in model.modules() if any(isinstance(child, Experts) for child in m._modules.values()))
+
+
+class _Read(NamedTuple):
+    """An expression that is an attribute of `self`: how often it was indexed, and whether its last two axes are exchanged."""
+
+    name: str
+    indexed: int = 0
+    flipped: bool = False
+
+
+@functools.cache
+def stacked_weights(cls: type[nn.Module]) -> dict[str, bool]:
+    """Attributes of a module class whose entries its methods multiply by; see `find_experts`. Empty without source."""
+    found: dict[str, set[bool]] = {}
+    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        for function in list(vars(base).values()):
+            for name, transposed in _products(function) if callable(function) else ():
+                found.setdefault(name, set()).add(transposed)
+    return {name: ways.pop() for name, ways in found.items() if len(ways) == 1}
+
+
+def _products(function: Callable[..., Any]) -> Iterator[tuple[str, bool]]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return
+    bound: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            bound.setdefault(node.targets[0].id, []).append(node.value)
+    once = {name: values[0] for name, values in bound.items() if len(values) == 1}
+    for node in ast.walk(tree):
+        weight, by_linear = _factor(node)
+        read = _read(weight, once) if weight is not None else None
+        if read is not None and (read.indexed or not by_linear):
+            yield read.name, read.flipped == by_linear
+
+
+def _factor(node: ast.AST) -> tuple[ast.expr | None, bool]:
+    """The second factor of a product, and whether it is one of `F.linear`."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        return node.right, False
+    if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)):
+        return None, False
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+    if called == "linear":
+        named = next((word.value for word in node.keywords if word.arg == "weight"), None)
+        return (node.args[1] if len(node.args) > 1 else named), True
+    if called in ("matmul", "mm", "bmm") and node.args:
+        return node.args[-1], False
+    return None, False
+
+
+def _read(node: ast.expr, bound: Mapping[str, ast.expr], depth: int = 0) -> _Read | None:
+    if depth > 12:
+        return None
+    if isinstance(node, ast.Name) and node.id in bound:
+        return _read(bound[node.id], bound, depth + 1)
+    if isinstance(node, ast.Subscript):
+        read = _read(node.value, bound, depth + 1)
+        if read is None or isinstance(node.slice, (ast.Slice, ast.Tuple)):
+            return read if read is not None and isinstance(node.slice, ast.Slice) else None
+        return read._replace(indexed=read.indexed + 1)
+    if isinstance(node, ast.Attribute):
+        if isinstance(node.value, ast.Name) and node.value.id == "self":
+            return _Read(node.attr)
+        read = _read(node.value, bound, depth + 1) if node.attr in ("T", "mT") else None
+        return read and read._replace(flipped=not read.flipped)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return _of_method(node, node.func, bound, depth)
+    return None
+
+
+def _of_method(node: ast.Call, method: ast.Attribute, bound: Mapping[str, ast.expr], depth: int) -> _Read | None:
+    read = _read(method.value, bound, depth + 1)
+    if read is None or method.attr in ("float", "to", "contiguous", "detach"):
+        return read
+    if method.attr == "t" and not node.args:
+        return read._replace(flipped=not read.flipped)
+    if method.attr in ("transpose", "swapaxes") and len(node.args) == 2:
+        axes = {ast.unparse(axis) for axis in node.args}
+        if axes in ({"1", "2"}, {"-1", "-2"}, {"0", "1"}):
+            return read._replace(flipped=not read.flipped)
+    return None
