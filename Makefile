@@ -10,10 +10,12 @@ help:     ## this list
 style:    ## format, and fix what can be fixed
 	ruff format .
 	ruff check --fix .
+	find optimum_int8/kernels/csrc -name "*.h" -o -name "*.cpp" | xargs clang-format -i
 
 check:    ## format, lint and types, as scripts/test does
 	ruff check .
 	ruff format --check .
+	find optimum_int8/kernels/csrc -name "*.h" -o -name "*.cpp" | xargs clang-format --dry-run -Werror
 	mypy
 
 test:     ## everything, in its own environment

@@ -40,8 +40,10 @@ class Buffer {
       std::free(data_);
       size_ = (bytes + 4095) / 4096 * 4096;
       data_ = static_cast<char *>(std::aligned_alloc(4096, static_cast<size_t>(size_)));
-      if (data_) std::memset(data_, 0, static_cast<size_t>(size_));
-      else size_ = 0;
+      if (data_)
+        std::memset(data_, 0, static_cast<size_t>(size_));
+      else
+        size_ = 0;
     }
     return data_;
   }
@@ -58,11 +60,14 @@ class Padding {
   void find(const oi8_program &program, const oi8_call &call, Memory &memory) {
     if (!call.skip_padding || !applies(program, call)) return;
     kept_.clear(), start_.clear(), dropped_.clear();
-    for (int64_t b = 0; b < call.batch; b++) {
-      const uint8_t *mask = static_cast<const uint8_t *>(call.mask) + b * call.mask_stride[0];
+    for (int64_t sequence = 0; sequence < call.batch; sequence++) {
+      const uint8_t *mask =
+          static_cast<const uint8_t *>(call.mask) + sequence * call.mask_stride[0];
       const bool empty = std::memchr(mask, 1, static_cast<size_t>(call.length)) == nullptr;
       start_.push_back(static_cast<int32_t>(kept_.size()));
-      for (int64_t t = 0; t < call.length; t++) (mask[t] || empty ? kept_ : dropped_).push_back(static_cast<int32_t>(b * call.length + t));
+      for (int64_t token = 0; token < call.length; token++)
+        (mask[token] || empty ? kept_ : dropped_)
+            .push_back(static_cast<int32_t>(sequence * call.length + token));
     }
     start_.push_back(static_cast<int32_t>(kept_.size()));
     if (dropped_.empty()) return;
@@ -71,14 +76,19 @@ class Padding {
   }
 
  private:
-  // A mask over keys alone, and linears and attention that read the arena only: their tiles take rows as they lie.
+  // A mask over keys alone, and linears and attention that read the arena only: their tiles take
+  // rows as they lie.
   static bool applies(const oi8_program &program, const oi8_call &call) {
-    if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[1] || call.mask_stride[2] || call.key_length != call.length) return false;
-    for (int i = 0; i < program.instruction_count; i++) {
-      const oi8_instruction &o = program.instructions[i];
-      if (o.key_side || o.causal) return false;
-      if (o.op != OI8_LINEAR && o.op != OI8_ATTENTION && o.op != OI8_FLOAT_ATTENTION) continue;
-      for (const int index : o.input)
+    if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[1] || call.mask_stride[2] ||
+        call.key_length != call.length)
+      return false;
+    for (int index = 0; index < program.instruction_count; index++) {
+      const oi8_instruction &instruction = program.instructions[index];
+      if (instruction.key_side || instruction.causal) return false;
+      if (instruction.op != OI8_LINEAR && instruction.op != OI8_ATTENTION &&
+          instruction.op != OI8_FLOAT_ATTENTION)
+        continue;
+      for (const int index : instruction.input)
         if (index >= 0 && program.values[index].external >= 0) return false;
     }
     return true;
@@ -89,11 +99,12 @@ class Padding {
 
 constexpr int64_t group_tokens = 256;
 
-// Sequences are computed in groups where operators hand large values on, and only if no operator has rows of another kind.
+// Sequences are computed in groups where operators hand large values on, and only if no operator
+// has rows of another kind.
 bool can_group(const oi8_program &program, const oi8_call &call) {
   if (program.instruction_count < 2 || call.key_length != call.length) return false;
-  for (int i = 0; i < program.instruction_count; i++)
-    if (program.instructions[i].key_side) return false;
+  for (int index = 0; index < program.instruction_count; index++)
+    if (program.instructions[index].key_side) return false;
   return true;
 }
 
@@ -109,13 +120,15 @@ const char *oi8_isa_name(int isa) { return isa >= 0 && isa < OI8_ISA_COUNT ? nam
 
 int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panels, int32_t steps, void *out) {
   if (!oi8_isa_available(isa) || !isas[isa]->prepare_weight) return 0;
-  return isas[isa]->prepare_weight(static_cast<const int8_t *>(weight), panels, steps, static_cast<char *>(out));
+  return isas[isa]->prepare_weight(static_cast<const int8_t *>(weight), panels, steps,
+                                   static_cast<char *>(out));
 }
 
 int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
   thread_local Buffer arena, scratch;
   thread_local Padding padding;
-  if (!program || !call || call->batch < 0 || call->length < 0 || call->key_length < 0) return OI8_BAD_ARGUMENT;
+  if (!program || !call || call->batch < 0 || call->length < 0 || call->key_length < 0)
+    return OI8_BAD_ARGUMENT;
   if (!oi8_isa_available(isa)) return OI8_UNSUPPORTED_ISA;
   if (call->batch == 0 || call->length == 0) return OI8_OK;
   const int64_t longest = call->length > call->key_length ? call->length : call->key_length;
@@ -123,7 +136,10 @@ int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
   memory.threads = omp_get_max_threads();
   padding.find(*program, *call, memory);
   memory.group_rows = can_group(*program, *call) ? group_tokens : INT64_MAX;
-  const int64_t rows = longest > memory.group_rows ? longest : int64_t(call->batch) * longest < memory.group_rows ? int64_t(call->batch) * longest : memory.group_rows;
+  const int64_t rows = longest > memory.group_rows ? longest
+                       : int64_t(call->batch) * longest < memory.group_rows
+                           ? int64_t(call->batch) * longest
+                           : memory.group_rows;
   // attention reads tiles that start at any row and reach up to 31 rows past the last
   memory.padded_rows = program->spatial ? 1 : (rows + 31) / 32 * 32 + 32;
   memory.arena = arena.at_least(memory.padded_rows * program->arena_row_bytes + 4096);

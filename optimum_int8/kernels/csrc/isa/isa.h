@@ -11,8 +11,8 @@ struct Memory {
   char *scratch;  // scratch_bytes for each thread
   int64_t scratch_bytes;
   int threads;
-  // Without padding: of each row that is computed, its place in the caller's arrays, and the first row of each sequence; the rows left
-  // out. Null when all rows are computed.
+  // Without padding: of each row that is computed, its place in the caller's arrays, and the first
+  // row of each sequence; the rows left out. Null when all rows are computed.
   const int32_t *kept, *start, *dropped;
   int64_t dropped_count;
   int64_t group_rows;
@@ -21,8 +21,8 @@ struct Memory {
 struct Isa {
   int64_t (*scratch_bytes)(const oi8_program &, const oi8_call &);
   int (*run)(const oi8_program &, const oi8_call &, const Memory &);
-  // Writes the prepared form of so many panels of so many steps; returns its bytes, and only that without a place to write to.
-  // Null where the panels are all that is needed.
+  // Writes the prepared form of so many panels of so many steps; returns its bytes, and only that
+  // without a place to write to. Null where the panels are all that is needed.
   int64_t (*prepare_weight)(const int8_t *weight, int64_t panels, int steps, char *out);
 };
 

@@ -1,4 +1,5 @@
-// 32 bytes, and 16 int16 lanes, for AVX2 and AVX-512 alike: what they hold is widened to one or two of the registers there.
+// 32 bytes, and 16 int16 lanes, for AVX2 and AVX-512 alike: what they hold is widened to one or two
+// of the registers there.
 #pragma once
 #include <immintrin.h>
 
@@ -9,34 +10,50 @@ namespace OI8_NAMESPACE {
 // 32 bytes.
 using Bytes = __m256i;
 inline Bytes no_bytes() { return _mm256_setzero_si256(); }
-inline Bytes load_32(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
-inline void store_32(void *p, Bytes x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
+inline Bytes load_32(const void *source) {
+  return _mm256_loadu_si256(static_cast<const __m256i *>(source));
+}
+inline void store_32(void *target, Bytes x) {
+  _mm256_storeu_si256(static_cast<__m256i *>(target), x);
+}
 inline Bytes max(Bytes x, Bytes y) { return _mm256_max_epu8(x, y); }
 
 // 16 values in int16 lanes; sums and products wrap.
 struct Shorts {
-  __m256i v;
+  __m256i lanes;
 };
 inline Shorts no_shorts() { return {_mm256_setzero_si256()}; }
-inline Shorts add_ubytes(Shorts x, const void *p) { return {_mm256_add_epi16(x.v, _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i *>(p))))}; }
-inline void store(int16_t *p, Shorts x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x.v); }
-inline Shorts add(Shorts x, Shorts y) { return {_mm256_add_epi16(x.v, y.v)}; }
-inline Shorts sub(Shorts x, Shorts y) { return {_mm256_sub_epi16(x.v, y.v)}; }
-inline Shorts mul(Shorts x, int16_t y) { return {_mm256_mullo_epi16(x.v, _mm256_set1_epi16(y))}; }
-template <int n>
+inline Shorts add_ubytes(Shorts x, const void *source) {
+  return {_mm256_add_epi16(
+      x.lanes, _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i *>(source))))};
+}
+inline void store(int16_t *target, Shorts x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(target), x.lanes);
+}
+inline Shorts add(Shorts x, Shorts y) { return {_mm256_add_epi16(x.lanes, y.lanes)}; }
+inline Shorts sub(Shorts x, Shorts y) { return {_mm256_sub_epi16(x.lanes, y.lanes)}; }
+inline Shorts mul(Shorts x, int16_t y) {
+  return {_mm256_mullo_epi16(x.lanes, _mm256_set1_epi16(y))};
+}
+template <int Bits>
 inline Shorts shift_left(Shorts x) {
-  return {_mm256_slli_epi16(x.v, n)};
+  return {_mm256_slli_epi16(x.lanes, Bits)};
 }
 // p[i] - 128
-inline Shorts centred(const uint8_t *p) {
-  return {_mm256_cvtepi8_epi16(_mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)), _mm_set1_epi8(char(0x80))))};
+inline Shorts centred(const uint8_t *source) {
+  return {_mm256_cvtepi8_epi16(_mm_xor_si128(
+      _mm_loadu_si128(reinterpret_cast<const __m128i *>(source)), _mm_set1_epi8(char(0x80))))};
 }
 // The first or the second two of each of eight fours of bytes.
 template <bool second>
-inline Shorts twos(const int8_t *p) {
-  constexpr char i = second ? 2 : 0, j = i + 1;
-  const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, i, -1, j, -1, i + 4, -1, j + 4, -1, i + 8, -1, j + 8, -1, i + 12, -1, j + 12));
-  return {_mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)), order), 8)};
+inline Shorts twos(const int8_t *source) {
+  constexpr char first = second ? 2 : 0, second_byte = first + 1;
+  const __m256i order = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(-1, first, -1, second_byte, -1, first + 4, -1, second_byte + 4, -1, first + 8,
+                    -1, second_byte + 8, -1, first + 12, -1, second_byte + 12));
+  return {_mm256_srai_epi16(
+      _mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(source)), order),
+      8)};
 }
 
 }  // namespace OI8_NAMESPACE

@@ -1,21 +1,25 @@
-// How a tile wants the rows of A, where it takes them as they lie. A tile that rewrites them has members of the same names.
+// How a tile wants the rows of A, where it takes them as they lie. A tile that rewrites them has
+// members of the same names.
 #pragma once
 #include <cstdint>
 
 namespace OI8_NAMESPACE {
 
-struct Stretch {
-  const char *at = nullptr;
+struct Span {
+  const char *begin = nullptr;
   int64_t count = 0;
 
-  Stretch following() const { return {at + count, count}; }
+  Span following() const { return {begin + count, count}; }
 };
 
-// What a block prefetches while it multiplies: the weights that come next, so many lines of the cache for each of its steps. A tile asks for
-// a few at a time: a processor that waits for as many lines as it can stops at the next one, and loads and products take turns.
-struct Ahead {
-  static constexpr int few = 4;  // so many go to L1 and on to L2 with less waiting (kernels/README.md); more of them would stand in each other's way
-  const char *at = nullptr;
+// What a block prefetches while it multiplies: the weights that come next, so many lines of the
+// cache for each of its steps. A tile asks for a few at a time: a processor that waits for as many
+// lines as it can stops at the next one, and loads and products take turns.
+struct Prefetch {
+  static constexpr int few =
+      4;  // so many go to L1 and on to L2 with less waiting (kernels/README.md); more of them would
+          // stand in each other's way
+  const char *next = nullptr;
   int lines = 0;
   const char *end = nullptr;
 
@@ -23,20 +27,21 @@ struct Ahead {
   int share(int parts) const { return (lines + parts - 1) / parts; }
   inline void fetch(int count) {
     if (lines <= few)
-      for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 3);
+      for (int i = 0; i < count; i++, next += 64) __builtin_prefetch(next, 0, 3);
     else
-      for (int i = 0; i < count; i++, at += 64) __builtin_prefetch(at, 0, 2);
+      for (int i = 0; i < count; i++, next += 64) __builtin_prefetch(next, 0, 2);
   }
 };
 
 // For a block of so many steps, of which `blocks` read the panel before.
-inline Ahead ahead_of(const Stretch &next, int64_t blocks, int steps) {
+inline Prefetch prefetch_of(const Span &next, int64_t blocks, int steps) {
   const int64_t all = blocks * steps;
   if (!all) return {};
-  return {next.at, static_cast<int>((next.count / 64 + all - 1) / all), next.at + next.count};
+  return {next.begin, static_cast<int>((next.count / 64 + all - 1) / all), next.begin + next.count};
 }
 
-// What decides between Winograd's way (ops/winograd.h) and the direct one, in any unit of time, per input channel and panel; `pixels` of all panels.
+// What decides between Winograd's way (ops/winograd.h) and the direct one, in any unit of time, per
+// input channel and panel; `pixels` of all panels.
 struct WinogradCosts {
   double direct;   // of a pixel
   double product;  // of a tile, as the three below
@@ -46,24 +51,37 @@ struct WinogradCosts {
 };
 
 // `prepared` is the prepared form of a weight or null (optimum_int8.h).
-struct RowsAsTheyLie {
+struct PlainRows {
   struct Rows {
-    const uint8_t *a;
+    const uint8_t *first;
     int64_t lda;
   };
   using Panel = const int8_t *;
   static constexpr bool winograd = false;  // whether 3x3 kernels may go the way of ops/winograd.h
-  static constexpr bool takes_runs = false;  // whether a row may be runs of bytes from anywhere (`runs`)
+  static constexpr bool takes_spans =
+      false;                            // whether a row may be runs of bytes from anywhere (`runs`)
   static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
 
-  static const void *prepared_for(const void *, int64_t) { return nullptr; }  // what is of use for so many rows; all others take its result
-  static constexpr bool keeps_rows = true;                                    // whether what `prepare` returns still reads A
-  static int64_t prepared_bytes(int, const void * = nullptr) { return 0; }    // of one block of rows, of so many steps
-  static Rows prepare(const uint8_t *a, int64_t lda, int, int, char *, const void * = nullptr) { return {a, lda}; }  // so many rows of so many columns
-  static Panel panel(const void *weight, const void *, int64_t index, int steps) { return static_cast<const int8_t *>(weight) + index * steps * 2048; }
-  static Stretch bytes_of(Panel panel, int steps) { return {reinterpret_cast<const char *>(panel), int64_t(steps) * 2048}; }
+  static const void *prepared_for(const void *, int64_t) {
+    return nullptr;
+  }  // what is of use for so many rows; all others take its result
+  static constexpr bool keeps_rows = true;  // whether what `prepare` returns still reads A
+  static int64_t prepared_bytes(int, const void * = nullptr) {
+    return 0;
+  }  // of one block of rows, of so many steps
+  static Rows prepare(const uint8_t *inputs, int64_t lda, int, int, char *,
+                      const void * = nullptr) {
+    return {inputs, lda};
+  }  // so many rows of so many columns
+  static Panel panel(const void *weight, const void *, int64_t index, int steps) {
+    return static_cast<const int8_t *>(weight) + index * steps * 2048;
+  }
+  static Span bytes_of(Panel panel, int steps) {
+    return {reinterpret_cast<const char *>(panel), int64_t(steps) * 2048};
+  }
   static int pauses(int steps) { return steps; }  // how often `block` calls `between`
-  static void column_sums(const int8_t *, int, int32_t *) {}  // of so many columns of a panel; called only where there is an offset
+  static void column_sums(const int8_t *, int, int32_t *) {
+  }  // of so many columns of a panel; called only where there is an offset
 };
 
 }  // namespace OI8_NAMESPACE

@@ -1,10 +1,12 @@
-// The integer tile on AMX: C[rows][32] = A[rows][64 * steps] (uint8) by one weight panel (int8), exact in int32.
-// Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
+// The integer tile on AMX: C[rows][32] = A[rows][64 * steps] (uint8) by one weight panel (int8),
+// exact in int32. Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
 //
-// Contract of `Tile::block` on every ISA: at most `Tile::rows` rows; A readable for a multiple of 16 rows and of 64 columns; `between(i)` is called
-// `pauses` times (here once per 64 columns), so that other work (the epilogue of the previous block) overlaps the products; `ahead` is prefetched
-// (rows.h). A goes through `prepare`, once for all panels; the sums are those of A - `offset` (rows.h).
-// Permission for AMX is per process (cpu.cpp), the tile configuration per thread (`enter`, `leave`).
+// Contract of `Tile::block` on every ISA: at most `Tile::rows` rows; A readable for a multiple of
+// 16 rows and of 64 columns; `between(i)` is called `pauses` times (here once per 64 columns), so
+// that other work (the epilogue of the previous block) overlaps the products; `ahead` is prefetched
+// (rows.h). A goes through `prepare`, once for all panels; the sums are those of A - `offset`
+// (rows.h). Permission for AMX is per process (cpu.cpp), the tile configuration per thread
+// (`enter`, `leave`).
 #pragma once
 #include <immintrin.h>
 
@@ -14,7 +16,7 @@
 
 namespace OI8_NAMESPACE {
 
-struct Tile : RowsAsTheyLie {
+struct Tile : PlainRows {
   static constexpr int rows = 32;
 
   static void enter() {
@@ -23,7 +25,8 @@ struct Tile : RowsAsTheyLie {
       uint16_t column_bytes[16];
       uint8_t rows[16];
     };
-    static const Config config = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    static const Config config = {
+        1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 #ifndef OI8_EMULATED  // by tests/kernels/emulation, on CPUs without AMX
     // gcc 12's _tile_loadconfig may read a structure that was never stored
     asm volatile("ldtilecfg %0" ::"m"(config));
@@ -34,47 +37,51 @@ struct Tile : RowsAsTheyLie {
   static void leave() { _tile_release(); }
 
   template <class Between>
-  static inline __attribute__((always_inline)) void block(const Rows &x, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc,
-                                                          Ahead &ahead, Between &&between) {
-    const uint8_t *a = x.a;
-    const int64_t lda = x.lda;
+  static inline __attribute__((always_inline)) void block(const Rows &inputs, int rows,
+                                                          const int8_t *panel, int steps,
+                                                          int32_t *sums, int64_t ldc,
+                                                          Prefetch &prefetch, Between &&between) {
+    const uint8_t *first_row = inputs.first;
+    const int64_t lda = inputs.lda;
     _tile_zero(0);
     _tile_zero(1);
     if (rows > 16) {
-      const uint8_t *low = a + 16 * lda;
+      const uint8_t *low = first_row + 16 * lda;
       _tile_zero(2);
       _tile_zero(3);
       // all loads, then all products: switching between the two can be slow (kernels/README.md)
-      for (int s = 0; s < steps; s++, panel += 2048) {
-        _tile_loadd(4, a + s * 64, lda);
+      for (int step = 0; step < steps; step++, panel += 2048) {
+        _tile_loadd(4, first_row + step * 64, lda);
         _tile_loadd(6, panel, 64);
         _tile_loadd(7, panel + 1024, 64);
-        _tile_loadd(5, low + s * 64, lda);
+        _tile_loadd(5, low + step * 64, lda);
         _tile_dpbusd(0, 4, 6);
         _tile_dpbusd(1, 4, 7);
         _tile_dpbusd(2, 5, 6);
         _tile_dpbusd(3, 5, 7);
         // the rows of A lie far apart, which the hardware's own prefetch does not follow
-        if (s + 1 < steps)
-          for (int i = 0; i < 32; i++) _mm_prefetch(reinterpret_cast<const char *>(a + i * lda + s * 64 + 64), _MM_HINT_T0);
-        ahead.fetch(ahead.lines);
-        between(s);
+        if (step + 1 < steps)
+          for (int i = 0; i < 32; i++)
+            _mm_prefetch(reinterpret_cast<const char *>(first_row + i * lda + step * 64 + 64),
+                         _MM_HINT_T0);
+        prefetch.fetch(prefetch.lines);
+        between(step);
       }
-      _tile_stored(2, c + 16 * ldc, ldc * 4);
-      _tile_stored(3, c + 16 * ldc + 16, ldc * 4);
+      _tile_stored(2, sums + 16 * ldc, ldc * 4);
+      _tile_stored(3, sums + 16 * ldc + 16, ldc * 4);
     } else {
-      for (int s = 0; s < steps; s++, panel += 2048) {
-        _tile_loadd(4, a + s * 64, lda);
+      for (int step = 0; step < steps; step++, panel += 2048) {
+        _tile_loadd(4, first_row + step * 64, lda);
         _tile_loadd(6, panel, 64);
         _tile_loadd(7, panel + 1024, 64);
         _tile_dpbusd(0, 4, 6);
         _tile_dpbusd(1, 4, 7);
-        ahead.fetch(ahead.lines);
-        between(s);
+        prefetch.fetch(prefetch.lines);
+        between(step);
       }
     }
-    _tile_stored(0, c, ldc * 4);
-    _tile_stored(1, c + 16, ldc * 4);
+    _tile_stored(0, sums, ldc * 4);
+    _tile_stored(1, sums + 16, ldc * 4);
   }
 };
 

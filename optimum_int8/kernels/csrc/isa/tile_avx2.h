@@ -1,13 +1,17 @@
-// The integer tile on AVX2: vpmaddubsw, made exact in two ways. Contract in tile_amx.h. Sums are those of A - 128 (`offset`).
+// The integer tile on AVX2: vpmaddubsw, made exact in two ways. Contract in tile_amx.h. Sums are
+// those of A - 128 (`offset`).
 //
-// vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2 saturates.
+// vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2
+// saturates.
 //
-// Clamped weights (clamped_avx2.h), where they were prepared and there are rows to divide the cost of the excess by: A enters as it is, four
-// rows interleaved, since its groups of inputs are read in the order of each half of a panel.
-// Any weights: A is shifted by 128 to signed, and enters as its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just
-// fits, since only -32768 is reached. The sign is applied by inverting bits, -w - 1, which costs one operation on any port; the magnitudes
-// of the negative values of a row, added to its sums, make up for the ones. Rows are rewritten once for all panels (`prepare`).
-// Of the last step only the groups of four that hold something are multiplied.
+// Clamped weights (clamped_avx2.h), where they were prepared and there are rows to divide the cost
+// of the excess by: A enters as it is, four rows interleaved, since its groups of inputs are read
+// in the order of each half of a panel. Any weights: A is shifted by 128 to signed, and enters as
+// its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just fits, since only
+// -32768 is reached. The sign is applied by inverting bits, -w - 1, which costs one operation on
+// any port; the magnitudes of the negative values of a row, added to its sums, make up for the
+// ones. Rows are rewritten once for all panels (`prepare`). Of the last step only the groups of
+// four that hold something are multiplied.
 #pragma once
 #include <immintrin.h>
 
@@ -23,14 +27,14 @@ namespace OI8_NAMESPACE {
 
 struct Tile {
   static constexpr int rows = 32;
-  static constexpr bool winograd = true, takes_runs = false;
-  // Vector instructions. Direct: 2.5 for 32 products, a seventh more for the excess, and a quarter less of all, as one long product keeps the ports
-  // busier than a mixture.
+  static constexpr bool winograd = true, takes_spans = false;
+  // Vector instructions. Direct: 2.5 for 32 products, a seventh more for the excess, and a quarter
+  // less of all, as one long product keeps the ports busier than a mixture.
   static constexpr WinogradCosts winograd_costs = {20.8, 144, 920, 300, 18};
   static constexpr int32_t offset = 128;
 
-  // For clamped weights rows four by four and transposed. Otherwise these are null, and of each row: what its sums begin with, then for
-  // each step 64 magnitudes and 64 signs (0 or -1).
+  // For clamped weights rows four by four and transposed. Otherwise these are null, and of each
+  // row: what its sums begin with, then for each step 64 magnitudes and 64 signs (0 or -1).
   struct Rows {
     const uint8_t *fours, *transposed;
     const int32_t *start;
@@ -39,7 +43,7 @@ struct Tile {
   };
   struct Panel {
     const int8_t *bytes;
-    const PanelExcess *excess;  // null: as packed
+    const PanelResidual *residual;  // null: as packed
     const uint16_t *order;
     const char *end;
   };
@@ -50,7 +54,9 @@ struct Tile {
   static int pauses(int steps) { return steps; }
 
   // Few rows cost less without the excess.
-  static const void *prepared_for(const void *prepared, int64_t rows) { return rows < 6 ? nullptr : prepared; }
+  static const void *prepared_for(const void *prepared, int64_t rows) {
+    return rows < 6 ? nullptr : prepared;
+  }
   static constexpr bool keeps_rows = false;
 
   static inline Panel panel(const void *weight, const void *prepared, int64_t index, int steps) {
@@ -59,48 +65,63 @@ struct Tile {
       const int8_t *packed = static_cast<const int8_t *>(weight) + index * bytes;
       return {packed, nullptr, nullptr, reinterpret_cast<const char *>(packed + bytes)};
     }
-    const char *p = static_cast<const char *>(prepared);
-    int64_t at[2];
-    std::memcpy(at, p + index * 8, 16);
-    const char *const order = p + at[0] + bytes;
-    return {reinterpret_cast<const int8_t *>(p + at[0]), reinterpret_cast<const PanelExcess *>(order + order_bytes(steps)), reinterpret_cast<const uint16_t *>(order), p + at[1]};
+    const char *start = static_cast<const char *>(prepared);
+    int64_t offsets[2];
+    std::memcpy(offsets, start + index * 8, 16);
+    const char *const order = start + offsets[0] + bytes;
+    return {reinterpret_cast<const int8_t *>(start + offsets[0]),
+            reinterpret_cast<const PanelResidual *>(order + order_bytes(steps)),
+            reinterpret_cast<const uint16_t *>(order), start + offsets[1]};
   }
-  static Stretch bytes_of(const Panel &panel, int) { return {reinterpret_cast<const char *>(panel.bytes), panel.end - reinterpret_cast<const char *>(panel.bytes)}; }
+  static Span bytes_of(const Panel &panel, int) {
+    return {reinterpret_cast<const char *>(panel.bytes),
+            panel.end - reinterpret_cast<const char *>(panel.bytes)};
+  }
 
   // not a multiple of 4 KiB, at which stores would meet in one set of the cache
   static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;
 
   static int64_t prepared_bytes(int steps, const void *prepared = nullptr) {
-    return prepared ? int64_t(steps) * 2048 + rows / 4 * four_rows_bytes(steps) : rows * 4 + steps * step_bytes;
+    return prepared ? int64_t(steps) * 2048 + rows / 4 * four_rows_bytes(steps)
+                    : rows * 4 + steps * step_bytes;
   }
 
-  static inline Rows prepare(const uint8_t *a, int64_t lda, int count, int columns, char *to, const void *prepared = nullptr) {
-    if (!prepared) return with_signs(a, lda, count, columns, to);
-    uint8_t *const transposed = reinterpret_cast<uint8_t *>(to), *const fours = transposed + int64_t((columns + 63) / 64) * 2048;
-    transpose_rows(a, lda, count, columns, transposed);
-    interleave_rows(a, lda, count, columns, fours);
+  static inline Rows prepare(const uint8_t *inputs, int64_t lda, int count, int columns,
+                             char *target, const void *prepared = nullptr) {
+    if (!prepared) return with_signs(inputs, lda, count, columns, target);
+    uint8_t *const transposed = reinterpret_cast<uint8_t *>(target), *const fours =
+                                                                         transposed +
+                                                                         int64_t((columns + 63) /
+                                                                                 64) *
+                                                                             2048;
+    transpose_rows(inputs, lda, count, columns, transposed);
+    interleave_rows(inputs, lda, count, columns, fours);
     return {fours, transposed, nullptr, nullptr, (columns + 3) / 4};
   }
 
-  static inline Rows with_signs(const uint8_t *a, int64_t lda, int count, int columns, char *to) {
-    int32_t *start = reinterpret_cast<int32_t *>(to);
-    uint8_t *out = reinterpret_cast<uint8_t *>(to + rows * 4);
+  static inline Rows with_signs(const uint8_t *inputs, int64_t lda, int count, int columns,
+                                char *target) {
+    int32_t *start = reinterpret_cast<int32_t *>(target);
+    uint8_t *out = reinterpret_cast<uint8_t *>(target + rows * 4);
     const __m256i flip = _mm256_set1_epi8(char(0x80)), zero = _mm256_setzero_si256();
     const int groups = (columns + 3) / 4, whole = groups / 8;
-    const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(groups % 8), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    for (int r = 0; r < count; r++) {
+    const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(groups % 8),
+                                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    for (int row = 0; row < count; row++) {
       __m256i negative = zero;
-      const auto put = [&](int i, __m256i x) {
-        const __m256i y = _mm256_xor_si256(x, flip);
-        uint8_t *at = out + i / 2 * step_bytes + r * row_bytes + i % 2 * 32;
-        store(at, _mm256_abs_epi8(y));
-        store(at + 64, _mm256_cmpgt_epi8(zero, y));
+      const auto put = [&](int part, __m256i x) {
+        const __m256i centred = _mm256_xor_si256(x, flip);
+        uint8_t *place = out + part / 2 * step_bytes + row * row_bytes + part % 2 * 32;
+        store(place, _mm256_abs_epi8(centred));
+        store(place + 64, _mm256_cmpgt_epi8(zero, centred));
         negative = _mm256_add_epi64(negative, _mm256_sad_epu8(_mm256_subs_epu8(flip, x), zero));
       };
-      for (int i = 0; i < whole; i++) put(i, load(a + r * lda + i * 32));
-      if (groups % 8) put(whole, _mm256_blendv_epi8(flip, load(a + r * lda + whole * 32), inside));
-      const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(negative), _mm256_extracti128_si256(negative, 1));
-      start[r] = _mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
+      for (int part = 0; part < whole; part++) put(part, load(inputs + row * lda + part * 32));
+      if (groups % 8)
+        put(whole, _mm256_blendv_epi8(flip, load(inputs + row * lda + whole * 32), inside));
+      const __m128i sum =
+          _mm_add_epi64(_mm256_castsi256_si128(negative), _mm256_extracti128_si256(negative, 1));
+      start[row] = _mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
     }
     return {nullptr, nullptr, start, out, groups};
   }
@@ -108,131 +129,193 @@ struct Tile {
   static inline void column_sums(const int8_t *panel, int columns, int32_t *sums) {
     const __m256i ones = _mm256_set1_epi8(1), wide = _mm256_set1_epi16(1);
     __m256i acc[4] = {};
-    for (int g = 0; g < (columns + 3) / 4; g++)
-      for (int i = 0; i < 4; i++) {
-        const __m256i w = load(panel + g / 16 * 2048 + i / 2 * 1024 + g % 16 * 64 + i % 2 * 32);
-        acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(_mm256_maddubs_epi16(ones, w), wide));
+    for (int group = 0; group < (columns + 3) / 4; group++)
+      for (int quarter = 0; quarter < 4; quarter++) {
+        const __m256i weights = load(panel + group / 16 * 2048 + quarter / 2 * 1024 +
+                                     group % 16 * 64 + quarter % 2 * 32);
+        acc[quarter] = _mm256_add_epi32(
+            acc[quarter], _mm256_madd_epi16(_mm256_maddubs_epi16(ones, weights), wide));
       }
-    for (int i = 0; i < 4; i++) store(sums + i * 8, acc[i]);
+    for (int quarter = 0; quarter < 4; quarter++) store(sums + quarter * 8, acc[quarter]);
   }
 
   template <class Between>
-  static inline void block(const Rows &x, int count, const Panel &panel, int steps, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
-    if (!x.transposed) return block(x, count, panel.bytes, steps, c, ldc, ahead, between);
-    if (count > 16) begin_sums<true>(panel.excess, x.transposed, c, ldc);
-    else begin_sums<false>(panel.excess, x.transposed, c, ldc);
-    const int lines = ahead.share((count + 3) / 4 * 2);
-    const int8_t *b = panel.bytes;
-    for (int s = 0; s < steps; s += span, b += span * 2048) {
-      const int last = s + span < steps ? s + span : steps, pairs = ((last * 16 < x.groups ? last * 16 : x.groups) - s * 16 + 1) / 2;
-      for (int r = 0; r < count; r += 4)
-        for (int h = 0; h < 2; h++) {
-          const uint8_t *a = x.fours + r / 4 * four_rows_bytes(steps) + s * 16 * row_group_bytes;
-          const uint16_t *order = panel.order + (h * steps + s) * 16;
-          int32_t *out = c + r * ldc + h * 16;
-          switch (count - r) {
-            case 1: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 1>()); break;
-            case 2: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 2>()); break;
-            case 3: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 3>()); break;
-            default: some_clamped(a, order, pairs, b + h * 1024, out, ldc, ahead, lines, std::make_integer_sequence<int, 4>());
+  static inline void block(const Rows &inputs, int count, const Panel &panel, int steps,
+                           int32_t *sums, int64_t ldc, Prefetch &prefetch, Between &&between) {
+    if (!inputs.transposed)
+      return block(inputs, count, panel.bytes, steps, sums, ldc, prefetch, between);
+    if (count > 16)
+      begin_sums<true>(panel.residual, inputs.transposed, sums, ldc);
+    else
+      begin_sums<false>(panel.residual, inputs.transposed, sums, ldc);
+    const int lines = prefetch.share((count + 3) / 4 * 2);
+    const int8_t *weights = panel.bytes;
+    for (int step = 0; step < steps; step += span, weights += span * 2048) {
+      const int last = step + span < steps ? step + span : steps,
+                pairs =
+                    ((last * 16 < inputs.groups ? last * 16 : inputs.groups) - step * 16 + 1) / 2;
+      for (int row = 0; row < count; row += 4)
+        for (int half = 0; half < 2; half++) {
+          const uint8_t *rows_of_span =
+              inputs.fours + row / 4 * four_rows_bytes(steps) + step * 16 * row_group_bytes;
+          const uint16_t *order = panel.order + (half * steps + step) * 16;
+          int32_t *out = sums + row * ldc + half * 16;
+          switch (count - row) {
+            case 1:
+              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
+                           lines, std::make_integer_sequence<int, 1>());
+              break;
+            case 2:
+              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
+                           lines, std::make_integer_sequence<int, 2>());
+              break;
+            case 3:
+              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
+                           lines, std::make_integer_sequence<int, 3>());
+              break;
+            default:
+              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
+                           lines, std::make_integer_sequence<int, 4>());
           }
         }
-      for (int i = s; i < last; i++) between(i);
+      for (int done = step; done < last; done++) between(done);
     }
   }
 
   template <class Between>
-  static inline void block(const Rows &x, int count, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Ahead &ahead, Between &&between) {
-    for (int s = 0; s < steps; s++, panel += 2048) {
-      const int groups = x.groups - s * 16 < 16 ? x.groups - s * 16 : 16;
-      for (int h = 0; h < 2; h++) {
-        ahead.fetch(ahead.share(2));
-        all_rows(x.steps + s * step_bytes, groups, s ? nullptr : x.start, count, panel + h * 1024, c + h * 16, ldc);
+  static inline void block(const Rows &inputs, int count, const int8_t *panel, int steps,
+                           int32_t *sums, int64_t ldc, Prefetch &prefetch, Between &&between) {
+    for (int step = 0; step < steps; step++, panel += 2048) {
+      const int groups = inputs.groups - step * 16 < 16 ? inputs.groups - step * 16 : 16;
+      for (int half = 0; half < 2; half++) {
+        prefetch.fetch(prefetch.share(2));
+        all_rows(inputs.steps + step * step_bytes, groups, step ? nullptr : inputs.start, count,
+                 panel + half * 1024, sums + half * 16, ldc);
       }
-      between(s);
+      between(step);
     }
   }
 
  private:
-  static inline __m256i load(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
-  static inline void store(void *p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i *>(p), x); }
-  static inline __m256i four(const uint8_t *p) {
-    int32_t x;
-    std::memcpy(&x, p, 4);
-    return _mm256_set1_epi32(x);
+  static inline __m256i load(const void *source) {
+    return _mm256_loadu_si256(static_cast<const __m256i *>(source));
+  }
+  static inline void store(void *target, __m256i x) {
+    _mm256_storeu_si256(static_cast<__m256i *>(target), x);
+  }
+  static inline __m256i four(const uint8_t *source) {
+    int32_t values;
+    std::memcpy(&values, source, 4);
+    return _mm256_set1_epi32(values);
   }
 
   static constexpr int span = pairing_steps;
 
-  // One row of two groups by 16 channels. In assembly, because gcc 12 would copy registers in a loop that is unrolled; 17 are needed, so that the
-  // second weights stay in memory.
-  static inline void add_fours(__m256i (&sums)[2], __m256i x, __m256i y, __m256i b0, const int8_t *b1, __m256i b2, __m256i b3, __m256i ones) {
+  // One row of two groups by 16 channels. In assembly, because gcc 12 would copy registers in a
+  // loop that is unrolled; 17 are needed, so that the second weights stay in memory.
+  static inline void add_fours(__m256i (&sums)[2], __m256i x, __m256i y, __m256i weights0,
+                               const int8_t *weights1, __m256i weights2, __m256i weights3,
+                               __m256i ones) {
     __m256i left, right;
+    // clang-format off: an instruction per line
     __asm__(
-        "vpmaddubsw %6, %2, %4\n\tvpmaddubsw %7, %2, %2\n\tvpmaddubsw %8, %3, %5\n\tvpmaddubsw %9, %3, %3\n\t"
-        "vpaddw %5, %4, %4\n\tvpaddw %3, %2, %2\n\tvpmaddwd %10, %4, %4\n\tvpmaddwd %10, %2, %2\n\tvpaddd %4, %0, %0\n\tvpaddd %2, %1, %1"
+        "vpmaddubsw %6, %2, %4\n\t"
+        "vpmaddubsw %7, %2, %2\n\t"
+        "vpmaddubsw %8, %3, %5\n\t"
+        "vpmaddubsw %9, %3, %3\n\t"
+        "vpaddw %5, %4, %4\n\t"
+        "vpaddw %3, %2, %2\n\t"
+        "vpmaddwd %10, %4, %4\n\t"
+        "vpmaddwd %10, %2, %2\n\t"
+        "vpaddd %4, %0, %0\n\t"
+        "vpaddd %2, %1, %1"
         : "+x"(sums[0]), "+x"(sums[1]), "+x"(x), "+x"(y), "=&x"(left), "=&x"(right)
-        : "x"(b0), "m"(*reinterpret_cast<const __m256i_u *>(b1)), "x"(b2), "x"(b3), "x"(ones));
+        : "x"(weights0), "m"(*reinterpret_cast<const __m256i_u *>(weights1)), "x"(weights2),
+          "x"(weights3), "x"(ones));
+    // clang-format on
   }
 
   // Rows r... by 16 clamped channels; `pairs` of groups of four, which lie 8 to a step.
-  template <int... r>
-  static inline void some_clamped(const uint8_t *a, const uint16_t *order, int pairs, const int8_t *b, int32_t *c, int64_t ldc, Ahead &ahead, int lines, std::integer_sequence<int, r...>) {
-    __m256i acc[sizeof...(r)][2];
-    ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
+  template <int... row>
+  static inline void some_clamped(const uint8_t *inputs, const uint16_t *order, int pairs,
+                                  const int8_t *weights, int32_t *sums, int64_t ldc,
+                                  Prefetch &prefetch, int lines,
+                                  std::integer_sequence<int, row...>) {
+    __m256i acc[sizeof...(row)][2];
+    ((acc[row][0] = load(sums + row * ldc), acc[row][1] = load(sums + row * ldc + 8)), ...);
     const __m256i ones = _mm256_set1_epi16(1);
-    const auto pair = [&](int i) __attribute__((always_inline)) {
-      const uint8_t *one = a + order[2 * i], *other = a + order[2 * i + 1];
-      const int8_t *w = b + i * 128;
-      const __m256i b0 = load(w), b2 = load(w + 64), b3 = load(w + 96);
-      (add_fours(acc[r], four(one + r * 4), four(other + r * 4), b0, w + 32, b2, b3, ones), ...);
+    const auto pair = [&](int pair_index) __attribute__((always_inline)) {
+      const uint8_t *one = inputs + order[2 * pair_index],
+                    *other = inputs + order[2 * pair_index + 1];
+      const int8_t *pair_weights = weights + pair_index * 128;
+      const __m256i weights0 = load(pair_weights), weights2 = load(pair_weights + 64),
+                    weights3 = load(pair_weights + 96);
+      (add_fours(acc[row], four(one + row * 4), four(other + row * 4), weights0, pair_weights + 32,
+                 weights2, weights3, ones),
+       ...);
     };
-    for (; pairs >= 8; pairs -= 8, order += 16, b += 2048) {
-      ahead.fetch(lines);
+    for (; pairs >= 8; pairs -= 8, order += 16, weights += 2048) {
+      prefetch.fetch(lines);
 #pragma GCC unroll 8  // what a loop costs is a tenth of the instructions
-      for (int i = 0; i < 8; i++) pair(i);
+      for (int pair_index = 0; pair_index < 8; pair_index++) pair(pair_index);
     }
-    ahead.fetch(pairs ? lines : 0);
-    for (int i = 0; i < pairs; i++) pair(i);
-    ((store(c + r * ldc, acc[r][0]), store(c + r * ldc + 8, acc[r][1])), ...);
+    prefetch.fetch(pairs ? lines : 0);
+    for (int pair_index = 0; pair_index < pairs; pair_index++) pair(pair_index);
+    ((store(sums + row * ldc, acc[row][0]), store(sums + row * ldc + 8, acc[row][1])), ...);
   }
 
-  static inline void all_rows(const uint8_t *a, int groups, const int32_t *start, int count, const int8_t *b, int32_t *c, int64_t ldc) {
-    int r = 0;
-    const auto some = [&](auto sequence, int n) {
-      some_rows(a + r * row_bytes, groups, start ? start + r : nullptr, b, c + r * ldc, ldc, sequence);
-      r += n;
+  static inline void all_rows(const uint8_t *inputs, int groups, const int32_t *start, int count,
+                              const int8_t *weights, int32_t *sums, int64_t ldc) {
+    int row = 0;
+    const auto some = [&](auto sequence, int taken) {
+      some_rows(inputs + row * row_bytes, groups, start ? start + row : nullptr, weights,
+                sums + row * ldc, ldc, sequence);
+      row += taken;
     };
-    while (r + 4 <= count && r + 5 != count) some(std::make_integer_sequence<int, 4>(), 4);
-    if (r + 3 <= count) some(std::make_integer_sequence<int, 3>(), 3);
-    if (r + 2 <= count) some(std::make_integer_sequence<int, 2>(), 2);
-    if (r < count) some(std::make_integer_sequence<int, 1>(), 1);
+    while (row + 4 <= count && row + 5 != count) some(std::make_integer_sequence<int, 4>(), 4);
+    if (row + 3 <= count) some(std::make_integer_sequence<int, 3>(), 3);
+    if (row + 2 <= count) some(std::make_integer_sequence<int, 2>(), 2);
+    if (row < count) some(std::make_integer_sequence<int, 1>(), 1);
   }
 
   // In this order: gcc 12 would compute the products of all rows first, and spill them.
-  static inline void multiply_add(__m256i &left, __m256i &right, __m256i x, __m256i sign, __m256i b0, __m256i b1, __m256i ones) {
+  static inline void multiply_add(__m256i &left, __m256i &right, __m256i x, __m256i sign,
+                                  __m256i weights0, __m256i weights1, __m256i ones) {
     __m256i other;
+    // clang-format off: an instruction per line
     __asm__(
-        "vpxor %5, %3, %2\n\tvpxor %6, %3, %3\n\tvpmaddubsw %2, %4, %2\n\tvpmaddubsw %3, %4, %3\n\t"
-        "vpmaddwd %7, %2, %2\n\tvpmaddwd %7, %3, %3\n\tvpaddd %2, %0, %0\n\tvpaddd %3, %1, %1"
+        "vpxor %5, %3, %2\n\t"
+        "vpxor %6, %3, %3\n\t"
+        "vpmaddubsw %2, %4, %2\n\t"
+        "vpmaddubsw %3, %4, %3\n\t"
+        "vpmaddwd %7, %2, %2\n\t"
+        "vpmaddwd %7, %3, %3\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpaddd %3, %1, %1"
         : "+x"(left), "+x"(right), "=&x"(other), "+x"(sign)
-        : "x"(x), "x"(b0), "x"(b1), "x"(ones));
+        : "x"(x), "x"(weights0), "x"(weights1), "x"(ones));
+    // clang-format on
   }
 
-  // Rows r... by 16 channels over one step. Folds, because gcc keeps an array in registers only if its indices are constants from the start.
-  template <int... r>
-  static inline void some_rows(const uint8_t *a, int groups, const int32_t *start, const int8_t *b, int32_t *c, int64_t ldc, std::integer_sequence<int, r...>) {
-    __m256i acc[sizeof...(r)][2];
+  // Rows r... by 16 channels over one step. Folds, because gcc keeps an array in registers only if
+  // its indices are constants from the start.
+  template <int... row>
+  static inline void some_rows(const uint8_t *inputs, int groups, const int32_t *start,
+                               const int8_t *weights, int32_t *sums, int64_t ldc,
+                               std::integer_sequence<int, row...>) {
+    __m256i acc[sizeof...(row)][2];
     if (start)
-      ((acc[r][0] = acc[r][1] = _mm256_set1_epi32(start[r])), ...);
+      ((acc[row][0] = acc[row][1] = _mm256_set1_epi32(start[row])), ...);
     else
-      ((acc[r][0] = load(c + r * ldc), acc[r][1] = load(c + r * ldc + 8)), ...);
+      ((acc[row][0] = load(sums + row * ldc), acc[row][1] = load(sums + row * ldc + 8)), ...);
     const __m256i ones = _mm256_set1_epi16(1);
-    for (int g = 0; g < groups; g++, a += 4, b += 64) {
-      const __m256i b0 = load(b), b1 = load(b + 32);
-      (multiply_add(acc[r][0], acc[r][1], four(a + r * row_bytes), four(a + r * row_bytes + 64), b0, b1, ones), ...);
+    for (int group = 0; group < groups; group++, inputs += 4, weights += 64) {
+      const __m256i weights0 = load(weights), weights1 = load(weights + 32);
+      (multiply_add(acc[row][0], acc[row][1], four(inputs + row * row_bytes),
+                    four(inputs + row * row_bytes + 64), weights0, weights1, ones),
+       ...);
     }
-    ((store(c + r * ldc, acc[r][0]), store(c + r * ldc + 8, acc[r][1])), ...);
+    ((store(sums + row * ldc, acc[row][0]), store(sums + row * ldc + 8, acc[row][1])), ...);
   }
 };
 

@@ -6,25 +6,30 @@
 
 namespace OI8_NAMESPACE {
 
-struct Tile : RowsAsTheyLie {
+struct Tile : PlainRows {
   static constexpr int rows = 32;
   static void enter() {}
   static void leave() {}
 
   template <class Between>
-  static void block(const Rows &a, int rows, const int8_t *panel, int steps, int32_t *c, int64_t ldc, Ahead &, Between &&between) {
-    for (int r = 0; r < rows; r++)
-      for (int h = 0; h < 2; h++) {
+  static void block(const Rows &inputs, int rows, const int8_t *panel, int steps, int32_t *sums_out,
+                    int64_t ldc, Prefetch &, Between &&between) {
+    for (int row = 0; row < rows; row++)
+      for (int half = 0; half < 2; half++) {
         int32_t sums[16] = {0};
-        for (int s = 0; s < steps; s++)
-          for (int g = 0; g < 16; g++) {
-            const uint8_t *x = a.a + r * a.lda + s * 64 + g * 4;
-            const int8_t *w = panel + s * 2048 + h * 1024 + g * 64;
-            for (int n = 0; n < 16; n++) sums[n] += x[0] * w[n * 4] + x[1] * w[n * 4 + 1] + x[2] * w[n * 4 + 2] + x[3] * w[n * 4 + 3];
+        for (int step = 0; step < steps; step++)
+          for (int group = 0; group < 16; group++) {
+            const uint8_t *values = inputs.first + row * inputs.lda + step * 64 + group * 4;
+            const int8_t *weights = panel + step * 2048 + half * 1024 + group * 64;
+            for (int channel = 0; channel < 16; channel++)
+              sums[channel] +=
+                  values[0] * weights[channel * 4] + values[1] * weights[channel * 4 + 1] +
+                  values[2] * weights[channel * 4 + 2] + values[3] * weights[channel * 4 + 3];
           }
-        for (int n = 0; n < 16; n++) c[r * ldc + h * 16 + n] = sums[n];
+        for (int channel = 0; channel < 16; channel++)
+          sums_out[row * ldc + half * 16 + channel] = sums[channel];
       }
-    for (int s = 0; s < steps; s++) between(s);
+    for (int step = 0; step < steps; step++) between(step);
   }
 };
 

@@ -1,46 +1,53 @@
-// ATTENTION: softmax(Q K^T * scaling + mask) V on uint8 queries, keys and values with zero point 128, probabilities uint8, softmax
-// float32 in numerics.py's order. One task is one head of one sequence; threads divide the tasks. Keys and values are packed into
-// panels in scratch, so that both products are the tile of the linears. Any head size and length.
+// ATTENTION: softmax(Q K^T * scaling + mask) V on uint8 queries, keys and values with zero point
+// 128, probabilities uint8, softmax float32 in numerics.py's order. One task is one head of one
+// sequence; threads divide the tasks. Keys and values are packed into panels in scratch, so that
+// both products are the tile of the linears. Any head size and length.
 #pragma once
 #include <cstring>
 
 namespace OI8_NAMESPACE {
 
-constexpr int FEW_QUERIES = 4;  // of all heads that share a key head: fewer do not pay for panels of the keys
+constexpr int FEW_QUERIES =
+    4;  // of all heads that share a key head: fewer do not pay for panels of the keys
 
 struct AttentionScratch {
-  int8_t *keys, *values;  // panels
-  int32_t *key_sum;  // times the queries' zero point
-  float *scores;  // [32][keys]
-  uint8_t *p;     // [32][keys]
+  int8_t *keys, *values;           // panels
+  int32_t *key_sum;                // times the queries' zero point
+  float *scores;                   // [32][keys]
+  uint8_t *probabilities;          // [32][keys]
   float *key_scale, *value_scale;  // dynamic
-  char *prepared;  // 32 rows of either product
+  char *prepared;                  // 32 rows of either product
 
   static int64_t bytes(int64_t length, int64_t head) {
-    const int64_t l = up64(length), h = up64(head);
-    return 2 * l * h + l * 4 + 32 * l * 4 + 32 * l + 2 * l * 4 + Tile::prepared_bytes(static_cast<int>((l > h ? l : h) / 64)) + 64;
+    const int64_t padded_length = up64(length), padded_head = up64(head);
+    return 2 * padded_length * padded_head + padded_length * 4 + 32 * padded_length * 4 +
+           32 * padded_length + 2 * padded_length * 4 +
+           Tile::prepared_bytes(
+               static_cast<int>((padded_length > padded_head ? padded_length : padded_head) / 64)) +
+           64;
   }
   AttentionScratch(char *base, int64_t length, int64_t head) {
-    const int64_t l = up64(length), h = up64(head);
+    const int64_t padded_length = up64(length), padded_head = up64(head);
     keys = reinterpret_cast<int8_t *>(base);
-    values = keys + l * h;
-    key_sum = reinterpret_cast<int32_t *>(values + l * h);
-    scores = reinterpret_cast<float *>(key_sum + l);
-    key_scale = scores + 32 * l;
-    value_scale = key_scale + l;
-    p = reinterpret_cast<uint8_t *>(value_scale + l);
-    prepared = reinterpret_cast<char *>(p + 32 * l);
+    values = keys + padded_length * padded_head;
+    key_sum = reinterpret_cast<int32_t *>(values + padded_length * padded_head);
+    scores = reinterpret_cast<float *>(key_sum + padded_length);
+    key_scale = scores + 32 * padded_length;
+    value_scale = key_scale + padded_length;
+    probabilities = reinterpret_cast<uint8_t *>(value_scale + padded_length);
+    prepared = reinterpret_cast<char *>(probabilities + 32 * padded_length);
   }
 };
 
 struct HeadTask {
-  const uint8_t *q;
-  const uint8_t *k;  // where keys are read as they lie, else null: they are in panels
+  const uint8_t *query_rows;
+  const uint8_t *key_rows;  // where keys are read as they lie, else null: they are in panels
   int64_t k_stride;
   int64_t q_stride;
   const float *q_scale;  // dynamic: of each query row, at q_scale[r * q_scale_stride]
   int64_t q_scale_stride;
-  float scaling;       // log2(e) times the scaling of scores, times the scales of queries and keys when static
+  float scaling;  // log2(e) times the scaling of scores, times the scales of queries and keys when
+                  // static
   float value_scale;  // static
   int head, length, keys, kept;
   bool dynamic, causal;
@@ -56,183 +63,254 @@ struct HeadTask {
 };
 
 // Sums of one query as scores without a mask, in powers of two.
-inline F score(const AttentionScratch &s, const int32_t *sums, int j, F factor) { return mul(to_float(sub(load(sums + j), load(s.key_sum + j))), factor); }
+inline Floats score(const AttentionScratch &scratch, const int32_t *sums, int key, Floats factor) {
+  return mul(to_float(sub(load(sums + key), load(scratch.key_sum + key))), factor);
+}
 
-// Integer scores of one query to uint8 probabilities; returns what one unit of the second product is worth. One factor for all keys and no mask: the
-// largest sum is the largest score, and nothing has to be kept.
-inline float plain_softmax(const HeadTask &t, const AttentionScratch &s, int n, const int32_t *sums, uint8_t *p) {
-  F top = set(-1e30f), total = set(0.0f);
-  by_16(n, [&](int j, auto count) { top = max(keep(count, to_float(sub(load(sums + j), load(s.key_sum + j))), top), top); });
-  const F factor = set(t.scaling), peak = set(largest(top) * t.scaling);
-  const auto level = [&](int j, auto count) {
-    const F weight = keep(count, softmax_weight(sub(score(s, sums, j, factor), peak)), set(0.0f));
+// Integer scores of one query to uint8 probabilities; returns what one unit of the second product
+// is worth. One factor for all keys and no mask: the largest sum is the largest score, and nothing
+// has to be kept.
+inline float plain_softmax(const HeadTask &task, const AttentionScratch &scratch, int count,
+                           const int32_t *sums, uint8_t *probabilities) {
+  Floats top = set(-1e30f), total = set(0.0f);
+  by_16(count, [&](int key, auto count) {
+    top = max(keep(count, to_float(sub(load(sums + key), load(scratch.key_sum + key))), top), top);
+  });
+  const Floats factor = set(task.scaling), peak = set(largest(top) * task.scaling);
+  const auto level = [&](int key, auto count) {
+    const Floats weight =
+        keep(count, softmax_weight(sub(score(scratch, sums, key, factor), peak)), set(0.0f));
     total = add(total, weight);
     return to_int(weight);
   };
   const Whole whole;
-  const int fours = n / 64 * 64;
-  for (int j = 0; j < fours; j += 64) {
-    const I a = level(j, whole), b = level(j + 16, whole), c = level(j + 32, whole), d = level(j + 48, whole);
-    store_bytes(p + j, a, b, c, d);
+  const int fours = count / 64 * 64;
+  for (int key = 0; key < fours; key += 64) {
+    const Ints first = level(key, whole), second = level(key + 16, whole),
+               third = level(key + 32, whole), fourth = level(key + 48, whole);
+    store_bytes(probabilities + key, first, second, third, fourth);
   }
-  by_16(n - fours, [&](int j, auto count) { store_bytes(p + fours + j, level(fours + j, count)); });
-  return t.value_scale / sum(total);
+  by_16(count - fours, [&](int key, auto count) {
+    store_bytes(probabilities + fours + key, level(fours + key, count));
+  });
+  return task.value_scale / sum(total);
 }
 
 // The same with masks, or with the scale of each query, key and value; works in place.
-inline float masked_softmax(const HeadTask &t, const AttentionScratch &s, int n, int64_t query, float *e, uint8_t *p) {
-  const int32_t *sums = reinterpret_cast<const int32_t *>(e);
-  const F masked = set(-1e30f), factor = set(t.dynamic ? t.q_scale[query * t.q_scale_stride] * t.scaling : t.scaling);
-  F top = masked;
-  by_16(n, [&](int j, auto count) {
-    F x = score(s, sums, j, t.dynamic ? mul(factor, load(s.key_scale + j)) : factor);
-    if (t.bool_mask) x = select(t.bool_mask + query * t.mask_stride + j, count, x, masked);
-    if (t.float_mask) x = add(x, max(mul(load(t.float_mask + query * t.mask_stride + j, count), set(LOG2E)), masked));
-    store(e + j, x);
-    top = max(keep(count, x, top), top);
+inline float masked_softmax(const HeadTask &task, const AttentionScratch &scratch, int count,
+                            int64_t query, float *scores, uint8_t *probabilities) {
+  const int32_t *sums = reinterpret_cast<const int32_t *>(scores);
+  const Floats masked = set(-1e30f),
+               factor = set(task.dynamic ? task.q_scale[query * task.q_scale_stride] * task.scaling
+                                         : task.scaling);
+  Floats top = masked;
+  by_16(count, [&](int key, auto count) {
+    Floats scaled = score(scratch, sums, key,
+                          task.dynamic ? mul(factor, load(scratch.key_scale + key)) : factor);
+    if (task.bool_mask)
+      scaled = select(task.bool_mask + query * task.mask_stride + key, count, scaled, masked);
+    if (task.float_mask)
+      scaled =
+          add(scaled,
+              max(mul(load(task.float_mask + query * task.mask_stride + key, count), set(LOG2E)),
+                  masked));
+    store(scores + key, scaled);
+    top = max(keep(count, scaled, top), top);
   });
-  const F peak = set(largest(top));
-  F total = set(0.0f), heaviest = set(0.0f);
-  by_16(n, [&](int j, auto count) {
-    const F weight = keep(count, softmax_weight(sub(load(e + j), peak)), set(0.0f));
+  const Floats peak = set(largest(top));
+  Floats total = set(0.0f), heaviest = set(0.0f);
+  by_16(count, [&](int key, auto count) {
+    const Floats weight = keep(count, softmax_weight(sub(load(scores + key), peak)), set(0.0f));
     total = add(total, weight);
-    if (t.dynamic) {
-      const F weighted = mul(weight, load(s.value_scale + j));
+    if (task.dynamic) {
+      const Floats weighted = mul(weight, load(scratch.value_scale + key));
       heaviest = max(weighted, heaviest);
-      store(e + j, weighted);
+      store(scores + key, weighted);
     } else {
-      store_bytes(p + j, to_int(weight));
+      store_bytes(probabilities + key, to_int(weight));
     }
   });
-  if (!t.dynamic) return t.value_scale / sum(total);
+  if (!task.dynamic) return task.value_scale / sum(total);
   const float most = largest(heaviest);
-  const F to_levels = set(255.0f / most);
-  for (int j = 0; j < n; j += 16) store_bytes(p + j, to_int(mul(load(e + j), to_levels)));
+  const Floats to_levels = set(255.0f / most);
+  for (int key = 0; key < count; key += 16)
+    store_bytes(probabilities + key, to_int(mul(load(scores + key), to_levels)));
   return (most * (1.0f / 255.0f)) / sum(total);
 }
 
-inline float softmax_row(const HeadTask &t, const AttentionScratch &s, int64_t query, float *e, uint8_t *p) {
-  const int n = static_cast<int>(t.reach(query));
-  const bool plain = !t.dynamic && !t.bool_mask && !t.float_mask && t.scaling > 0.0f;
-  const float unit = plain ? plain_softmax(t, s, n, reinterpret_cast<const int32_t *>(e), p) : masked_softmax(t, s, n, query, e, p);
-  const int64_t written = (n + 15) / 16 * 16;
-  if (written < up64(t.keys)) std::memset(p + written, 0, up64(t.keys) - written);
+inline float softmax_row(const HeadTask &task, const AttentionScratch &scratch, int64_t query,
+                         float *scores, uint8_t *probabilities) {
+  const int count = static_cast<int>(task.reach(query));
+  const bool plain = !task.dynamic && !task.bool_mask && !task.float_mask && task.scaling > 0.0f;
+  const float unit = plain ? plain_softmax(task, scratch, count,
+                                           reinterpret_cast<const int32_t *>(scores), probabilities)
+                           : masked_softmax(task, scratch, count, query, scores, probabilities);
+  const int64_t written = (count + 15) / 16 * 16;
+  if (written < up64(task.keys)) std::memset(probabilities + written, 0, up64(task.keys) - written);
   return unit;
 }
 
 // The first n of 16 results to element `column` of a line.
-inline void write_16(char *line, int64_t column, int n, F y, bool to_bytes, const Grid &grid) {
+inline void write_16(char *line, int64_t column, int count, Floats values, bool to_bytes,
+                     const Quantization &grid) {
   if (to_bytes) {
     uint8_t *out = reinterpret_cast<uint8_t *>(line) + column;
-    n >= 16 ? store_bytes(out, grid(y)) : store_bytes(out, grid(y), n);
+    count >= 16 ? store_bytes(out, grid(values)) : store_bytes(out, grid(values), count);
   } else {
     float *out = reinterpret_cast<float *>(line) + column;
-    n >= 16 ? store(out, y) : store(out, y, n);
+    count >= 16 ? store(out, values) : store(out, values, count);
   }
 }
 
 // Where the results of a head go.
 struct HeadResults {
-  const Context &ctx;
+  const Context &context;
   int value;
   int64_t first_row;
   int column;
   bool to_bytes;
-  Grid grid;
+  Quantization grid;
 
-  char *line(int64_t row) const { return ctx.row<char>(value, first_row + row) + column * (to_bytes ? 1 : 4); }
+  char *line(int64_t row) const {
+    return context.row<char>(value, first_row + row) + column * (to_bytes ? 1 : 4);
+  }
   // The first n of 32 results, from column c on.
-  inline void write(char *line, int c, int n, F y, F z) const {
-    if (to_bytes && n >= 32) return grid.store(reinterpret_cast<uint8_t *>(line) + c, y, z);
-    write_16(line, c, n, y, to_bytes, grid);
-    if (n > 16) write_16(line, c + 16, n - 16, z, to_bytes, grid);
+  inline void write(char *line, int column, int count, Floats values, Floats more) const {
+    if (to_bytes && count >= 32)
+      return grid.store(reinterpret_cast<uint8_t *>(line) + column, values, more);
+    write_16(line, column, count, values, to_bytes, grid);
+    if (count > 16) write_16(line, column + 16, count - 16, more, to_bytes, grid);
   }
 };
 
-inline void attend(const HeadTask &t, const AttentionScratch &s, const HeadResults &results, Ahead &ahead) {
-  const int64_t width = up64(t.keys);
-  const int key_steps = (t.head + 63) / 64;
-  Ahead nothing;
+inline void attend(const HeadTask &task, const AttentionScratch &scratch,
+                   const HeadResults &results, Prefetch &prefetch) {
+  const int64_t width = up64(task.keys);
+  const int key_steps = (task.head + 63) / 64;
+  Prefetch nothing;
   alignas(64) int32_t sums[Tile::rows * 32];
-  int32_t *scores = reinterpret_cast<int32_t *>(s.scores);
-  for (int64_t q = 0; q < t.length; q += Tile::rows) {
-    const int rows = static_cast<int>(t.length - q < Tile::rows ? t.length - q : Tile::rows);
-    const int64_t reach = t.reach(q + rows - 1);
-    if (t.k) {
-      for (int r = 0; r < rows; r++) score_one(t.q + (q + r) * t.q_stride, t.k, t.k_stride, static_cast<int>(reach), t.head, scores + r * width);
+  int32_t *scores = reinterpret_cast<int32_t *>(scratch.scores);
+  for (int64_t query = 0; query < task.length; query += Tile::rows) {
+    const int rows =
+        static_cast<int>(task.length - query < Tile::rows ? task.length - query : Tile::rows);
+    const int64_t reach = task.reach(query + rows - 1);
+    if (task.key_rows) {
+      for (int row = 0; row < rows; row++)
+        score_one(task.query_rows + (query + row) * task.q_stride, task.key_rows, task.k_stride,
+                  static_cast<int>(reach), task.head, scores + row * width);
     } else {
-      const typename Tile::Rows queries = Tile::prepare(t.q + q * t.q_stride, t.q_stride, rows, t.head, s.prepared);
-      for (int64_t k = 0; k < reach; k += 32) Tile::block(queries, rows, s.keys + k / 32 * key_steps * 2048, key_steps, scores + k, width, nothing, [](int) {});
+      const typename Tile::Rows queries =
+          Tile::prepare(task.query_rows + query * task.q_stride, task.q_stride, rows, task.head,
+                        scratch.prepared);
+      for (int64_t key = 0; key < reach; key += 32)
+        Tile::block(queries, rows, scratch.keys + key / 32 * key_steps * 2048, key_steps,
+                    scores + key, width, nothing, [](int) {});
     }
     float unit[Tile::rows];
     char *line[Tile::rows];
-    for (int r = 0; r < rows; r++) {
-      unit[r] = softmax_row(t, s, q + r, s.scores + r * width, s.p + r * width);
-      line[r] = results.line(q + r);
-      if (ahead.at < ahead.end) ahead.fetch(ahead.lines);
+    for (int row = 0; row < rows; row++) {
+      unit[row] = softmax_row(task, scratch, query + row, scratch.scores + row * width,
+                              scratch.probabilities + row * width);
+      line[row] = results.line(query + row);
+      if (prefetch.next < prefetch.end) prefetch.fetch(prefetch.lines);
     }
     const int value_steps = static_cast<int>(up64(reach) / 64);
-    const typename Tile::Rows probabilities = Tile::prepare(s.p, width, rows, static_cast<int>(reach), s.prepared);
-    for (int c = 0; c < t.head; c += 32) {
-      const int8_t *panel = s.values + c / 32 * (width / 64) * 2048;
+    const typename Tile::Rows probabilities = Tile::prepare(
+        scratch.probabilities, width, rows, static_cast<int>(reach), scratch.prepared);
+    for (int column = 0; column < task.head; column += 32) {
+      const int8_t *panel = scratch.values + column / 32 * (width / 64) * 2048;
       alignas(64) int32_t value_sum[32] = {};
       if (Tile::offset) Tile::column_sums(panel, static_cast<int>(reach), value_sum);
       Tile::block(probabilities, rows, panel, value_steps, sums, 32, nothing, [](int) {});
-      const I correction0 = mul(load(value_sum), set_int(Tile::offset)), correction1 = mul(load(value_sum + 16), set_int(Tile::offset));
-      for (int r = 0; r < rows; r++) {
-        const F y = mul(to_float(add(load(sums + r * 32), correction0)), set(unit[r])), z = mul(to_float(add(load(sums + r * 32 + 16), correction1)), set(unit[r]));
-        results.write(line[r], c, t.head - c, y, z);
+      const Ints correction0 = mul(load(value_sum), set_int(Tile::offset)),
+                 correction1 = mul(load(value_sum + 16), set_int(Tile::offset));
+      for (int row = 0; row < rows; row++) {
+        const Floats low = mul(to_float(add(load(sums + row * 32), correction0)), set(unit[row])),
+                     high = mul(to_float(add(load(sums + row * 32 + 16), correction1)),
+                                set(unit[row]));
+        results.write(line[row], column, task.head - column, low, high);
       }
     }
   }
 }
 
-// Keys that some query of this sequence sees, counted from the front: padding at the end costs nothing.
+// Keys that some query of this sequence sees, counted from the front: padding at the end costs
+// nothing.
 inline int kept_keys(const oi8_call &call, int64_t batch) {
-  if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[2] != 0 || call.mask_stride[1] != 0) return call.key_length;
+  if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[2] != 0 || call.mask_stride[1] != 0)
+    return call.key_length;
   const uint8_t *mask = static_cast<const uint8_t *>(call.mask) + batch * call.mask_stride[0];
-  int n = call.key_length;
-  while (n > 0 && !mask[n - 1]) n--;
-  return n > 0 ? n : call.key_length;
+  int count = call.key_length;
+  while (count > 0 && !mask[count - 1]) count--;
+  return count > 0 ? count : call.key_length;
 }
 
-inline void attention(const oi8_instruction &o, const Context &ctx) {
-  const oi8_call &call = *ctx.call;
-  const bool skipping = ctx.memory->kept;  // then every token that is left is seen by every other
-  const int heads = o.groups, head = o.columns / heads, group = heads / o.kv_groups;
-  const bool dynamic = o.input[3] >= 0, to_bytes = o.output_scale > 0;
-  const Grid grid(to_bytes ? o.output_scale : 1.0f, o.output_zero_point);
-  const AttentionScratch scratch(ctx.scratch, call.key_length, head);
-  const Range mine = ctx.share(ctx.batch * o.kv_groups);
-  Ahead ahead = ahead_of(next_linear(o, ctx, 512 << 10), (mine.end - mine.begin) * group, call.length);  // it reads little memory itself
+inline void attention(const oi8_instruction &instruction, const Context &context) {
+  const oi8_call &call = *context.call;
+  const bool skipping =
+      context.memory->kept;  // then every token that is left is seen by every other
+  const int heads = instruction.groups, head = instruction.columns / heads,
+            group = heads / instruction.kv_groups;
+  const bool dynamic = instruction.input[3] >= 0, to_bytes = instruction.output_scale > 0;
+  const Quantization grid(to_bytes ? instruction.output_scale : 1.0f,
+                          instruction.output_zero_point);
+  const AttentionScratch scratch(context.scratch, call.key_length, head);
+  const Range mine = context.share(context.batch * instruction.kv_groups);
+  Prefetch prefetch =
+      prefetch_of(next_linear(instruction, context, 512 << 10), (mine.end - mine.begin) * group,
+                  call.length);  // it reads little memory itself
   for (int64_t task = mine.begin; task < mine.end; task++) {
-    const int64_t batch = task / o.kv_groups, kv = task % o.kv_groups, first_row = ctx.begin(batch);
-    const int length = static_cast<int>(ctx.begin(batch + 1) - first_row), keys = skipping ? length : call.key_length;
+    const int64_t batch = task / instruction.kv_groups, key_head = task % instruction.kv_groups,
+                  first_row = context.begin(batch);
+    const int length = static_cast<int>(context.begin(batch + 1) - first_row),
+              keys = skipping ? length : call.key_length;
     const int64_t first_key = skipping ? first_row : batch * keys;
-    const uint8_t *key_rows = ctx.row<uint8_t>(o.input[1], first_key) + o.column[1] + kv * head;
+    const uint8_t *key_rows = context.row<uint8_t>(instruction.input[1], first_key) +
+                              instruction.column[1] + key_head * head;
     const bool few = length * group <= FEW_QUERIES;
-    if (few) std::memset(scratch.key_sum, 0, up64(keys) * sizeof(int32_t));
-    else pack_keys(key_rows, ctx.row_bytes(o.input[1]), keys, head, scratch.keys, scratch.key_sum);
-    pack_values(ctx.row<uint8_t>(o.input[2], first_key) + o.column[2] + kv * head, ctx.row_bytes(o.input[2]), keys, head, scratch.values);
-    for (int j = 0; dynamic && j < keys; j++) {
-      scratch.key_scale[j] = ctx.row<float>(o.input[4], first_key + j)[o.scale_column[1] + kv];
-      scratch.value_scale[j] = ctx.row<float>(o.input[5], first_key + j)[o.scale_column[2] + kv];
+    if (few)
+      std::memset(scratch.key_sum, 0, up64(keys) * sizeof(int32_t));
+    else
+      pack_keys(key_rows, context.row_bytes(instruction.input[1]), keys, head, scratch.keys,
+                scratch.key_sum);
+    pack_values(context.row<uint8_t>(instruction.input[2], first_key) + instruction.column[2] +
+                    key_head * head,
+                context.row_bytes(instruction.input[2]), keys, head, scratch.values);
+    for (int key = 0; dynamic && key < keys; key++) {
+      scratch.key_scale[key] = context.row<float>(
+          instruction.input[4], first_key + key)[instruction.scale_column[1] + key_head];
+      scratch.value_scale[key] = context.row<float>(
+          instruction.input[5], first_key + key)[instruction.scale_column[2] + key_head];
     }
-    for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
-      HeadTask t = {};
-      t.q = ctx.row<uint8_t>(o.input[0], first_row) + o.column[0] + h * head;
-      t.q_stride = ctx.row_bytes(o.input[0]);
-      if (few) t.k = key_rows, t.k_stride = ctx.row_bytes(o.input[1]);
-      t.head = head, t.length = length, t.keys = keys, t.kept = skipping ? keys : kept_keys(call, ctx.first_batch + batch), t.dynamic = dynamic, t.causal = o.causal;
-      const float scaling = o.parameter * LOG2E;
-      t.scaling = dynamic ? scaling : (o.input_scale[0] * scaling) * o.input_scale[1];
-      if (dynamic) t.q_scale = ctx.row<float>(o.input[3], first_row) + o.scale_column[0] + h, t.q_scale_stride = ctx.row_bytes(o.input[3]) / 4;
-      t.value_scale = o.input_scale[2];
-      const int64_t mask_at = (ctx.first_batch + batch) * call.mask_stride[0] + h * call.mask_stride[1];
-      if (call.mask_kind == OI8_BOOL_MASK && !skipping) t.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
-      if (call.mask_kind == OI8_FLOAT_MASK) t.float_mask = static_cast<const float *>(call.mask) + mask_at;
-      t.mask_stride = call.mask_stride[2];
-      attend(t, scratch, {ctx, o.output[0], first_row, static_cast<int>(h) * head, to_bytes, grid}, ahead);
+    for (int64_t head_index = key_head * group; head_index < (key_head + 1) * group; head_index++) {
+      HeadTask head_task = {};
+      head_task.query_rows = context.row<uint8_t>(instruction.input[0], first_row) +
+                             instruction.column[0] + head_index * head;
+      head_task.q_stride = context.row_bytes(instruction.input[0]);
+      if (few)
+        head_task.key_rows = key_rows, head_task.k_stride = context.row_bytes(instruction.input[1]);
+      head_task.head = head, head_task.length = length, head_task.keys = keys,
+      head_task.kept = skipping ? keys : kept_keys(call, context.first_batch + batch),
+      head_task.dynamic = dynamic, head_task.causal = instruction.causal;
+      const float scaling = instruction.parameter * LOG2E;
+      head_task.scaling =
+          dynamic ? scaling : (instruction.input_scale[0] * scaling) * instruction.input_scale[1];
+      if (dynamic)
+        head_task.q_scale = context.row<float>(instruction.input[3], first_row) +
+                            instruction.scale_column[0] + head_index,
+        head_task.q_scale_stride = context.row_bytes(instruction.input[3]) / 4;
+      head_task.value_scale = instruction.input_scale[2];
+      const int64_t mask_at =
+          (context.first_batch + batch) * call.mask_stride[0] + head_index * call.mask_stride[1];
+      if (call.mask_kind == OI8_BOOL_MASK && !skipping)
+        head_task.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
+      if (call.mask_kind == OI8_FLOAT_MASK)
+        head_task.float_mask = static_cast<const float *>(call.mask) + mask_at;
+      head_task.mask_stride = call.mask_stride[2];
+      attend(head_task, scratch,
+             {context, instruction.output[0], first_row, static_cast<int>(head_index) * head,
+              to_bytes, grid},
+             prefetch);
     }
   }
 }

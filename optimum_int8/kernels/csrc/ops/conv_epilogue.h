@@ -1,12 +1,13 @@
-// The epilogue of a convolution: int32 sums of 32 output channels to float32, uint8 or both, in the order of numerics_conv.conv: scale,
-// bias, activation, residual, final activation. One epilogue serves panels, depthwise kernels and every ISA.
+// The epilogue of a convolution: int32 sums of 32 output channels to float32, uint8 or both, in the
+// order of numerics_conv.conv: scale, bias, activation, residual, final activation. One epilogue
+// serves panels, depthwise kernels and every ISA.
 #pragma once
 
 namespace OI8_NAMESPACE {
 
 struct ConvArguments {
-  const oi8_instruction *o;
-  const oi8_window *w;
+  const oi8_instruction *instruction;
+  const oi8_window *window;
   const uint8_t *image;
   int64_t pixel_bytes;
   float scale;
@@ -15,36 +16,36 @@ struct ConvArguments {
   int64_t float_bytes, byte_bytes;
   const char *residual;
   int64_t residual_bytes;
-  bool residual_on_grid;  // uint8 instead of float32
+  bool residual_quantized;  // uint8 instead of float32
 };
 
-inline ConvArguments conv_arguments(const oi8_instruction &o, const Context &ctx) {
-  const bool dynamic = o.input[1] >= 0;
-  auto at = [&](int index) { return index >= 0 ? ctx.value<char>(index) : nullptr; };
-  auto distance = [&](int index) { return index >= 0 ? ctx.row_bytes(index) : 0; };
-  return {&o,
-          o.window,
-          ctx.value<uint8_t>(o.input[0]),
-          ctx.row_bytes(o.input[0]),
-          dynamic ? *ctx.value<float>(o.input[1]) : o.input_scale[0],
-          dynamic ? *ctx.value<int32_t>(o.input[2]) : o.input_zero_point,
-          at(o.output[0]),
-          at(o.output[1]),
-          distance(o.output[0]),
-          distance(o.output[1]),
-          at(o.input[3]),
-          distance(o.input[3]),
-          o.input[3] >= 0 && o.input_scale[1] > 0.0f};
+inline ConvArguments conv_arguments(const oi8_instruction &instruction, const Context &context) {
+  const bool dynamic = instruction.input[1] >= 0;
+  auto address = [&](int index) { return index >= 0 ? context.value<char>(index) : nullptr; };
+  auto distance = [&](int index) { return index >= 0 ? context.row_bytes(index) : 0; };
+  return {&instruction,
+          instruction.window,
+          context.value<uint8_t>(instruction.input[0]),
+          context.row_bytes(instruction.input[0]),
+          dynamic ? *context.value<float>(instruction.input[1]) : instruction.input_scale[0],
+          dynamic ? *context.value<int32_t>(instruction.input[2]) : instruction.input_zero_point,
+          address(instruction.output[0]),
+          address(instruction.output[1]),
+          distance(instruction.output[0]),
+          distance(instruction.output[1]),
+          address(instruction.input[3]),
+          distance(instruction.input[3]),
+          instruction.input[3] >= 0 && instruction.input_scale[1] > 0.0f};
 }
 
 template <int Activation>
-inline F activate_with(F x, F slope) {
+inline Floats activate_with(Floats x, Floats slope) {
   if constexpr (Activation == OI8_LEAKY_RELU) return leaky_relu(x, slope);
   if constexpr (Activation == OI8_HARDSWISH) return hardswish(x);
   return activate<Activation>(x);
 }
 
-inline __attribute__((noinline)) F activate_any(int activation, F x, F slope) {
+inline __attribute__((noinline)) Floats activate_any(int activation, Floats x, Floats slope) {
   switch (activation) {
     case OI8_RELU: return activate<OI8_RELU>(x);
     case OI8_GELU: return activate<OI8_GELU>(x);
@@ -60,33 +61,47 @@ inline __attribute__((noinline)) F activate_any(int activation, F x, F slope) {
 // What the epilogues of all channels share.
 struct ConvEnd {
   const ConvArguments &args;
-  Grid grid;
-  F slope, residual_scale;
-  I residual_zero;
+  Quantization grid;
+  Floats slope, residual_scale;
+  Ints residual_zero;
 
   explicit ConvEnd(const ConvArguments &arguments)
-      : args(arguments), grid(arguments.bytes ? arguments.o->output_scale : 1.0f, arguments.o->output_zero_point), slope(set(arguments.o->parameter)), residual_scale(set(arguments.o->input_scale[1])), residual_zero(set_int(arguments.o->residual_zero_point)) {}
+      : args(arguments),
+        grid(arguments.bytes ? arguments.instruction->output_scale : 1.0f,
+             arguments.instruction->output_zero_point),
+        slope(set(arguments.instruction->parameter)),
+        residual_scale(set(arguments.instruction->input_scale[1])),
+        residual_zero(set_int(arguments.instruction->residual_zero_point)) {}
 
-  inline F dequantized(const uint8_t *residual) const { return mul(to_float(sub(load_ubytes(residual), residual_zero)), residual_scale); }
+  inline Floats dequantized(const uint8_t *residual) const {
+    return mul(to_float(sub(load_ubytes(residual), residual_zero)), residual_scale);
+  }
 };
 
-// For `width` (at most 32) output channels from `channel` on; `sum` is where their weight sums lie; the sums are those of the
-// pixels minus `offset`.
+// For `width` (at most 32) output channels from `channel` on; `sum` is where their weight sums lie;
+// the sums are those of the pixels minus `offset`.
 template <int Activation>
 class ConvEpilogue {
  public:
   ConvEpilogue() = default;
-  ConvEpilogue(const ConvEnd &end, int channel, int width, int sum, int32_t offset) : end_(&end), channel_(channel), width_(width) {
-    const oi8_instruction &o = *end.args.o;
-    for (int h = 0; h < 2; h++) {
-      const int n = width - h * 16 < 0 ? 0 : width - h * 16;
-      factor_[h] = mul(set(end.args.scale), load(o.weight_scale + channel + h * 16, n));
-      correction_[h] = mul(set_int(end.args.zero - offset), load(o.weight_sum + sum + h * 16));
-      bias_[h] = o.bias ? load(o.bias + channel + h * 16, n) : set(-0.0f);  // x + -0.0 is x to the bit
+  ConvEpilogue(const ConvEnd &end, int channel, int width, int sum, int32_t offset)
+      : end_(&end), channel_(channel), width_(width) {
+    const oi8_instruction &instruction = *end.args.instruction;
+    for (int half = 0; half < 2; half++) {
+      const int count = width - half * 16 < 0 ? 0 : width - half * 16;
+      factor_[half] =
+          mul(set(end.args.scale), load(instruction.weight_scale + channel + half * 16, count));
+      correction_[half] =
+          mul(set_int(end.args.zero - offset), load(instruction.weight_sum + sum + half * 16));
+      bias_[half] = instruction.bias ? load(instruction.bias + channel + half * 16, count)
+                                     : set(-0.0f);  // x + -0.0 is x to the bit
     }
     const ConvArguments &args = end.args;
     whole_ = nullptr;
-    if (width == 32 && (args.w->final == OI8_NONE || args.w->final == OI8_RELU)) whole_ = !args.residual ? whole_for<Residual::none>(args) : args.residual_on_grid ? whole_for<Residual::bytes>(args) : whole_for<Residual::floats>(args);
+    if (width == 32 && (args.window->final == OI8_NONE || args.window->final == OI8_RELU))
+      whole_ = !args.residual            ? whole_for<Residual::none>(args)
+               : args.residual_quantized ? whole_for<Residual::bytes>(args)
+                                         : whole_for<Residual::floats>(args);
   }
 
   // Results of `count` rows from `row` on; the sums of a row are 32 integers.
@@ -113,57 +128,83 @@ class ConvEpilogue {
     constexpr bool positive = Activation == OI8_RELU && Added == Residual::none;
     if (!args.bytes) return whole<Added, false, false>;
     if constexpr (!positive)
-      if (args.w->final == OI8_NONE) return whole<Added, true, false>;
+      if (args.window->final == OI8_NONE) return whole<Added, true, false>;
     return whole<Added, true, true>;
   }
 
   // `__restrict`: results are stored neither here nor there, so that constants stay in registers.
   template <Residual Added, bool ToBytes, bool Positive>
-  static void whole(const ConvEpilogue &__restrict it, const ConvEnd &__restrict end, const int32_t *sums, int64_t row, int count) {
-    constexpr int activation = ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
+  static void whole(const ConvEpilogue &__restrict self, const ConvEnd &__restrict end,
+                    const int32_t *sums, int64_t row, int count) {
+    constexpr int activation =
+        ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
     const ConvArguments args = end.args;
-    const bool floats = args.floats != nullptr, cut = activation != Activation || args.w->final == OI8_RELU;
-    const int64_t channel = it.channel_;
+    const bool floats = args.floats != nullptr,
+               cut = activation != Activation || args.window->final == OI8_RELU;
+    const int64_t channel = self.channel_;
     for (int i = 0; i < count; i++, sums += 32, row++) {
-      F y0 = activate_with<activation>(add(mul(to_float(sub(load(sums), it.correction_[0])), it.factor_[0]), it.bias_[0]), end.slope);
-      F y1 = activate_with<activation>(add(mul(to_float(sub(load(sums + 16), it.correction_[1])), it.factor_[1]), it.bias_[1]), end.slope);
+      Floats low = activate_with<activation>(
+          add(mul(to_float(sub(load(sums), self.correction_[0])), self.factor_[0]), self.bias_[0]),
+          end.slope);
+      Floats high = activate_with<activation>(
+          add(mul(to_float(sub(load(sums + 16), self.correction_[1])), self.factor_[1]),
+              self.bias_[1]),
+          end.slope);
       if constexpr (Added == Residual::bytes) {
-        const uint8_t *residual = reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + channel;
-        y0 = add(y0, end.dequantized(residual)), y1 = add(y1, end.dequantized(residual + 16));
+        const uint8_t *residual =
+            reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + channel;
+        low = add(low, end.dequantized(residual)), high = add(high, end.dequantized(residual + 16));
       } else if constexpr (Added == Residual::floats) {
-        const float *residual = reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + channel;
-        y0 = add(y0, load(residual)), y1 = add(y1, load(residual + 16));
+        const float *residual =
+            reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + channel;
+        low = add(low, load(residual)), high = add(high, load(residual + 16));
       }
       if (!ToBytes || floats) {
-        const F zero = set(0.0f);
+        const Floats zero = set(0.0f);
         float *out = reinterpret_cast<float *>(args.floats + row * args.float_bytes) + channel;
-        store(out, cut ? max(y0, zero) : y0);
-        store(out + 16, cut ? max(y1, zero) : y1);
+        store(out, cut ? max(low, zero) : low);
+        store(out + 16, cut ? max(high, zero) : high);
       }
-      if constexpr (ToBytes) end.grid.template store<Positive>(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + channel, y0, y1);
+      if constexpr (ToBytes)
+        end.grid.template store<Positive>(
+            reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + channel, low, high);
     }
   }
 
-  template <int H, class Count>
-  inline __attribute__((always_inline)) void half(const int32_t *sums, int64_t row, Count n) const {
+  template <int Half, class Count>
+  inline __attribute__((always_inline)) void half(const int32_t *sums, int64_t row,
+                                                  Count count) const {
     const ConvEnd &end = *end_;
     const ConvArguments &args = end.args;
-    const int64_t column = channel_ + H * 16;
-    F y = mul(to_float(sub(load(sums), correction_[H])), factor_[H]);
-    y = activate_with<Activation>(add(y, bias_[H]), end.slope);
-    if (args.residual_on_grid) y = add(y, end.dequantized(reinterpret_cast<const uint8_t *>(args.residual + row * args.residual_bytes) + column));
-    else if (args.residual) y = add(y, load(reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + column, n));
-    if (args.w->final == OI8_RELU) y = max(y, set(0.0f));
-    else if (args.w->final != OI8_NONE) y = activate_any(args.w->final, y, end.slope);
-    if (args.floats) store(reinterpret_cast<float *>(args.floats + row * args.float_bytes) + column, y, n);
-    if (args.bytes) store_bytes(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + column, end.grid(y), n);
+    const int64_t column = channel_ + Half * 16;
+    Floats values = mul(to_float(sub(load(sums), correction_[Half])), factor_[Half]);
+    values = activate_with<Activation>(add(values, bias_[Half]), end.slope);
+    if (args.residual_quantized)
+      values = add(values, end.dequantized(reinterpret_cast<const uint8_t *>(
+                                               args.residual + row * args.residual_bytes) +
+                                           column));
+    else if (args.residual)
+      values = add(
+          values,
+          load(reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + column,
+               count));
+    if (args.window->final == OI8_RELU)
+      values = max(values, set(0.0f));
+    else if (args.window->final != OI8_NONE)
+      values = activate_any(args.window->final, values, end.slope);
+    if (args.floats)
+      store(reinterpret_cast<float *>(args.floats + row * args.float_bytes) + column, values,
+            count);
+    if (args.bytes)
+      store_bytes(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + column,
+                  end.grid(values), count);
   }
 
   const ConvEnd *end_;
   Whole32 whole_;
   int channel_, width_;
-  F factor_[2], bias_[2];
-  I correction_[2];
+  Floats factor_[2], bias_[2];
+  Ints correction_[2];
 };
 
 }  // namespace OI8_NAMESPACE

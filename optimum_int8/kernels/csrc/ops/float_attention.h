@@ -1,6 +1,8 @@
-// FLOAT_ATTENTION: softmax(Q K^T * scaling + mask) V on float32 rows, or on the bfloat16 next to them, in the order of numerics_float.py.
-// Any head size and length. One task is a key head of one sequence; threads divide the tasks. Its rows are the queries of all heads that
-// share the key head. Blocks of keys are walked with running maxima and sums, so that what a group of rows reads stays in L2.
+// FLOAT_ATTENTION: softmax(Q K^T * scaling + mask) V on float32 rows, or on the bfloat16 next to
+// them, in the order of numerics_float.py. Any head size and length. One task is a key head of one
+// sequence; threads divide the tasks. Its rows are the queries of all heads that share the key
+// head. Blocks of keys are walked with running maxima and sums, so that what a group of rows reads
+// stays in L2.
 #pragma once
 #include "../cpu.h"
 
@@ -16,28 +18,35 @@ struct FloatScratch {
   float *sums, *scores, *peak, *total;
   int64_t key_bytes, value_bytes;  // of a block; nothing where there is one place for all
 
-  static int64_t blocks(int64_t keys, int64_t rows) { return rows > QUERY_GROUP ? (keys + KEY_BLOCK - 1) / KEY_BLOCK : 1; }
+  static int64_t blocks(int64_t keys, int64_t rows) {
+    return rows > QUERY_GROUP ? (keys + KEY_BLOCK - 1) / KEY_BLOCK : 1;
+  }
   static int64_t bytes(int64_t keys, int64_t rows, int64_t head) {
-    const int64_t fixed = Product::query_bytes(QUERY_GROUP, head) + Product::weight_bytes(KEY_BLOCK);
-    const int64_t block = Product::key_bytes(KEY_BLOCK, head) + Product::value_bytes(KEY_BLOCK, head);
-    return fixed + blocks(keys, rows) * block + 4 * (QUERY_GROUP * (up16(head) + 2) + Product::rows * KEY_BLOCK);
+    const int64_t fixed =
+        Product::query_bytes(QUERY_GROUP, head) + Product::weight_bytes(KEY_BLOCK);
+    const int64_t block =
+        Product::key_bytes(KEY_BLOCK, head) + Product::value_bytes(KEY_BLOCK, head);
+    return fixed + blocks(keys, rows) * block +
+           4 * (QUERY_GROUP * (up16(head) + 2) + Product::rows * KEY_BLOCK);
   }
   FloatScratch(char *base, int64_t all, int64_t rows, int64_t head) {
     const int64_t count = blocks(all, rows);
     const auto take = [&](int64_t bytes) { return base += bytes, base - bytes; };
-    key_bytes = Product::key_bytes(KEY_BLOCK, head), value_bytes = Product::value_bytes(KEY_BLOCK, head);
+    key_bytes = Product::key_bytes(KEY_BLOCK, head),
+    value_bytes = Product::value_bytes(KEY_BLOCK, head);
     queries = take(Product::query_bytes(QUERY_GROUP, head));
     weight_memory = take(Product::weight_bytes(KEY_BLOCK));
     keys = take(count * key_bytes), values = take(count * value_bytes);
     sums = reinterpret_cast<float *>(take(QUERY_GROUP * up16(head) * 4));
     scores = reinterpret_cast<float *>(take(Product::rows * KEY_BLOCK * 4));
-    peak = reinterpret_cast<float *>(take(QUERY_GROUP * 4)), total = reinterpret_cast<float *>(take(QUERY_GROUP * 4));
+    peak = reinterpret_cast<float *>(take(QUERY_GROUP * 4)),
+    total = reinterpret_cast<float *>(take(QUERY_GROUP * 4));
     if (count == 1) key_bytes = value_bytes = 0;
   }
 };
 
 struct FloatTask {
-  const float *q, *k, *v;
+  const float *query_rows, *key_rows, *value_rows;
   int64_t q_stride, k_stride, v_stride;  // floats
   int head, heads, length, keys, kept;   // `heads` share the keys
   float scaling;
@@ -51,143 +60,190 @@ struct FloatTask {
     const int64_t last = row % length + keys - length + 1;
     return causal && last < kept ? last : kept;
   }
-  int64_t mask_at(int64_t row) const { return row / length * mask_head + row % length * mask_query; }
+  int64_t mask_at(int64_t row) const {
+    return row / length * mask_head + row % length * mask_query;
+  }
 };
 
 // exp(step), 0 where that is nothing.
-inline __attribute__((noinline)) float worth(float step) {
+inline __attribute__((noinline)) float rescaling(float step) {
   alignas(64) float lanes[16];
   store(lanes, where_above(set(step), set(-80.0f), exp(set(step))));
   return lanes[0];
 }
 
-// One row's scores of `n` keys from `from` on, to the exponentials of what they lie below the row's largest so far. Returns what the sums
-// before this block are worth now.
+// One row's scores of `n` keys from `from` on, to the exponentials of what they lie below the row's
+// largest so far. Returns what the sums before this block are worth now.
 template <class Product>
-inline float weigh_row(const FloatTask &t, int64_t row, int64_t from, int n, float *x, typename Product::Weight *weights, float &peak, float &total) {
-  const F masked = set(-1e30f), factor = set(t.scaling);
-  const int64_t mask = t.mask_at(row) + from;
-  F top = set(peak);
-  by_16(n, [&](int j, auto count) {
-    F y = mul(load(x + j), factor);
-    if (t.bool_mask) y = select(t.bool_mask + mask + j, count, y, masked);
-    if (t.float_mask) y = add(y, max(load(t.float_mask + mask + j, count), masked));
-    store(x + j, y);
-    top = max(keep(count, y, top), top);
+inline float weigh_row(const FloatTask &task, int64_t row, int64_t from, int count, float *scores,
+                       typename Product::Weight *weights, float &peak, float &total) {
+  const Floats masked = set(-1e30f), factor = set(task.scaling);
+  const int64_t mask = task.mask_at(row) + from;
+  Floats top = set(peak);
+  by_16(count, [&](int key, auto count) {
+    Floats score = mul(load(scores + key), factor);
+    if (task.bool_mask) score = select(task.bool_mask + mask + key, count, score, masked);
+    if (task.float_mask) score = add(score, max(load(task.float_mask + mask + key, count), masked));
+    store(scores + key, score);
+    top = max(keep(count, score, top), top);
   });
-  const F limit = set(-80.0f), zero = set(0.0f), largest_yet = set(largest(top));
-  F lanes = zero;
-  by_16(n, [&](int j, auto count) {
-    const F y = sub(load(x + j), largest_yet), e = keep(count, where_above(y, limit, exp(y)), zero);
-    lanes = add(lanes, e);
-    Product::put(weights + j, e);
+  const Floats limit = set(-80.0f), zero = set(0.0f), largest_yet = set(largest(top));
+  Floats lanes = zero;
+  by_16(count, [&](int key, auto count) {
+    const Floats score = sub(load(scores + key), largest_yet),
+                 exponential = keep(count, where_above(score, limit, exp(score)), zero);
+    lanes = add(lanes, exponential);
+    Product::put(weights + key, exponential);
   });
   const float step = peak - largest(top);
   peak = largest(top);
-  const float before = from == 0 || step == 0.0f ? 1.0f : worth(step);  // in the first block it is of nothing
+  const float before =
+      from == 0 || step == 0.0f ? 1.0f : rescaling(step);  // in the first block it is of nothing
   total = total * before + sum(lanes);
   return before;
 }
 
 // Rows [first, first + count) of a group that begins at `group`, against one packed block of keys.
 template <class Product>
-inline void attend_block(const FloatTask &t, const FloatScratch<Product> &s, int64_t group, int first, int count, int64_t from, int all, const char *keys, const char *values, int64_t value_stride) {
+inline void attend_block(const FloatTask &task, const FloatScratch<Product> &scratch, int64_t group,
+                         int first, int count, int64_t from, int all, const char *keys,
+                         const char *values, int64_t value_stride) {
   int64_t most = 0;
-  for (int r = 0; r < count; r++) most = most > t.reach(group + first + r) ? most : t.reach(group + first + r);
+  for (int row_index = 0; row_index < count; row_index++)
+    most =
+        most > task.reach(group + first + row_index) ? most : task.reach(group + first + row_index);
   if (most <= from) return;
   const int seen = static_cast<int>(most - from < all ? most - from : all);
-  Product::scores(s.queries, first, count, keys, seen, t.head, s.scores, KEY_BLOCK);
-  typename Product::Weight *weights = Product::weights(s.scores, s.weight_memory);
-  const int64_t width = up16(t.head), padded = (seen + 31) / 32 * 32;
-  for (int r = 0; r < count; r++) {
-    const int64_t row = group + first + r, reach = t.reach(row) - from;
-    const int n = static_cast<int>(reach < 0 ? 0 : reach < seen ? reach : seen);
-    typename Product::Weight *line = weights + r * KEY_BLOCK;
-    const float before = n ? weigh_row<Product>(t, row, from, n, s.scores + r * KEY_BLOCK, line, s.peak[first + r], s.total[first + r]) : 1.0f;
-    const int64_t written = up16(n);
+  Product::scores(scratch.queries, first, count, keys, seen, task.head, scratch.scores, KEY_BLOCK);
+  typename Product::Weight *weights = Product::weights(scratch.scores, scratch.weight_memory);
+  const int64_t width = up16(task.head), padded = (seen + 31) / 32 * 32;
+  for (int row_index = 0; row_index < count; row_index++) {
+    const int64_t row = group + first + row_index, reach = task.reach(row) - from;
+    const int count = static_cast<int>(reach < 0 ? 0 : reach < seen ? reach : seen);
+    typename Product::Weight *line = weights + row_index * KEY_BLOCK;
+    const float before =
+        count ? weigh_row<Product>(task, row, from, count, scratch.scores + row_index * KEY_BLOCK,
+                                   line, scratch.peak[first + row_index],
+                                   scratch.total[first + row_index])
+              : 1.0f;
+    const int64_t written = up16(count);
     std::memset(line + written, 0, (padded - written) * sizeof *line);
-    float *sums = s.sums + (first + r) * width;
-    for (int64_t c = 0; before != 1.0f && c < width; c += 16) store(sums + c, mul(load(sums + c), set(before)));
+    float *sums = scratch.sums + (first + row_index) * width;
+    for (int64_t column = 0; before != 1.0f && column < width; column += 16)
+      store(sums + column, mul(load(sums + column), set(before)));
   }
-  Product::weigh(weights, KEY_BLOCK, count, values, value_stride, seen, all, t.head, s.sums + first * width);
+  Product::weigh(weights, KEY_BLOCK, count, values, value_stride, seen, all, task.head,
+                 scratch.sums + first * width);
 }
 
 template <class Product, class Put>
-inline void attend_floats(const FloatTask &t, const FloatScratch<Product> &s, Put put) {
-  const int64_t rows = int64_t(t.heads) * t.length, width = up16(t.head);
-  const bool as_they_lie = rows <= Product::rows && Product::takes_rows(t.head);
+inline void attend_floats(const FloatTask &task, const FloatScratch<Product> &scratch, Put put) {
+  const int64_t rows = int64_t(task.heads) * task.length, width = up16(task.head);
+  const bool as_they_lie = rows <= Product::rows && Product::takes_rows(task.head);
   for (int64_t group = 0; group < rows; group += QUERY_GROUP) {
     const int count = static_cast<int>(rows - group < QUERY_GROUP ? rows - group : QUERY_GROUP);
-    for (int r = 0; r < count; r++) {
-      const int64_t row = group + r;
-      Product::pack_query(t.q + row % t.length * t.q_stride + row / t.length * t.head, t.head, s.queries, r);
-      s.peak[r] = -1e30f, s.total[r] = 0.0f;
+    for (int row_index = 0; row_index < count; row_index++) {
+      const int64_t row = group + row_index;
+      Product::pack_query(
+          task.query_rows + row % task.length * task.q_stride + row / task.length * task.head,
+          task.head, scratch.queries, row_index);
+      scratch.peak[row_index] = -1e30f, scratch.total[row_index] = 0.0f;
     }
-    std::memset(s.sums, 0, count * width * 4);
-    for (int64_t from = 0; from < t.kept; from += KEY_BLOCK) {
-      const int all = static_cast<int>(t.kept - from < KEY_BLOCK ? t.kept - from : KEY_BLOCK);
-      const float *value_rows = t.v + from * t.v_stride;
-      char *keys = s.keys + from / KEY_BLOCK * s.key_bytes, *packed = s.values + from / KEY_BLOCK * s.value_bytes;
-      if (group == 0) Product::pack_keys(t.k + from * t.k_stride, t.k_stride, all, t.head, keys);
-      if (group == 0 && !as_they_lie) Product::pack_values(value_rows, t.v_stride, all, t.head, packed);
+    std::memset(scratch.sums, 0, count * width * 4);
+    for (int64_t from = 0; from < task.kept; from += KEY_BLOCK) {
+      const int all = static_cast<int>(task.kept - from < KEY_BLOCK ? task.kept - from : KEY_BLOCK);
+      const float *value_rows = task.value_rows + from * task.v_stride;
+      char *keys = scratch.keys + from / KEY_BLOCK * scratch.key_bytes,
+           *packed = scratch.values + from / KEY_BLOCK * scratch.value_bytes;
+      if (group == 0)
+        Product::pack_keys(task.key_rows + from * task.k_stride, task.k_stride, all, task.head,
+                           keys);
+      if (group == 0 && !as_they_lie)
+        Product::pack_values(value_rows, task.v_stride, all, task.head, packed);
       const char *values = as_they_lie ? reinterpret_cast<const char *>(value_rows) : packed;
-      for (int r = 0; r < count; r += Product::rows)
-        attend_block<Product>(t, s, group, r, count - r < Product::rows ? count - r : Product::rows, from, all, keys, values, as_they_lie ? t.v_stride : 0);
+      for (int row_index = 0; row_index < count; row_index += Product::rows)
+        attend_block<Product>(task, scratch, group, row_index,
+                              count - row_index < Product::rows ? count - row_index : Product::rows,
+                              from, all, keys, values, as_they_lie ? task.v_stride : 0);
     }
-    for (int r = 0; r < count; r++) {
-      const F share = set(1.0f / s.total[r]);
-      for (int c = 0; c < t.head; c += 16) put(group + r, c, t.head - c, mul(load(s.sums + r * width + c), share));
+    for (int row_index = 0; row_index < count; row_index++) {
+      const Floats share = set(1.0f / scratch.total[row_index]);
+      for (int column = 0; column < task.head; column += 16)
+        put(group + row_index, column, task.head - column,
+            mul(load(scratch.sums + row_index * width + column), share));
     }
   }
 }
 
 template <class Product>
-inline void float_attention_by(const oi8_instruction &o, const Context &ctx) {
-  const oi8_call &call = *ctx.call;
-  const bool skipping = ctx.memory->kept, to_bytes = o.output_scale > 0;
-  const int heads = o.groups, head = o.columns / heads, group = heads / o.kv_groups;
-  const Grid grid(to_bytes ? o.output_scale : 1.0f, o.output_zero_point);
-  const FloatScratch<Product> scratch(ctx.scratch, call.key_length, int64_t(call.length) * group, head);
-  const Range mine = ctx.share(ctx.batch * o.kv_groups);
+inline void float_attention_by(const oi8_instruction &instruction, const Context &context) {
+  const oi8_call &call = *context.call;
+  const bool skipping = context.memory->kept, to_bytes = instruction.output_scale > 0;
+  const int heads = instruction.groups, head = instruction.columns / heads,
+            group = heads / instruction.kv_groups;
+  const Quantization grid(to_bytes ? instruction.output_scale : 1.0f,
+                          instruction.output_zero_point);
+  const FloatScratch<Product> scratch(context.scratch, call.key_length,
+                                      int64_t(call.length) * group, head);
+  const Range mine = context.share(context.batch * instruction.kv_groups);
   for (int64_t task = mine.begin; task < mine.end; task++) {
-    const int64_t batch = task / o.kv_groups, kv = task % o.kv_groups, first_row = ctx.begin(batch), first_head = kv * group;
-    FloatTask t = {};
-    t.length = static_cast<int>(ctx.begin(batch + 1) - first_row), t.keys = skipping ? t.length : call.key_length;
-    const int64_t first_key = skipping ? first_row : batch * t.keys;
-    t.q = ctx.row<float>(o.input[0], first_row) + o.column[0] + first_head * head;
-    t.k = ctx.row<float>(o.input[1], first_key) + o.column[1] + kv * head;
-    t.v = ctx.row<float>(o.input[2], first_key) + o.column[2] + kv * head;
-    t.q_stride = ctx.row_bytes(o.input[0]) / 4, t.k_stride = ctx.row_bytes(o.input[1]) / 4, t.v_stride = ctx.row_bytes(o.input[2]) / 4;
-    t.head = head, t.heads = group, t.kept = skipping ? t.keys : kept_keys(call, ctx.first_batch + batch);
-    t.scaling = o.parameter, t.causal = o.causal;
-    const int64_t mask_at = (ctx.first_batch + batch) * call.mask_stride[0] + first_head * call.mask_stride[1];
-    if (call.mask_kind == OI8_BOOL_MASK && !skipping) t.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
-    if (call.mask_kind == OI8_FLOAT_MASK) t.float_mask = static_cast<const float *>(call.mask) + mask_at;
-    t.mask_head = call.mask_stride[1], t.mask_query = call.mask_stride[2];
-    attend_floats<Product>(t, scratch, [&](int64_t row, int c, int n, F y) {
-      const int64_t at = first_row + row % t.length, column = (first_head + row / t.length) * head + c;
-      write_16(ctx.row<char>(o.output[0], at), column, n, y, to_bytes, grid);
-    });
+    const int64_t batch = task / instruction.kv_groups, key_head = task % instruction.kv_groups,
+                  first_row = context.begin(batch), first_head = key_head * group;
+    FloatTask head_task = {};
+    head_task.length = static_cast<int>(context.begin(batch + 1) - first_row),
+    head_task.keys = skipping ? head_task.length : call.key_length;
+    const int64_t first_key = skipping ? first_row : batch * head_task.keys;
+    head_task.query_rows = context.row<float>(instruction.input[0], first_row) +
+                           instruction.column[0] + first_head * head;
+    head_task.key_rows = context.row<float>(instruction.input[1], first_key) +
+                         instruction.column[1] + key_head * head;
+    head_task.value_rows = context.row<float>(instruction.input[2], first_key) +
+                           instruction.column[2] + key_head * head;
+    head_task.q_stride = context.row_bytes(instruction.input[0]) / 4,
+    head_task.k_stride = context.row_bytes(instruction.input[1]) / 4,
+    head_task.v_stride = context.row_bytes(instruction.input[2]) / 4;
+    head_task.head = head, head_task.heads = group,
+    head_task.kept = skipping ? head_task.keys : kept_keys(call, context.first_batch + batch);
+    head_task.scaling = instruction.parameter, head_task.causal = instruction.causal;
+    const int64_t mask_at =
+        (context.first_batch + batch) * call.mask_stride[0] + first_head * call.mask_stride[1];
+    if (call.mask_kind == OI8_BOOL_MASK && !skipping)
+      head_task.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
+    if (call.mask_kind == OI8_FLOAT_MASK)
+      head_task.float_mask = static_cast<const float *>(call.mask) + mask_at;
+    head_task.mask_head = call.mask_stride[1], head_task.mask_query = call.mask_stride[2];
+    attend_floats<Product>(
+        head_task, scratch, [&](int64_t row, int first_column, int count, Floats values) {
+          const int64_t row_index = first_row + row % head_task.length,
+                        column = (first_head + row / head_task.length) * head + first_column;
+          write_16(context.row<char>(instruction.output[0], row_index), column, count, values,
+                   to_bytes, grid);
+        });
   }
 }
 
 // Calls body with the product that an instruction asks for, on this processor.
 template <class Body>
-inline auto with_float_product(const oi8_instruction &o, Body body) {
-  if (!o.bfloat16) return body(LaneProduct<false>());
+inline auto with_float_product(const oi8_instruction &instruction, Body body) {
+  if (!instruction.bfloat16) return body(LaneProduct<false>());
 #ifdef OI8_BFLOAT16_TILE
   if (cpu_has_bfloat16_tiles()) return body(OI8_BFLOAT16_TILE());
 #endif
   return body(LaneProduct<true>());
 }
 
-inline int64_t float_attention_scratch(const oi8_instruction &o, const oi8_call &call) {
-  const int64_t rows = int64_t(call.length) * (o.groups / o.kv_groups), head = o.columns / o.groups;
-  return with_float_product(o, [&](auto product) { return FloatScratch<decltype(product)>::bytes(call.key_length, rows, head); });
+inline int64_t float_attention_scratch(const oi8_instruction &instruction, const oi8_call &call) {
+  const int64_t rows = int64_t(call.length) * (instruction.groups / instruction.kv_groups),
+                head = instruction.columns / instruction.groups;
+  return with_float_product(instruction, [&](auto product) {
+    return FloatScratch<decltype(product)>::bytes(call.key_length, rows, head);
+  });
 }
 
-inline void float_attention(const oi8_instruction &o, const Context &ctx) {
-  with_float_product(o, [&](auto product) { float_attention_by<decltype(product)>(o, ctx); });
+inline void float_attention(const oi8_instruction &instruction, const Context &context) {
+  with_float_product(instruction, [&](auto product) {
+    float_attention_by<decltype(product)>(instruction, context);
+  });
 }
 
 }  // namespace OI8_NAMESPACE

@@ -1,54 +1,59 @@
-// The float tile: C[rows][16 * vectors] = A[rows][n] by B[n][16 * vectors] in float32. Each sum runs in the order of n, and each product
-// is added to it with one rounding, so that every ISA gives the same bits. Rows and vectors are free; as many sums as fit stay in registers.
+// The float tile: C[rows][16 * vectors] = A[rows][n] by B[n][16 * vectors] in float32. Each sum
+// runs in the order of n, and each product is added to it with one rounding, so that every ISA
+// gives the same bits. Rows and vectors are free; as many sums as fit stay in registers.
 #pragma once
 #include <utility>
 
 namespace OI8_NAMESPACE {
 
 struct FloatBlock {
-  const float *a;
+  const float *rows;
   int64_t lda;
-  const float *b;
+  const float *vectors;
   int64_t ldb, next;  // from one of n to the next, from one vector to the next
-  int n;
-  float *c;
+  int depth;
+  float *sums;
   int64_t ldc;
   bool add;  // to what is in C
 };
 
 // Folds, because gcc keeps an array in registers only if its indices are constants from the start.
-template <int W, int... i, int... w>
-inline void float_registers(const FloatBlock &t, std::integer_sequence<int, i...>, std::integer_sequence<int, w...>) {
-  F sums[sizeof...(i)], line[W];
-  if (t.add)
-    ((sums[i] = load(t.c + i / W * t.ldc + i % W * 16)), ...);
+template <int Width, int... index, int... vector>
+inline void float_registers(const FloatBlock &block, std::integer_sequence<int, index...>,
+                            std::integer_sequence<int, vector...>) {
+  Floats sums[sizeof...(index)], line[Width];
+  if (block.add)
+    ((sums[index] = load(block.sums + index / Width * block.ldc + index % Width * 16)), ...);
   else
-    ((sums[i] = set(0.0f)), ...);
-  const float *a = t.a, *b = t.b;
-  const int64_t lda = t.lda, next = t.next;
-  for (int k = 0; k < t.n; k++, a++, b += t.ldb) {
-    ((line[w] = load(b + w * next)), ...);
-    ((sums[i] = multiply_add(set(a[i / W * lda]), line[i % W], sums[i])), ...);
+    ((sums[index] = set(0.0f)), ...);
+  const float *rows = block.rows, *vectors = block.vectors;
+  const int64_t lda = block.lda, next = block.next;
+  for (int step = 0; step < block.depth; step++, rows++, vectors += block.ldb) {
+    ((line[vector] = load(vectors + vector * next)), ...);
+    ((sums[index] = multiply_add(set(rows[index / Width * lda]), line[index % Width], sums[index])),
+     ...);
   }
-  (store(t.c + i / W * t.ldc + i % W * 16, sums[i]), ...);
+  (store(block.sums + index / Width * block.ldc + index % Width * 16, sums[index]), ...);
 }
 
-template <int R, int W>
-inline void float_vectors_from(FloatBlock t, int vectors) {
-  for (; vectors >= W; vectors -= W, t.b += W * t.next, t.c += W * 16)
-    float_registers<W>(t, std::make_integer_sequence<int, R * W>(), std::make_integer_sequence<int, W>());
-  if constexpr (W > 1)
-    if (vectors) float_vectors_from<R, W / 2>(t, vectors);
+template <int Rows, int Width>
+inline void float_vectors_from(FloatBlock block, int vectors) {
+  for (; vectors >= Width;
+       vectors -= Width, block.vectors += Width * block.next, block.sums += Width * 16)
+    float_registers<Width>(block, std::make_integer_sequence<int, Rows * Width>(),
+                           std::make_integer_sequence<int, Width>());
+  if constexpr (Width > 1)
+    if (vectors) float_vectors_from<Rows, Width / 2>(block, vectors);
 }
 
 // At most `R` rows.
-template <int R = float_rows>
-inline void float_tile(const FloatBlock &t, int rows, int vectors) {
-  constexpr int fitting = float_vectors / R;
-  if (rows == R)
-    float_vectors_from<R, fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1>(t, vectors);
-  else if constexpr (R > 1)
-    float_tile<R - 1>(t, rows, vectors);
+template <int Rows = float_rows>
+inline void float_tile(const FloatBlock &block, int rows, int vectors) {
+  constexpr int fitting = float_vectors / Rows;
+  if (rows == Rows)
+    float_vectors_from<Rows, fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1>(block, vectors);
+  else if constexpr (Rows > 1)
+    float_tile<Rows - 1>(block, rows, vectors);
 }
 
 }  // namespace OI8_NAMESPACE

@@ -1,75 +1,84 @@
-// NORM: layer norm or RMS norm of rows (of a sum of rows), to float32, to uint8 on a given grid, to uint8 on a grid per row.
-// Sums run in the 16-lane order of numerics.py. Rows are divided among threads; any width.
+// NORM: layer norm or RMS norm of rows (of a sum of rows), to float32, to uint8 on a given grid, to
+// uint8 on a grid per row. Sums run in the 16-lane order of numerics.py. Rows are divided among
+// threads; any width.
 #pragma once
 
 namespace OI8_NAMESPACE {
 
-// v -> (v - mean) * factor * weight + bias. Without a norm the mean is 0 and the factor 1, which change no bit.
+// v -> (v - mean) * factor * weight + bias. Without a norm the mean is 0 and the factor 1, which
+// change no bit.
 struct RowNorm {
-  F mean, factor;
+  Floats mean, factor;
   const float *weight, *bias;
 
   template <class Count>
-  inline F operator()(const float *y, int i, Count count) const {
-    F v = mul(sub(load(y + i, count), mean), factor);
-    if (weight) v = mul(v, load(weight + i, count));
-    if (bias) v = add(v, load(bias + i, count));
-    return v;
+  inline Floats operator()(const float *sums, int i, Count count) const {
+    Floats values = mul(sub(load(sums + i, count), mean), factor);
+    if (weight) values = mul(values, load(weight + i, count));
+    if (bias) values = add(values, load(bias + i, count));
+    return values;
   }
 };
 
 // Of a row whose lanes add up to `total`.
-inline RowNorm row_norm(const oi8_instruction &o, const float *y, F total) {
-  if (o.norm == OI8_NO_NORM) return {set(0.0f), set(1.0f), nullptr, nullptr};
-  const float width = 1.0f / static_cast<float>(o.columns);
-  const F mean = set(o.norm == OI8_LAYER_NORM ? sum(total) * width : 0.0f);
-  F squares = set(0.0f);
-  by_16(o.columns, [&](int i, auto count) {
-    const F v = sub(load(y + i, count), mean);
-    squares = add(squares, keep(count, mul(v, v), set(0.0f)));
+inline RowNorm row_norm(const oi8_instruction &instruction, const float *sums, Floats total) {
+  if (instruction.norm == OI8_NO_NORM) return {set(0.0f), set(1.0f), nullptr, nullptr};
+  const float width = 1.0f / static_cast<float>(instruction.columns);
+  const Floats mean = set(instruction.norm == OI8_LAYER_NORM ? sum(total) * width : 0.0f);
+  Floats squares = set(0.0f);
+  by_16(instruction.columns, [&](int i, auto count) {
+    const Floats values = sub(load(sums + i, count), mean);
+    squares = add(squares, keep(count, mul(values, values), set(0.0f)));
   });
-  return {mean, set(1.0f / __builtin_sqrtf(sum(squares) * width + o.parameter)), static_cast<const float *>(o.weight), o.bias};
+  return {mean, set(1.0f / __builtin_sqrtf(sum(squares) * width + instruction.parameter)),
+          static_cast<const float *>(instruction.weight), instruction.bias};
 }
 
-inline void norm(const oi8_instruction &o, const Context &ctx) {
-  const Range mine = ctx.share(ctx.rows(o));
-  const int n = o.columns, pairs = n / 32 * 32;
-  const bool floats = o.output[0] >= 0, bytes = o.output[1] >= 0, dynamic = o.output[2] >= 0;
-  const Grid fixed(o.output_scale > 0 ? o.output_scale : 1.0f, o.output_zero_point);
-  float *temporary = reinterpret_cast<float *>(ctx.scratch);
-  for (int64_t r = mine.begin; r < mine.end; r++) {
-    const float *x = ctx.row<float>(o.input[0], r);
-    const float *residual = o.input[1] >= 0 ? ctx.row<float>(o.input[1], r) : nullptr;
-    float *y = floats ? ctx.row<float>(o.output[0], r) : temporary;
-    F total = set(0.0f);
-    by_16(n, [&](int i, auto count) {
-      F v = load(x + i, count);
-      if (residual) v = add(v, load(residual + i, count));
-      store(y + i, v, count);
-      total = add(total, v);
+inline void norm(const oi8_instruction &instruction, const Context &context) {
+  const Range mine = context.share(context.rows(instruction));
+  const int width = instruction.columns, pairs = width / 32 * 32;
+  const bool floats = instruction.output[0] >= 0, bytes = instruction.output[1] >= 0,
+             dynamic = instruction.output[2] >= 0;
+  const Quantization fixed(instruction.output_scale > 0 ? instruction.output_scale : 1.0f,
+                           instruction.output_zero_point);
+  float *temporary = reinterpret_cast<float *>(context.scratch);
+  for (int64_t row = mine.begin; row < mine.end; row++) {
+    const float *source = context.row<float>(instruction.input[0], row);
+    const float *residual =
+        instruction.input[1] >= 0 ? context.row<float>(instruction.input[1], row) : nullptr;
+    float *sums = floats ? context.row<float>(instruction.output[0], row) : temporary;
+    Floats total = set(0.0f);
+    by_16(width, [&](int i, auto count) {
+      Floats values = load(source + i, count);
+      if (residual) values = add(values, load(residual + i, count));
+      store(sums + i, values, count);
+      total = add(total, values);
     });
-    const RowNorm of = row_norm(o, y, total);
-    uint8_t *q = bytes ? ctx.row<uint8_t>(o.output[1], r) : nullptr;
+    const RowNorm normalise = row_norm(instruction, sums, total);
+    uint8_t *bytes_out = bytes ? context.row<uint8_t>(instruction.output[1], row) : nullptr;
     if (!dynamic) {
       for (int i = 0; i < pairs; i += 32) {
-        const F v = of(y, i, Whole()), w = of(y, i + 16, Whole());
-        if (floats) store(y + i, v), store(y + i + 16, w);
-        if (bytes) fixed.store(q + i, v, w);
+        const Floats values = normalise(sums, i, Whole()), more = normalise(sums, i + 16, Whole());
+        if (floats) store(sums + i, values), store(sums + i + 16, more);
+        if (bytes) fixed.store(bytes_out + i, values, more);
       }
-      by_16(n - pairs, [&](int i, auto count) {
-        const F v = of(y, pairs + i, count);
-        if (floats) store(y + pairs + i, v, count);
-        if (bytes) store_bytes(q + pairs + i, fixed(v), count);
+      by_16(width - pairs, [&](int i, auto count) {
+        const Floats values = normalise(sums, pairs + i, count);
+        if (floats) store(sums + pairs + i, values, count);
+        if (bytes) store_bytes(bytes_out + pairs + i, fixed(values), count);
       });
       continue;
     }
-    F low = set(0.0f), high = set(0.0f);
-    by_16(n, [&](int i, auto count) {
-      const F v = of(y, i, count);
-      store(y + i, v, count);
-      low = min(keep(count, v, low), low), high = max(keep(count, v, high), high);
+    Floats low = set(0.0f), high = set(0.0f);
+    by_16(width, [&](int i, auto count) {
+      const Floats values = normalise(sums, i, count);
+      store(sums + i, values, count);
+      low = min(keep(count, values, low), low), high = max(keep(count, values, high), high);
     });
-    quantize_row(y, q, n, affine_grid(smallest(low), largest(high), ctx.row<float>(o.output[2], r), ctx.row<int32_t>(o.output[3], r)));
+    quantize_row(sums, bytes_out, width,
+                 affine_quantization(smallest(low), largest(high),
+                                     context.row<float>(instruction.output[2], row),
+                                     context.row<int32_t>(instruction.output[3], row)));
   }
 }
 

@@ -4,62 +4,75 @@
 
 namespace OI8_NAMESPACE {
 
-inline void quantize_row(const float *x, uint8_t *q, int n, const Grid &grid) {
+inline void quantize_row(const float *source, uint8_t *target, int count,
+                         const Quantization &grid) {
   int i = 0;
-  for (; i + 32 <= n; i += 32) grid.store(q + i, load(x + i), load(x + i + 16));
-  by_16(n - i, [&](int k, auto count) { store_bytes(q + i + k, grid(load(x + i + k, count)), count); });
+  for (; i + 32 <= count; i += 32) grid.store(target + i, load(source + i), load(source + i + 16));
+  by_16(count - i, [&](int rest, auto count) {
+    store_bytes(target + i + rest, grid(load(source + i + rest, count)), count);
+  });
 }
 
 // The grid of numerics.affine_qparams; writes scale and zero point.
-inline Grid affine_grid(float bottom, float top, float *scale, int32_t *zero_point) {
-  float s = (top - bottom) * (1.0f / 255.0f);
-  s = s > 0x1p-126f ? s : 0x1p-126f;
-  float z = (0.0f - bottom) * (1.0f / s);
-  z = z > 0.0f ? (z < 255.0f ? z : 255.0f) : 0.0f;
-  *scale = s;
-  *zero_point = static_cast<int32_t>(__builtin_rintf(z));
-  return Grid(s, *zero_point);
+inline Quantization affine_quantization(float bottom, float top, float *scale,
+                                        int32_t *zero_point) {
+  float wanted_scale = (top - bottom) * (1.0f / 255.0f);
+  wanted_scale = wanted_scale > 0x1p-126f ? wanted_scale : 0x1p-126f;
+  float wanted_zero = (0.0f - bottom) * (1.0f / wanted_scale);
+  wanted_zero = wanted_zero > 0.0f ? (wanted_zero < 255.0f ? wanted_zero : 255.0f) : 0.0f;
+  *scale = wanted_scale;
+  *zero_point = static_cast<int32_t>(__builtin_rintf(wanted_zero));
+  return Quantization(wanted_scale, *zero_point);
 }
 
-inline Grid affine_grid(const float *x, int n, float *scale, int32_t *zero_point) {
-  F low = set(0.0f), high = set(0.0f);
-  by_16(n, [&](int i, auto count) {
-    const F v = load(x + i, count);  // absent lanes are 0, which every range holds
-    low = min(v, low);
-    high = max(v, high);
+inline Quantization affine_quantization(const float *source, int count, float *scale,
+                                        int32_t *zero_point) {
+  Floats low = set(0.0f), high = set(0.0f);
+  by_16(count, [&](int i, auto count) {
+    const Floats values = load(source + i, count);  // absent lanes are 0, which every range holds
+    low = min(values, low);
+    high = max(values, high);
   });
-  return affine_grid(smallest(low), largest(high), scale, zero_point);
+  return affine_quantization(smallest(low), largest(high), scale, zero_point);
 }
 
-inline Grid symmetric_grid(const float *x, int n, float *scale) {
-  F high = set(0.0f);
-  by_16(n, [&](int i, auto count) { high = max(absolute(load(x + i, count)), high); });
-  float s = largest(high) / 127.0f;
-  *scale = s = s > 0x1p-126f ? s : 0x1p-126f;
-  return Grid(s, 128);
+inline Quantization symmetric_quantization(const float *source, int count, float *scale) {
+  Floats high = set(0.0f);
+  by_16(count, [&](int i, auto count) { high = max(absolute(load(source + i, count)), high); });
+  float wanted_scale = largest(high) / 127.0f;
+  *scale = wanted_scale = wanted_scale > 0x1p-126f ? wanted_scale : 0x1p-126f;
+  return Quantization(wanted_scale, 128);
 }
 
-inline void quantize(const oi8_instruction &o, const Context &ctx) {
-  const Range mine = ctx.share(ctx.rows(o));
-  const bool dynamic = o.output[1] >= 0, symmetric = o.output[2] < 0;
-  const Grid fixed(dynamic ? 1.0f : o.output_scale, o.output_zero_point);
-  const int width = dynamic ? o.columns / o.groups : o.columns;
-  if (!dynamic && ctx.program->spatial && ctx.row_bytes(o.input[0]) == width * 4 && ctx.row_bytes(o.output[0]) == width) {
+inline void quantize(const oi8_instruction &instruction, const Context &context) {
+  const Range mine = context.share(context.rows(instruction));
+  const bool dynamic = instruction.output[1] >= 0, symmetric = instruction.output[2] < 0;
+  const Quantization fixed(dynamic ? 1.0f : instruction.output_scale,
+                           instruction.output_zero_point);
+  const int width = dynamic ? instruction.columns / instruction.groups : instruction.columns;
+  if (!dynamic && context.program->spatial &&
+      context.row_bytes(instruction.input[0]) == width * 4 &&
+      context.row_bytes(instruction.output[0]) == width) {
     // pixels may have very few channels
-    quantize_row(ctx.row<float>(o.input[0], mine.begin), ctx.row<uint8_t>(o.output[0], mine.begin), static_cast<int>(mine.end - mine.begin) * width, fixed);
+    quantize_row(context.row<float>(instruction.input[0], mine.begin),
+                 context.row<uint8_t>(instruction.output[0], mine.begin),
+                 static_cast<int>(mine.end - mine.begin) * width, fixed);
     return;
   }
-  for (int64_t r = mine.begin; r < mine.end; r++) {
-    const float *x = ctx.row<float>(o.input[0], r);
-    uint8_t *q = ctx.row<uint8_t>(o.output[0], r);
+  for (int64_t row = mine.begin; row < mine.end; row++) {
+    const float *source = context.row<float>(instruction.input[0], row);
+    uint8_t *target = context.row<uint8_t>(instruction.output[0], row);
     if (!dynamic) {
-      quantize_row(x, q, width, fixed);
+      quantize_row(source, target, width, fixed);
       continue;
     }
-    float *scale = ctx.row<float>(o.output[1], r);
-    for (int g = 0; g < o.groups; g++, x += width, q += width) {
-      int32_t *zero = symmetric ? nullptr : ctx.row<int32_t>(o.output[2], r) + g;
-      quantize_row(x, q, width, symmetric ? symmetric_grid(x, width, scale + g) : affine_grid(x, width, scale + g, zero));
+    float *scale = context.row<float>(instruction.output[1], row);
+    for (int group = 0; group < instruction.groups; group++, source += width, target += width) {
+      int32_t *zero =
+          symmetric ? nullptr : context.row<int32_t>(instruction.output[2], row) + group;
+      quantize_row(source, target, width,
+                   symmetric ? symmetric_quantization(source, width, scale + group)
+                             : affine_quantization(source, width, scale + group, zero));
     }
   }
 }

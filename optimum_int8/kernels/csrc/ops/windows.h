@@ -1,118 +1,155 @@
-// How a CONV reaches the pixels of its windows: gathered one after another, or, for a tile that takes its rows in runs from anywhere, where
-// they lie in the image or in a copy of some of its lines with padding around.
+// How a CONV reaches the pixels of its windows: gathered one after another, or, for a tile that
+// takes its rows in runs from anywhere, where they lie in the image or in a copy of some of its
+// lines with padding around.
 #pragma once
 #include <cstring>
 
 namespace OI8_NAMESPACE {
 
-// Both write whole 16 bytes: what they write too much lies where the next bytes of a window go, or in the scratch's slack.
-inline void copy_over(uint8_t *to, const uint8_t *from, int64_t n) {
-  for (int64_t i = 0; i < n; i += 16) std::memcpy(to + i, from + i, 16);
+// Both write whole 16 bytes: what they write too much lies where the next bytes of a window go, or
+// in the scratch's slack.
+inline void copy_over(uint8_t *target, const uint8_t *from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 16) std::memcpy(target + i, from + i, 16);
 }
-inline void fill_over(uint8_t *to, int value, int64_t n) {
-  for (int64_t i = 0; i < n; i += 16) std::memset(to + i, value, 16);
+inline void fill_over(uint8_t *target, int value, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 16) std::memset(target + i, value, 16);
 }
 
 // `lines` runs of bytes, `distance` apart, one after another.
 template <int Chunks>
-inline void copy_lines(uint8_t *to, const uint8_t *from, int lines, int64_t distance, int64_t run) {
-  for (int i = 0; i < lines; i++, to += run, from += distance)
-    for (int k = 0; k < Chunks; k++) std::memcpy(to + k * 16, from + k * 16, 16);
+inline void copy_lines(uint8_t *target, const uint8_t *from, int lines, int64_t distance,
+                       int64_t run) {
+  for (int i = 0; i < lines; i++, target += run, from += distance)
+    for (int chunk = 0; chunk < Chunks; chunk++)
+      std::memcpy(target + chunk * 16, from + chunk * 16, 16);
 }
 
-inline void copy_window(uint8_t *to, const uint8_t *from, int lines, int64_t distance, int64_t run) {
-  if (run <= 16) return copy_lines<1>(to, from, lines, distance, run);
-  if (run <= 32) return copy_lines<2>(to, from, lines, distance, run);
-  if (run <= 48) return copy_lines<3>(to, from, lines, distance, run);
-  for (int i = 0; i < lines; i++) copy_over(to + i * run, from + i * distance, run);
+inline void copy_window(uint8_t *target, const uint8_t *from, int lines, int64_t distance,
+                        int64_t run) {
+  if (run <= 16) return copy_lines<1>(target, from, lines, distance, run);
+  if (run <= 32) return copy_lines<2>(target, from, lines, distance, run);
+  if (run <= 48) return copy_lines<3>(target, from, lines, distance, run);
+  for (int i = 0; i < lines; i++) copy_over(target + i * run, from + i * distance, run);
 }
 
-// The windows of output pixels [first, first + count), one after another `lda` bytes apart, of `channels` channels from `column` on.
-inline void gather(const ConvArguments &args, int64_t first, int64_t count, int column, int channels, uint8_t *to, int64_t lda) {
-  const oi8_window &w = *args.w;
-  const bool together = w.dilation_x == 1 && channels == args.pixel_bytes;  // a row of the kernel is one run of bytes
-  const int64_t run = int64_t(w.kernel_width) * channels, reach_y = int64_t(w.kernel_height - 1) * w.dilation_y;
-  int64_t oy = first / w.out_width, ox = first % w.out_width;
-  for (int64_t r = 0; r < count; r++, to += lda) {
-    const int64_t y0 = oy * w.stride_y - w.top, x0 = ox * w.stride_x - w.left;
-    if (++ox == w.out_width) ox = 0, oy++;
-    if (together && y0 >= 0 && y0 + reach_y < w.height && x0 >= 0 && x0 + w.kernel_width <= w.width) {
-      copy_window(to, args.image + (y0 * w.width + x0) * channels, w.kernel_height, int64_t(w.dilation_y) * w.width * channels, run);
+// The windows of output pixels [first, first + count), one after another `lda` bytes apart, of
+// `channels` channels from `column` on.
+inline void gather(const ConvArguments &args, int64_t first, int64_t count, int column,
+                   int channels, uint8_t *target, int64_t lda) {
+  const oi8_window &window = *args.window;
+  const bool together = window.dilation_x == 1 &&
+                        channels == args.pixel_bytes;  // a row of the kernel is one run of bytes
+  const int64_t run = int64_t(window.kernel_width) * channels,
+                reach_y = int64_t(window.kernel_height - 1) * window.dilation_y;
+  int64_t out_y = first / window.out_width, out_x = first % window.out_width;
+  for (int64_t row = 0; row < count; row++, target += lda) {
+    const int64_t first_y = out_y * window.stride_y - window.top,
+                  first_x = out_x * window.stride_x - window.left;
+    if (++out_x == window.out_width) out_x = 0, out_y++;
+    if (together && first_y >= 0 && first_y + reach_y < window.height && first_x >= 0 &&
+        first_x + window.kernel_width <= window.width) {
+      copy_window(target, args.image + (first_y * window.width + first_x) * channels,
+                  window.kernel_height, int64_t(window.dilation_y) * window.width * channels, run);
       continue;
     }
-    uint8_t *line = to;
-    for (int ky = 0; ky < w.kernel_height; ky++, line += run) {
-      const int64_t y = y0 + ky * w.dilation_y;
-      if (y < 0 || y >= w.height) {
+    uint8_t *line = target;
+    for (int kernel_y = 0; kernel_y < window.kernel_height; kernel_y++, line += run) {
+      const int64_t y = first_y + kernel_y * window.dilation_y;
+      if (y < 0 || y >= window.height) {
         fill_over(line, args.zero, run);
         continue;
       }
-      const uint8_t *source = args.image + y * w.width * args.pixel_bytes + column;
+      const uint8_t *source = args.image + y * window.width * args.pixel_bytes + column;
       if (together) {
-        int64_t low = x0 < 0 ? -x0 : 0, high = w.width - x0 < w.kernel_width ? w.width - x0 : w.kernel_width;
-        if (low > w.kernel_width) low = w.kernel_width;
+        int64_t low = first_x < 0 ? -first_x : 0,
+                high = window.width - first_x < window.kernel_width ? window.width - first_x
+                                                                    : window.kernel_width;
+        if (low > window.kernel_width) low = window.kernel_width;
         if (high < low) high = low;
         if (low) fill_over(line, args.zero, low * channels);
-        copy_over(line + low * channels, source + (x0 + low) * channels, (high - low) * channels);
-        if (high < w.kernel_width) fill_over(line + high * channels, args.zero, (w.kernel_width - high) * channels);
+        copy_over(line + low * channels, source + (first_x + low) * channels,
+                  (high - low) * channels);
+        if (high < window.kernel_width)
+          fill_over(line + high * channels, args.zero, (window.kernel_width - high) * channels);
         continue;
       }
-      for (int kx = 0; kx < w.kernel_width; kx++) {
-        const int64_t x = x0 + kx * w.dilation_x;
-        if (x < 0 || x >= w.width) fill_over(line + kx * channels, args.zero, channels);
-        else copy_over(line + kx * channels, source + x * args.pixel_bytes, channels);
+      for (int kernel_x = 0; kernel_x < window.kernel_width; kernel_x++) {
+        const int64_t x = first_x + kernel_x * window.dilation_x;
+        if (x < 0 || x >= window.width)
+          fill_over(line + kernel_x * channels, args.zero, channels);
+        else
+          copy_over(line + kernel_x * channels, source + x * args.pixel_bytes, channels);
       }
     }
   }
 }
 
-// Windows as runs of bytes: the lines of a kernel, of pixels that lie side by side. Runs of 16 bytes are what a tile multiplies at a time.
-struct WindowRuns {
-  const oi8_window &w;
+// Windows as runs of bytes: the lines of a kernel, of pixels that lie side by side. Runs of 16
+// bytes are what a tile multiplies at a time.
+struct WindowSpans {
+  const oi8_window &window;
   int64_t channels, line;  // `line`: bytes from one line to the next
   int64_t rows;            // most output pixels at a time
   bool padded;             // lines are copied, with padding around
 
   // Where the pixels of an image lie without gaps. Lines of which few are read are not copied.
-  static bool fit(const oi8_instruction &o) {
-    const oi8_window &w = *o.window;
-    const int64_t channels = o.reduction / (w.kernel_height * w.kernel_width);
-    if (o.groups != 1 || w.dilation_x != 1 || w.kernel_width * channels % 16 || int64_t(w.height) * w.width * channels > INT32_MAX) return false;
-    return WindowRuns(o, 0, INT64_MAX).scratch() <= 1 << 20;
+  static bool fit(const oi8_instruction &instruction) {
+    const oi8_window &window = *instruction.window;
+    const int64_t channels = instruction.reduction / (window.kernel_height * window.kernel_width);
+    if (instruction.groups != 1 || window.dilation_x != 1 || window.kernel_width * channels % 16 ||
+        int64_t(window.height) * window.width * channels > INT32_MAX)
+      return false;
+    return WindowSpans(instruction, 0, INT64_MAX).scratch() <= 1 << 20;
   }
-  WindowRuns(const oi8_instruction &o, int64_t bytes, int64_t most) : w(*o.window), channels(o.reduction / (w.kernel_height * w.kernel_width)) {
-    padded = w.top || w.left || (w.out_height - 1) * w.stride_y + reach() >= w.height || across() > w.width;
-    line = (padded ? across() : w.width) * channels;
-    const int64_t outputs = (bytes / line - reach() - 1) / w.stride_y;
-    rows = (outputs < 1 ? 1 : outputs) * w.out_width;
+  WindowSpans(const oi8_instruction &instruction, int64_t bytes, int64_t most)
+      : window(*instruction.window),
+        channels(instruction.reduction / (window.kernel_height * window.kernel_width)) {
+    padded = window.top || window.left ||
+             (window.out_height - 1) * window.stride_y + reach() >= window.height ||
+             across() > window.width;
+    line = (padded ? across() : window.width) * channels;
+    const int64_t outputs = (bytes / line - reach() - 1) / window.stride_y;
+    rows = (outputs < 1 ? 1 : outputs) * window.out_width;
     if (rows > most) rows = most;
   }
-  int64_t across() const { return int64_t(w.out_width - 1) * w.stride_x + w.kernel_width; }  // pixels of a padded line
-  int64_t reach() const { return int64_t(w.kernel_height - 1) * w.dilation_y; }
+  int64_t across() const {
+    return int64_t(window.out_width - 1) * window.stride_x + window.kernel_width;
+  }  // pixels of a padded line
+  int64_t reach() const { return int64_t(window.kernel_height - 1) * window.dilation_y; }
   int64_t offsets_bytes() const { return (rows * 4 + 63) / 64 * 64; }
   // `rows` pixels may begin within a line and end within another.
-  int64_t scratch() const { return offsets_bytes() + (padded ? (((rows - 1) / w.out_width + 1) * w.stride_y + reach() + 1) * line : 0) + 64; }
+  int64_t scratch() const {
+    return offsets_bytes() +
+           (padded ? (((rows - 1) / window.out_width + 1) * window.stride_y + reach() + 1) * line
+                   : 0) +
+           64;
+  }
 
-  // Of output pixels [first, first + count): where each window begins, as offsets from what is returned.
+  // Of output pixels [first, first + count): where each window begins, as offsets from what is
+  // returned.
   const uint8_t *lay(const ConvArguments &args, int64_t first, int64_t count, char *scratch) const {
     int32_t *offsets = reinterpret_cast<int32_t *>(scratch);
-    const int64_t top = first / w.out_width, bottom = (first + count - 1) / w.out_width;
-    int64_t oy = 0, ox = first % w.out_width;
+    const int64_t top = first / window.out_width, bottom = (first + count - 1) / window.out_width;
+    int64_t out_y = 0, out_x = first % window.out_width;
     for (int64_t i = 0; i < count; i++) {
-      offsets[i] = static_cast<int32_t>(oy * w.stride_y * line + ox * w.stride_x * channels);
-      if (++ox == w.out_width) ox = 0, oy++;
+      offsets[i] =
+          static_cast<int32_t>(out_y * window.stride_y * line + out_x * window.stride_x * channels);
+      if (++out_x == window.out_width) out_x = 0, out_y++;
     }
-    if (!padded) return args.image + top * w.stride_y * line;
-    uint8_t *const lines = reinterpret_cast<uint8_t *>(scratch + offsets_bytes()), *to = lines;
-    const int64_t left = w.left * channels < line ? w.left * channels : line, inside = w.width * channels < line - left ? w.width * channels : line - left;
-    for (int64_t y = top * w.stride_y - w.top; y <= bottom * w.stride_y - w.top + reach(); y++, to += line) {
-      if (y < 0 || y >= w.height) {
-        std::memset(to, args.zero, line);
+    if (!padded) return args.image + top * window.stride_y * line;
+    uint8_t *const lines = reinterpret_cast<uint8_t *>(scratch + offsets_bytes()), *target = lines;
+    const int64_t left = window.left * channels < line ? window.left * channels : line,
+                  inside =
+                      window.width * channels < line - left ? window.width * channels : line - left;
+    for (int64_t y = top * window.stride_y - window.top;
+         y <= bottom * window.stride_y - window.top + reach(); y++, target += line) {
+      if (y < 0 || y >= window.height) {
+        std::memset(target, args.zero, line);
         continue;
       }
-      std::memset(to, args.zero, left);
-      std::memcpy(to + left, args.image + y * w.width * channels, inside);
-      std::memset(to + left + inside, args.zero, line - left - inside);
+      std::memset(target, args.zero, left);
+      std::memcpy(target + left, args.image + y * window.width * channels, inside);
+      std::memset(target + left + inside, args.zero, line - left - inside);
     }
     return lines;
   }
