@@ -43,6 +43,7 @@ from .nn import (
     expose,
     expose_experts,
     find_experts,
+    outermost_transformers,
     run_eagerly,
     set_attention,
     unpack_attention,
@@ -52,6 +53,9 @@ from .nn import (
 from .nn.calls import source_line
 from .nn.pool import pool_obstacle
 from .passes import install
+
+_NAMES = ("exclude", "exclude_attention")
+"""Settings that name modules."""
 
 ON_ACTIVATE: list[Callable[[PreTrainedModel], object]] = []
 """Called with every Transformers model that has become INT8. `hub.plugin`, of a higher rank, adds what saving needs."""
@@ -208,9 +212,10 @@ def finish_loading(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
 
 def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     """Make a model whose INT8 modules are complete run as one: attention plugged in, blocks fused when the config says so."""
-    if isinstance(model, PreTrainedModel):
-        model.config.quantization_config = metadata
-    else:
+    transformers = {p: m for p, m in outermost_transformers(model).items() if not p or _holds_int8(m)}
+    for path, transformer in transformers.items():  # one inside another module saves itself
+        transformer.config.quantization_config = metadata_below(metadata, path)
+    if not isinstance(model, PreTrainedModel):
         model.int8_metadata = metadata  # type: ignore[assignment]  # with the tensors, all that `build_skeleton` needs
     if any(kind in CORES for kind in metadata["modules"].values()) or _takes_any_core(model):
         set_attention(model, IMPLEMENTATION)
@@ -218,10 +223,34 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     settings = metadata["config"]
     if settings.get("fuse", True):  # what a checkpoint does not say was not there when it was made
         install(model, settings.get("residuals", "float32") if settings["approach"] == "static" else "float32")
-    if isinstance(model, PreTrainedModel):
+    for transformer in transformers.values():
         for prepare in ON_ACTIVATE:
-            prepare(model)
+            prepare(transformer)
     return model
+
+
+def metadata_below(metadata: dict[str, Any], path: str) -> dict[str, Any]:
+    """What `metadata` says of the module at `path`, under the names that it has there."""
+    if not path:
+        return metadata
+    prefix = f"{path}."
+
+    def keep(names: Iterable[str]) -> list[str]:
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+    found = dict(metadata)
+    for key in ("modules", "fp32", "functional"):
+        if key in metadata:
+            found[key] = {name: metadata[key][prefix + name] for name in keep(metadata[key])}
+    for key in ("per_token", "unpacked"):
+        if key in metadata:
+            found[key] = keep(metadata[key])
+    found["config"] = {**metadata["config"], **{key: keep(metadata["config"].get(key, ())) for key in _NAMES}}
+    return found
+
+
+def _holds_int8(model: nn.Module) -> bool:
+    return any(isinstance(module, Int8Module) for module in model.modules())
 
 
 def _takes_any_core(model: nn.Module) -> bool:

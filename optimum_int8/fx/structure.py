@@ -10,7 +10,15 @@ import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from ..nn import Experts, FunctionalWeight, Int8AvgPool, Int8Conv, Int8Linear, Int8Module
+from ..nn import (
+    Experts,
+    FunctionalWeight,
+    Int8AvgPool,
+    Int8Conv,
+    Int8Linear,
+    Int8Module,
+    is_sentence_transformers,
+)
 
 _NOT_SETTINGS = frozenset(
     {"layer_idx", "layer_id", "layer_number"}  # where a layer stands in its stack
@@ -63,12 +71,15 @@ def holds_int8(module: nn.Module) -> bool:
 
 
 def is_block_candidate(module: nn.Module) -> bool:
-    """Whether a graph of the whole module is worth trying: INT8 below, not a model or a container (of parameters too). Single INT8
+    """Whether a graph of the whole module is worth trying: INT8 below, not a model (Sentence Transformers' modules pass on the
+    dictionaries of one) or a container (of parameters too). Single INT8
     modules that quantize their input are: two operators called one by one cost 180 us, one program 28."""
     if isinstance(module, Int8Module):
         return isinstance(module, (Int8AvgPool, Int8Conv, Int8Linear))
     if isinstance(module, (PreTrainedModel, FunctionalWeight, *_CONTAINERS)) or not holds_int8(module):
         return False
+    if is_sentence_transformers(module):
+        return False  # passes on dictionaries
     return not any(isinstance(child, Experts) for child in module.modules())  # which of them run, the data decide
 
 

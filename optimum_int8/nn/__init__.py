@@ -30,6 +30,7 @@ from .multihead import (
     PROJECTIONS,
     UnpackedMultiheadAttention,
     attentions,
+    outermost_transformers,
     restore_attention,
     set_attention,
     unpack_attention,
@@ -52,6 +53,7 @@ from .sites import (
     bare_parameters,
     collect_sites,
     find_sites,
+    is_sentence_transformers,
     require_sites,
 )
 
@@ -132,6 +134,8 @@ __all__ = [
     "geometry",
     "int8_attention_forward",
     "is_causal_call",
+    "is_sentence_transformers",
+    "outermost_transformers",
     "require_sites",
     "restore_attention",
     "run_eagerly",

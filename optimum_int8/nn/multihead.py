@@ -157,11 +157,23 @@ def attentions(model: nn.Module) -> dict[str, str]:
     return found
 
 
+def outermost_transformers(model: nn.Module) -> dict[str, PreTrainedModel]:
+    """By path the Transformers models in `model`, itself among them, that lie in no other one."""
+    found: dict[str, PreTrainedModel] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, PreTrainedModel) and not any(
+            not outer or path.startswith(f"{outer}.") for outer in found
+        ):
+            found[path] = module
+    return found
+
+
 def set_attention(model: nn.Module, implementation: str) -> None:
-    """Choose the attention core of a model by its name in Transformers' interface."""
-    asks = any(uses_attention_interface(m) and not isinstance(m, _UNPACKED) for m in model.modules())
-    if isinstance(model, PreTrainedModel) and asks:
-        model.set_attn_implementation(implementation)
+    """Choose the attention core of a model, and of Transformers models inside it, by its name in Transformers' interface."""
+    for transformer in outermost_transformers(model).values():
+        asks = any(uses_attention_interface(m) and not isinstance(m, _UNPACKED) for m in transformer.modules())
+        if asks:
+            transformer.set_attn_implementation(implementation)
     for module in model.modules():
         if isinstance(module, _UNPACKED):
             module.attention = implementation

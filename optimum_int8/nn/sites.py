@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .. import numerics
@@ -78,7 +79,7 @@ def find_sites(model: nn.Module, config: Int8Config, reasons: Mapping[str, str] 
 def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
     """As `find_sites`, for names that exist; there may be nothing to quantize."""
     sites = Sites()
-    floats = _float_tables(model)
+    floats = {**_float_tables(model), **_saved_as_floats(model)}
     for name, module, excluded in _walk(model, config):
         kind = _kind(module)
         if kind is None:
@@ -146,6 +147,28 @@ def _float_tables(model: nn.Module) -> dict[str, str]:
             if isinstance(child, nn.Embedding) and name in tables_read_directly(type(module)):
                 found[prefix + name] = f"{type(module).__name__} reads its table without calling it"
     return found
+
+
+def _saved_as_floats(model: nn.Module) -> dict[str, str]:
+    """Modules of Sentence Transformers around its Transformers model, with the reason: each saves and loads its own float weights."""
+    found: dict[str, str] = {}
+    outer: list[str] = []  # Transformers models, which save themselves
+    theirs: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{path}.") for path in outer):
+            continue
+        if isinstance(module, PreTrainedModel):
+            outer.append(name)
+        elif is_sentence_transformers(module):
+            theirs.append(f"{name}." if name else "")
+        elif any(name.startswith(path) for path in theirs):
+            found[name] = "Sentence Transformers saves it as floats"
+    return found
+
+
+def is_sentence_transformers(module: nn.Module) -> bool:
+    """Whether a module is of Sentence Transformers, also where that is not installed."""
+    return any(cls.__module__.split(".")[0] == "sentence_transformers" for cls in type(module).__mro__)
 
 
 def _kind(module: nn.Module) -> str | None:
