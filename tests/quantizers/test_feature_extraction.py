@@ -124,9 +124,11 @@ def test_pooling_comes_from_the_files_beside_the_model(tmp_path: Path) -> None:
     (tmp_path / "1_Pooling" / "config.json").write_text(
         '{"pooling_mode_max_tokens": true, "pooling_mode_cls_token": true}'
     )
-    with pytest.raises(
-        ConfigError, match="pools by pooling_mode_max_tokens, pooling_mode_cls_token; expected one of mean"
-    ):
+    assert read_pooling(tmp_path)["pooling"] == ("cls", "max")
+    (tmp_path / "1_Pooling" / "config.json").write_text(
+        '{"pooling_mode_median_tokens": true, "pooling_mode_cls_token": true}'
+    )
+    with pytest.raises(ConfigError, match="pools by pooling_mode_median_tokens; expected one of mean"):
         FeatureExtractionQuantizer.from_pretrained(tmp_path)
 
 
@@ -147,7 +149,7 @@ def test_data_that_does_not_fit(columns: dict[str, Any], message: str, quantizer
 def test_arguments_that_do_not_fit(quantizer: FeatureExtractionQuantizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected at least one, all of them texts"):
         quantizer.encode([])
-    with pytest.raises(ConfigError, match="pooling is 'max'; expected one of mean, cls"):
-        FeatureExtractionQuantizer(make_encoder(), make_tokenizer(), pooling="max")
+    with pytest.raises(ConfigError, match="pooling is 'median'; expected one of mean, cls"):
+        FeatureExtractionQuantizer(make_encoder(), make_tokenizer(), pooling="median")
     with pytest.raises(ConfigError, match="expected a class that ends in Model"):
         FeatureExtractionQuantizer.from_pretrained(make_folder(tmp_path))
