@@ -14,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
+from .batches import as_tensors, call_model
 from .config import Int8Config
 from .errors import CalibrationError
 from .nn import (
@@ -90,7 +91,14 @@ def collect_ranges(
             "the calibration data holds no batch; expected at least one, around 128 examples are usual"
         )
     names = {**linears, **cores, **products, **stacks}
-    return {names[m]: {key: observer.range() for key, observer in observers[m].items()} for m in names if m in seen}
+    return {names[m]: _ranges(observers[m]) for m in names if m in seen}
+
+
+def _ranges(observers: Mapping[str, Observer]) -> dict[str, Range]:
+    """The range of each input; none where one of them never held a value that counts."""
+    if any(observer.minimum is None for observer in observers.values()):
+        return {}
+    return {key: observer.range() for key, observer in observers.items()}
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -101,15 +109,15 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
 
     Raises:
         CalibrationError: a batch for an encoder-decoder that generates holds neither.
+        DataError: a batch that is none of this model's inputs.
     """
     masks: list[Tensor] = []
+    batch = as_tensors(model, batch)
     if isinstance(batch, Mapping):
         _require_decoding_steps(model, batch)
         batch, masks = with_masks(model, batch)
     with counting(masks):
-        if isinstance(batch, Mapping):
-            return model(**batch)
-        return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+        return call_model(model, batch)
 
 
 def generation_batches(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .calibrate import Range, collect_ranges
 from .config import Int8Config
+from .errors import CalibrationError
 from .nn import (
     ATTENTION,
     BFLOAT16_ATTENTION,
@@ -112,6 +113,7 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
         tokens = {name: TokenRanges() for name in sites.of_kind(LINEAR, POOL)} if config.spares_tokens else {}
         experts: dict[str, dict[str, TokenRanges]] = {}
         prepared.ranges = collect_ranges(model, sites, config, data or (), progress, tokens, experts)
+        _demote_empty(prepared)
         _choose_experts(prepared, experts)
         losing = [name for name, seen in tokens.items() if _loses(prepared, name, seen)]
         sites.per_token = [name for name in losing if sites.int8[name] == LINEAR]
@@ -146,6 +148,19 @@ def _choose_experts(prepared: Prepared, tokens: dict[str, dict[str, TokenRanges]
             counts[name] = f"{total - len(ranges)} of {total} experts measure a range per token"
     if counts:
         prepared.notes["experts"] = counts
+
+
+def _demote_empty(prepared: Prepared) -> None:
+    """Leave sites in FP32 whose inputs held nothing that counts. Raises `CalibrationError` where all did."""
+    empty = [n for n, found in prepared.ranges.items() if not found and prepared.sites.int8[n] != EXPERTS]
+    if empty and len(empty) == len(prepared.ranges):
+        raise CalibrationError(
+            f"no value of the calibration data counts: the inputs of {empty[0]!r} and all others are empty, or padding by "
+            f"their attention_mask; expected examples with tokens"
+        )
+    for name in empty:
+        del prepared.ranges[name]
+        prepared.sites.demote(name, "the calibration data reached it with empty inputs or padding alone")
 
 
 def _loses(prepared: Prepared, name: str, tokens: TokenRanges) -> bool:

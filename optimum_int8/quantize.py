@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from .batches import as_batches
 from .calibrate import run_batch
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
@@ -76,7 +77,7 @@ def quantize(
             experts' matrices, and the bare parameters that `F.linear`, `F.conv1d` and `F.conv2d` read (`block.weight.linear`; found on the
             first batch) are quantized.
         config: what and how; the default is dynamic.
-        calibration_data: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor. Dynamic needs none, and
+        calibration_data: batches, each a mapping of keyword arguments, a tuple of positional ones, or one tensor; also one such batch. Dynamic needs none, and
             of bare parameters none is found without; one batch is enough for them.
         inplace: convert `model` itself instead of a copy.
         progress: show a bar while calibrating.
@@ -86,6 +87,7 @@ def quantize(
         QuantizationError: nothing to quantize, an excluded name that does not exist, a model that is INT8 already, parameters or
             running statistics that are not finite.
         CalibrationError: static without calibration data, with empty data or with values that are not finite.
+        DataError: calibration data in a form that is no batch of this model.
 
     Example:
         >>> import torch
@@ -117,6 +119,7 @@ def prepare_copy(
         setting = f"smooth_quant {config.smooth_quant!r}" if dynamic else f"approach {config.approach!r}"
         instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
+    calibration_data = as_batches(model, calibration_data)
     target = unpack_relative(unpack_attention(model if inplace else copy.deepcopy(model)))
     try:
         expose_experts(target, find_experts(target))

@@ -24,7 +24,7 @@ RANKS = {
     "kernels": 1,
     **dict.fromkeys(["observers", "nn", "fx"], 2),
     "passes": 3,
-    **dict.fromkeys(["deploy", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
+    **dict.fromkeys(["deploy", "batches", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
@@ -35,7 +35,7 @@ ORDERED = (("observers", "nn", "fx"), ("hub", "training"))
 """Folders of equal rank that may import in one direction, a later one from an earlier one: capturing a graph has to know
 what an INT8 module is, and a trainer saves what it trained. All others of equal rank know nothing of each other."""
 
-RANK_4 = {"quantize", "calibrate", "prepare", "remedies", "restore", "tune"}
+RANK_4 = {"batches", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"}
 SINGLE_FILES = RANK_0 | RANK_4
 """These stand in the same folder, or are stages of one road (rank 4), so that those of equal rank may import each other."""
 

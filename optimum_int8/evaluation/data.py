@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -38,6 +39,7 @@ def load_dataset(
     Raises:
         DataError: nothing there, unreadable, no such split, or no rows.
     """
+    source = as_dataset(source)
     if isinstance(source, datasets.Dataset):
         dataset, label = source, "the dataset"
     elif isinstance(source, Mapping):
@@ -47,10 +49,45 @@ def load_dataset(
         local = _local_path(source)
         dataset = _load_local(local, split) if local else _load_hub(str(source), name, split, token)
     else:
-        raise DataError(f"a dataset is a datasets.Dataset, a path or a name; found {type(source).__name__}")
+        raise DataError(
+            f"a dataset is a datasets.Dataset, a DataFrame, a list of rows, a path or a name; found {type(source).__name__}"
+        )
     if len(dataset) == 0:
         raise DataError(f"{label} has no rows; expected at least one example")
     return dataset
+
+
+def as_dataset(source: Any, rows: int | None = None) -> Any:
+    """A `Dataset` of a DataFrame, of rows (mappings with a text or a number for each column), of columns (lists), of texts, or of an
+    `IterableDataset`; whatever else as it is.
+
+    Args:
+        rows: how many rows of an `IterableDataset`; None takes all.
+
+    Raises:
+        DataError: rows that are no table.
+    """
+    first = source[0] if isinstance(source, (list, tuple)) and source else None
+    try:
+        if hasattr(source, "iloc") and hasattr(source, "columns"):
+            return datasets.Dataset.from_pandas(source, preserve_index=False)
+        if isinstance(source, datasets.IterableDataset):
+            return datasets.Dataset.from_list(list(source if rows is None else source.take(rows)))
+        if (
+            isinstance(source, Mapping)
+            and source
+            and all(isinstance(column, (list, tuple)) for column in source.values())
+        ):
+            return datasets.Dataset.from_dict(dict(source))
+        if isinstance(first, str):
+            return datasets.Dataset.from_dict({"text": list(source)})
+        if isinstance(first, Mapping) and not any(hasattr(value, "shape") for value in first.values()):
+            return datasets.Dataset.from_list([dict(row) for row in source])
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:  # pyarrow's own errors derive from these
+        raise DataError(
+            f"the rows of this {type(source).__name__} are no table: {' '.join(str(error).split())}"
+        ) from error
+    return source
 
 
 def choose_split(splits: Mapping[str, datasets.Dataset], split: str, label: str) -> datasets.Dataset:

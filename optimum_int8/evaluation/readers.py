@@ -19,8 +19,30 @@ from ..errors import DataError
 
 
 def read_csv(path: Path) -> datasets.Dataset:
-    """Comma-separated, first row the column names, `"` quotes a field."""
-    return _from_rows(path, _parse(path, ",", csv.QUOTE_MINIMAL))
+    """Comma-separated, first row the column names, `"` quotes a field. Raises `DataError` that names another delimiter."""
+    rows = _parse(path, ",", csv.QUOTE_MINIMAL)
+    _require_commas(path, rows)
+    return _from_rows(path, rows)
+
+
+_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+def _require_commas(path: Path, rows: list[tuple[int, list[str]]]) -> None:
+    """Refuse a table whose header another delimiter splits: one column is left, or rows of text with commas are of unequal width."""
+    header = ",".join(rows[0][1])
+    if len(rows[0][1]) > 1 and all(len(row) == len(rows[0][1]) for _, row in rows):
+        return
+    for delimiter, words in _OTHER_DELIMITERS.items():
+        if len(header.split(delimiter)) > max(1, len(rows[0][1])):
+            instead = (
+                "name it .tsv"
+                if delimiter == "\t"
+                else "write it with commas (pandas: to_csv(path, index=False)), or as .jsonl"
+            )
+            raise DataError(
+                f"the fields of {str(path)!r} are separated by {words} ({delimiter!r}); expected commas in a .csv: {instead}"
+            )
 
 
 def read_tsv(path: Path) -> datasets.Dataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -63,13 +64,21 @@ def find_sites(model: nn.Module, config: Int8Config, reasons: Mapping[str, str] 
         reasons: of functional ops that are known to stay FP32.
 
     Raises:
-        QuantizationError: an excluded name does not exist, or nothing is left to quantize.
+        QuantizationError: an excluded name or class does not exist, or nothing is left to quantize.
     """
     known = {name for name, _ in model.named_modules(remove_duplicate=False)}
     known |= {name for p in bare_parameters(model) for name in (p, *(f"{p}.{op}" for op in FUNCTIONAL))}
     missing = [name for name in config.exclude + config.exclude_attention if name not in known]
     if missing:
-        raise QuantizationError(f"exclude names a module that the model does not have: {missing[0]!r}; names are exact")
+        raise QuantizationError(
+            f"exclude names a module that the model does not have: {missing[0]!r}; names are exact{_near(missing[0], known)}"
+        )
+    types = {name for module in model.modules() for name in _type_names(module)}
+    for wrong in config.exclude_types:
+        if wrong not in types:
+            raise QuantizationError(
+                f"exclude_types names a class that no module of the model has: {wrong!r}; names are exact{_near(wrong, types)}"
+            )
     sites = collect_sites(model, config)
     sites.fp32 |= reasons or {}
     require_sites(model, sites)
@@ -129,10 +138,21 @@ def _walk(model: nn.Module, config: Int8Config) -> Iterator[tuple[str, nn.Module
         reason = reasons.get(parent, "") if name else ""
         if name in config.exclude:
             reason = "excluded by name"
-        elif type(module).__name__ in config.exclude_types:
-            reason = f"excluded by type {type(module).__name__}"
+        elif excluded := [kind for kind in _type_names(module) if kind in config.exclude_types]:
+            reason = f"excluded by type {excluded[0]}"
         reasons[name] = reason
         yield name, module, reason
+
+
+def _type_names(module: nn.Module) -> list[str]:
+    """The name of a module's class, and the one that it had before its attention was unpacked."""
+    name = type(module).__name__
+    return [name, type(module).__bases__[-1].__name__] if name.startswith("Unpacked") else [name]
+
+
+def _near(wrong: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(wrong, [name for name in known if name], n=3)
+    return f"; near it are {', '.join(close)}" if close else ""
 
 
 def _float_tables(model: nn.Module) -> dict[str, str]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Int8Config
 from ..errors import ConfigError
-from ..evaluation.data import load_dataset, take
+from ..evaluation.data import as_dataset, load_dataset, take
 from ..evaluation.latency import paired_latency
 from ..evaluation.machine import describe_machine
 from ..evaluation.metrics import compute_metric, load_metric
@@ -30,7 +30,6 @@ from .tuning import sensitivity_files
 
 if TYPE_CHECKING:
     from ..tune import TuneResult
-
 
 Q = TypeVar("Q", bound="Quantizer")
 Data: TypeAlias = "datasets.Dataset | Mapping[str, datasets.Dataset] | str | Path"
@@ -153,7 +152,7 @@ class Quantizer(Task):
 
         Args:
             config: None means `Int8Config()`, which is dynamic.
-            calibration_dataset: needed unless the approach is dynamic: a `Dataset` (all of it is used), whatever else
+            calibration_dataset: needed unless the approach is dynamic: a `Dataset` or rows (all are used), whatever else
                 `get_calibration_dataset` takes (128 examples are drawn), or an iterable of ready batches.
             save_directory: where to save the INT8 model with its tokenizer; None saves nothing.
             batch_size: examples per calibration batch.
@@ -164,8 +163,7 @@ class Quantizer(Task):
                 logged to `<save_directory>.trials.json`, from which an interrupted search goes on.
 
         Raises:
-            ConfigError: "qat" without `train_dataset`, or without accelerate.
-            ConfigError: an accuracy budget without `evaluation_dataset`.
+            ConfigError: "qat" without `train_dataset` or accelerate; an accuracy budget without `evaluation_dataset`.
             CalibrationError: no calibration data for a static model, or none of it usable.
             DataError: the dataset is empty or lacks a column.
             QuantizationError: the model has nothing to quantize.
@@ -189,6 +187,7 @@ class Quantizer(Task):
 
     def calibration_batches(self, dataset: Data | Iterable[Any], batch_size: int) -> Iterable[Any]:
         """Padded batches with their attention masks, of similar length each, in a random but fixed order."""
+        dataset = as_dataset(dataset, rows=128)
         if isinstance(dataset, (str, Path, Mapping)):
             dataset = self.get_calibration_dataset(dataset)
         if not isinstance(dataset, datasets.Dataset):
