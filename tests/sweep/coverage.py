@@ -1,0 +1,68 @@
+"""The share of multiply-adds that run in INT8.
+
+Counted are the products of matrices and the convolutions of one call, with weights or without (linears, experts, convolutions, scores and
+values of attention); element-wise arithmetic, norms, recurrences that multiply element by element, and table look-ups are not. The FP32
+model gives the whole; what the INT8 model, unfused, still multiplies in float is what is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import optimum_int8  # noqa: F401  registers the operators
+from tests.sweep.models import Batch, run
+
+aten = torch.ops.aten
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Scores, and values by them: two operations for each multiply-add, as torch counts."""
+    batch, heads, rows, width = query
+    return 2 * batch * heads * rows * key[2] * (width + value[3])
+
+
+def _grouped(a: Any, b: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Rows of `a` by the matrix of their group."""
+    return 2 * a[0] * a[1] * b[-1]
+
+
+COUNTED: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.optimum_int8.float_attention: _attention,
+    aten._grouped_mm: _grouped,
+}
+"""What torch's counter does not know."""
+
+
+def coverage(model: nn.Module, int8: nn.Module, batch: Batch) -> dict[str, Any]:
+    """`coverage`, from 0 to 1, and `float`: what stays float by module, the largest five, as shares of all."""
+    whole, _ = _count(model, batch)
+    left, places = _count(int8, batch)
+    if not whole:
+        return {"coverage": None}
+    top = sorted(((count / whole, name) for name, count in places.items() if count > 0.005 * whole), reverse=True)[:5]
+    return {"coverage": round(1 - left / whole, 4), "float": {name: round(share, 4) for share, name in top}}
+
+
+def _count(model: nn.Module, batch: Batch) -> tuple[int, dict[str, int]]:
+    """Of one call: all operations, and those of each module itself, without its children's."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)  # the counter follows gradients
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+        run(model, batch)
+    prefix = f"{type(model).__name__}."
+    totals = {name.removeprefix(prefix): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    own = dict(totals)
+    for name, count in totals.items():
+        parent = name.rpartition(".")[0]
+        if parent in own:
+            own[parent] -= count
+    root = {type(model).__name__, "Global"}
+    return int(counter.get_total_flops()), {
+        name: count for name, count in own.items() if count > 0 and name not in root
+    }
