@@ -119,7 +119,9 @@ def perturb(model: nn.Module) -> None:
     """Add noise to every parameter and to running statistics: as initialised, norms are the identity, biases and scales are nothing,
     and outputs nearly constant."""
     for parameter in model.parameters():
-        if not parameter.is_floating_point():
+        if (
+            not parameter.is_floating_point() or not parameter.requires_grad
+        ):  # those that are computed, not stored, do not train
             continue
         fan_in = (
             math.prod(parameter.shape[1:])
