@@ -20,11 +20,27 @@ APPROACHES = ("dynamic", "static")
 
 
 def read(path: Path) -> list[Result]:
-    """Of a file of JSON lines, the last result of each class; nothing where there is no file."""
+    """Of a file of JSON lines, one result for each class: of each step the last. Nothing where there is no file."""
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return list({row["key"]: row for row in rows}.values())
+    found: dict[str, Result] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        found[row["key"]] = _merge(found.get(row["key"], {}), row)
+    return list(found.values())
+
+
+def _merge(old: Result, new: Result) -> Result:
+    """The new result, with what it did not try from the old one."""
+    merged = {**new}
+    for approach in APPROACHES:
+        before, after = old.get(approach), new.get(approach)
+        if before is not None and runs(new):
+            kept = {k: v for k, v in (before.get("faults") or {}).items() if k not in (after or {}).get("steps", ())}
+            faults_now = {**kept, **((after or {}).get("faults") or {})}
+            steps = dict.fromkeys([*before.get("steps", ()), *(after or {}).get("steps", ())])
+            merged[approach] = {**before, **(after or {}), "faults": faults_now, "steps": list(steps)}
+    return merged
 
 
 @functools.cache
@@ -71,7 +87,7 @@ def compact(results: Iterable[Result]) -> dict[str, Any]:
             row["fp32"] = result.get("process") or result.get("fp32", "")
         for approach in APPROACHES:
             if approach in result:
-                dropped = ("faults", "step", "float", "coverage", "generate", "base")
+                dropped = ("faults", "step", "steps", "float", "coverage", "generate", "base")
                 row[approach] = {k: v for k, v in result[approach].items() if k not in dropped}
         for name in ("coverage", "float", "generate"):
             value = next((result[a][name] for a in APPROACHES if name in result.get(a, {})), None)

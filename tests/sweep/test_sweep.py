@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ from tests.sweep.families import FAMILIES, Pair, find_pairs
 from tests.sweep.models import make, run
 from tests.sweep.page import write
 from tests.sweep.process import run_all
-from tests.sweep.results import faults
+from tests.sweep.results import faults, read
 from tests.sweep.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -128,6 +129,17 @@ def test_coverage_counts_what_stays_float() -> None:
     model = Model().eval()
     int8 = quantize(model, Int8Config(exclude=("two",), fuse=False), progress=False)
     assert coverage(model, int8, {"x": torch.ones(2, 64)}) == {"coverage": 0.5, "float": {"two": 0.5}}
+
+
+def test_a_later_result_replaces_the_steps_that_it_tried(tmp_path: Path) -> None:
+    key = {"key": "a/A", "fp32": "ok"}
+    first = {"steps": ["unfused", "reload"], "faults": {"unfused": "value: x", "reload": "own: y"}}
+    second = {"steps": ["unfused", "fused"], "faults": {}, "fused": 0.0}
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(json.dumps({**key, "dynamic": found}) for found in (first, second)))
+    (row,) = read(path)
+    assert row["dynamic"]["faults"] == {"reload": "own: y"}
+    assert row["dynamic"]["steps"] == ["unfused", "reload", "fused"]
 
 
 def _work(pair: Pair, report: Callable[[dict[str, Any]], None]) -> None:
