@@ -162,7 +162,7 @@ class Operators:
             key, tensors = flatten(args, kwargs)
         except NotCapturable:
             return self.block.original(*args, **kwargs)
-        if self.known.get(key) is None:
+        if self.known.get(key) is None or not self.block.holds(key, tensors):
             if key not in self.known and not self.block.opened:
                 self.unknown[key] = [(tuple(_size(n) for n in x.shape), x.dtype) for x in tensors]
             return self.block.original(*args, **kwargs)

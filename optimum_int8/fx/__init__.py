@@ -2,11 +2,13 @@
 
 from .agree import agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
-from .block import Block, Compiler, stand_ins
+from .block import Block, stand_ins
 from .capture import Captured, capture, other_shapes
+from .compiler import Compiler
 from .lower import lower
 from .lower_images import lower_images
 from .program_call import ProgramCall, runs_natively
+from .quiet import quiet
 from .shapes import shaped
 from .structure import candidates, holds_int8, structure_key
 
@@ -24,6 +26,7 @@ __all__ = [
     "lower",
     "lower_images",
     "other_shapes",
+    "quiet",
     "rebuild",
     "rebuild_output",
     "rounding_tolerance",

@@ -2,110 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from transformers.cache_utils import Cache
-from transformers.utils import output_capturing
 
-from .agree import agree, rounding_tolerance
-from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild, rebuild_output
-from .caches import find_cache, layer_index, store
-from .capture import Captured, capture
-from .program_call import compute_padding, whole_program
-from .structure import candidates, is_stack, structure_key
-
-Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
-Define = Callable[[fx.GraphModule], int]
+from .agree import agree, gives_same_bits
+from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild
+from .caches import find_cache, layer_index
+from .capture import capture, explain
+from .compiler import Compiler, Variant
+from .gate import GATE, Busy
+from .guards import single_axes
+from .observed import hooks_act, is_observed, why_own_code
+from .quiet import logger
+from .sources import Sources
+from .structure import is_stack, structure_key
 
 VARIANTS = 16
 SHORT = 256
 """Tokens up to which a stack of layers is one block: beyond, a call per layer costs nothing, and its weights may stay in the cache from one
 group of tokens to the next."""
 _UNKNOWN = object()
-_CAPTURING = "transformers.utils.output_capturing"
-
+_RENEWALS = 3
+"""Times that a block is compiled anew because its tensors changed before it waits for them to rest; each time longer, up to a minute."""
 
 stand_ins: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("stand_ins")
 """Set while a model is exported: by name of a block, what takes the place of the module's own code."""
 
 
-@dataclass
-class Compiler:
-    """What the blocks of one model share: how to compile, what was captured, what failed and why.
-
-    `define` may change what a graph computes, once it was compared with its module; it returns 0 where it left it alone.
-    """
-
-    compile: Compile
-    define: Define | None = None
-    captured: dict[tuple[Any, ...], Captured] = field(default_factory=dict)
-    blocks: list[Block] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    capturing: int | None = None  # the thread that is in torch.export, or asks a module what its own code says
-
-    def install_below(self, module: nn.Module, name: str = "") -> None:
-        """Make blocks of the largest candidates below `module`."""
-        for path, child in candidates(module, name):
-            if "forward" not in vars(child):
-                self.blocks.append(Block(path, child, self))
-
-    @contextlib.contextmanager
-    def own_code(self) -> Iterator[None]:
-        """Within, this thread's calls of blocks run their modules' own code."""
-        self.capturing = threading.get_ident()
-        try:
-            yield
-        finally:
-            self.capturing = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = {"compile": self.compile, "define": self.define, "failures": self.failures}
-        return kept  # graphs hold pointers into this model's tensors
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
-
-
-@dataclass
-class Variant:
-    """One compiled graph of a block, the captured one it was made from, and how its results are put together."""
-
-    graph: fx.GraphModule
-    captured: Captured
-
-    def __post_init__(self) -> None:
-        self.output, self.image = self.captured.output, self.captured.image
-        structure, self.places = self.output
-        self.is_tensor = structure[0] == "tensor"
-        self.whole = None if self.places else whole_program(self.graph)
-
-    def serves(self, tensors: list[Tensor]) -> bool:
-        """Whether the graph is one for images of this size."""
-        return self.image is None or self.image == tensors[0].shape[2:]
-
-    def __call__(self, tensors: list[Tensor], cache: Cache | None = None, layer: int | None = None) -> Any:
-        """Run a call; what the graph computed for `cache` goes there."""
-        results = self.graph.forward(*tensors) if self.whole is None else (self.whole(tensors),)
-        if self.places:
-            assert cache is not None and layer is not None
-            store(cache, self.places, results[-2 * len(self.places) :], layer)
-        return results[0] if self.is_tensor else rebuild_output(self.output, results)
+class _OwnError(Exception):
+    """The module's own code raised, for these arguments."""
 
 
 class Block:
     """Stands in for `module.forward`; the module keeps its class, its hooks and its children.
 
     A variant is captured at the first call with a new guard key, checked against the module's own result, and compiled. In training,
-    while something traces the model, when a module inside has hooks, with stateful arguments or beyond a few variants, the module's own
-    code runs: always right, only slower. A stack's own code then runs blocks of its layers, and so it does with many tokens.
+    while something traces or watches the model, where an argument needs a gradient, when a module inside has hooks, with stateful arguments
+    or beyond a few variants, the module's own code runs: always right, only slower. It also runs after any error of ours, and what it
+    raises is what the user sees. A stack's own code then runs blocks of its layers, and so it does with many tokens.
+
+    Each call looks whether the module still holds what its graphs were made of (`Sources`); if not, they are made anew.
     """
 
     def __init__(self, name: str, module: nn.Module, compiler: Compiler) -> None:
@@ -114,8 +56,14 @@ class Block:
         module.forward = self  # type: ignore[method-assign, assignment]
 
     def _start(self) -> None:
-        self.variants: dict[Key, Variant | None] = {}
         self.misses: dict[str, int] = {}
+        self._renewals, self._renewed, self._rests_until = 0, 0.0, 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Everything that was found out about the module."""
+        self.variants: dict[Key, Variant | None] = {}
+        self.sources: Sources | None = None
         self._hook_tables: list[dict[int, Any]] | None = None
         self._structure: tuple[Any, ...] | None = None
         self._layer: Any = _UNKNOWN
@@ -172,95 +120,172 @@ class Block:
             key, tensors = flatten(args, kwargs, self.layer)
         except NotCapturable as reason:
             return self._miss(str(reason), args, kwargs)
+        except Exception as error:  # an argument of a kind that nobody thought of
+            return self._pass(explain(error), args, kwargs)
+        watched = why_own_code(tensors)
+        if watched is not None:
+            return self._pass(watched, args, kwargs)
         if self.is_stack and _is_long(tensors):
             return self._own(*args, **kwargs)
+        if self.sources is not None and not self.sources.unchanged():
+            self._renew()
         variant = self.variants.get(key, _UNKNOWN)
         if variant is _UNKNOWN:
             return self._first_call(key, tensors, args, kwargs)
-        if variant is None or not variant.serves(tensors):  # type: ignore[attr-defined]
+        if variant is None:
             return self._own(*args, **kwargs)
-        return self._run(variant, tensors, args, kwargs)  # type: ignore[arg-type]
+        return self._serve(variant, key, tensors, args, kwargs)  # type: ignore[arg-type]
 
-    def _run(self, variant: Variant, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        if not variant.places:
-            return variant(tensors)
-        return variant(tensors, find_cache([*args, *kwargs.values()]), self.layer)
+    def _serve(self, variant: Variant, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Run a compiled graph if it is one for these sizes."""
+        try:
+            if variant.serves(tensors):
+                known = variant.knows(tensors)
+                if known or (known is None and self._try_single(variant, key, tensors)):
+                    if not variant.places:
+                        return variant(tensors)
+                    return variant(tensors, find_cache([*args, *kwargs.values()]), self.layer)
+        except Exception as error:
+            return self._recover(error, key, args, kwargs)
+        return self._pass("sizes that its graph does not hold for", args, kwargs)
+
+    def _recover(self, error: Exception, key: Key, args: Any, kwargs: Any) -> Any:
+        """Run own code after an error of ours. If it raises too, that is the user's error, and the graph stays."""
+        result = self._own(*args, **kwargs)
+        reason = f"its graph failed in a call where the module did not: {explain(error)}"
+        self.variants[key] = None
+        self._note(reason)
+        self.misses[reason] = self.misses.get(reason, 0) + 1
+        return result
 
     def _miss(self, reason: str, args: Any, kwargs: Any) -> Any:
+        """Run own code, and smaller blocks from now on if this one never had a graph."""
+        if any(isinstance(x, fx.Proxy) for x in (*args, *kwargs.values())):
+            return self.original(*args, **kwargs)
         self.misses[reason] = self.misses.get(reason, 0) + 1
         if not self.variants:
             self._split(reason)
         return self._own(*args, **kwargs)
 
+    def _pass(self, reason: str, args: Any, kwargs: Any) -> Any:
+        """Run own code this time."""
+        self.misses[reason] = self.misses.get(reason, 0) + 1
+        return self._own(*args, **kwargs)
+
     def _own(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module's own code; that of a stack on blocks of its layers."""
-        if self.is_stack and not self.opened:
-            with self.compiler.lock:
-                self.compiler.install_below(self.module, self.name)
-                self.opened = True
-        return self.original(*args, **kwargs)
+        with GATE.running():
+            if self.is_stack and not self.opened:
+                with self.compiler.lock:
+                    self.compiler.install_below(self.module, self.name)
+                    self.opened = True
+            return self.original(*args, **kwargs)
 
     def _is_traced(self) -> bool:
-        """Whether something traces the model in this thread. torch's flag is global, and `torch.export` puts other tensors into a module
-        while it runs: where another thread captures a block, wait for it."""
-        capturing = self.compiler.capturing
-        if capturing is not None and capturing == threading.get_ident():  # dynamo cannot trace the second
-            return True
-        if not torch.compiler.is_compiling():
-            return False
-        if capturing is None:
-            return True
-        with self.compiler.lock:
-            return False
+        """Whether something traces or watches the model in this thread. torch's flag is global: where another thread captures a block, it
+        says nothing about this one."""
+        owner = GATE.owner
+        if torch.compiler.is_compiling() and owner is None:
+            return True  # dynamo cannot trace what follows
+        return (owner is not None and owner == threading.get_ident()) or is_observed()
 
     def _hooks_act(self) -> bool:
-        """Whether a hook inside wants its module to run. Those that Transformers leaves behind do while it collects attentions."""
+        """Whether a hook inside wants its module to run."""
         if self._hook_tables is None:
             inner = [m for m in self.module.modules() if m is not self.module]
             self._hook_tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
-        if not any(self._hook_tables):
-            return False
-        hooks = [hook for table in self._hook_tables for hook in table.values()]
-        if any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks):
-            return True
-        collected = output_capturing._active_collector.get()
-        return bool(collected) and (self.is_stack or any(name != "hidden_states" for name in collected))
+        return any(self._hook_tables) and hooks_act(self._hook_tables, self.is_stack)
+
+    def _renew(self) -> None:
+        """Forget graphs of tensors and modules that are no longer there."""
+        with self.compiler.lock:
+            if self.sources is None or self.sources.same():  # another thread was here
+                return
+            now = time.monotonic()
+            self._renewals = self._renewals + 1 if now - self._renewed < 60.0 else 1
+            self._renewed = now
+            if self._renewals > _RENEWALS:
+                self._rests_until = now + min(60.0, 0.5 * 2.0 ** (self._renewals - _RENEWALS))
+            self._forget()
+            logger.debug("%s: its tensors or modules changed, so that its graphs are made anew", self.name)
 
     def _first_call(self, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""
-        if not all(x.numel() for x in tensors):
+        if not all(x.numel() for x in tensors) or time.monotonic() < self._rests_until:
             return self._own(*args, **kwargs)
-        with self.compiler.lock:
-            if key not in self.variants and len(self.variants) < VARIANTS:
-                try:
-                    self.variants[key] = self._compile(key, tensors)
-                except NotCapturable as reason:
-                    self.variants[key] = None
-                    self.compiler.failures[self.name] = str(reason)
-                    if not any(self.variants.values()):
-                        self._split(str(reason))
+        try:
+            with GATE.capturing(), self.compiler.lock:
+                if key not in self.variants and len(self.variants) < VARIANTS:
+                    self.variants[key] = self._try_compile(key, tensors)
+        except (_OwnError, Busy):  # nothing is known about the block
+            return self._own(*args, **kwargs)
         variant = self.variants.get(key)
-        return self._own(*args, **kwargs) if variant is None else self._run(variant, tensors, args, kwargs)
+        if variant is None:
+            return self._own(*args, **kwargs)
+        return self._serve(variant, key, tensors, args, kwargs)
+
+    def _try_compile(self, key: Key, tensors: list[Tensor]) -> Variant | None:
+        try:
+            variant = self._compile(key, tensors)
+            logger.debug("%s: captured", self.name)
+            return variant
+        except _OwnError:
+            raise
+        except Exception as error:  # the model's own code is always there to run
+            reason = str(error) if isinstance(error, NotCapturable) else explain(error)
+            self._note(reason)
+            if not any(self.variants.values()):
+                self._split(reason)
+            return None
+
+    def _note(self, reason: str) -> None:
+        self.compiler.failures[self.name] = reason
+        logger.debug("%s: %s", self.name, reason)
+
+    def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
+        """Structure and tensors of what the module's own code gives."""
+        args, kwargs = rebuild(key, tensors, self.layer)
+        try:
+            expected = self.original(*args, **kwargs)
+        except Exception as error:
+            raise _OwnError from error
+        return flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
 
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
-        args, kwargs = rebuild(key, tensors, self.layer)
-        with self.compiler.own_code():
-            expected = self.original(*args, **kwargs)
-        structure, results = flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
+        sources = self.sources or Sources(self.module)
+        structure, results = self._run_own(key, tensors)
         self._structure = self._structure or structure_key(self.module)
         shared = (self._structure, key)
         with torch.no_grad():
             known = self.compiler.captured.get(shared)
-            if known is not None and known.output == structure:
+            if known is not None and known.output == structure and known.image in (None, tensors[0].shape[2:]):
                 graph = known.bind(self.module)
-                if known.image in (None, tensors[0].shape[2:]) and agree(graph(*tensors), results):
-                    return self._finish(graph, tensors, results, known, False)
-            captured = self._capture(key, tensors)
+                if known.holds(tensors) and gives_same_bits(graph, tensors, results):
+                    return self._keep(self.compiler.finish(graph, tensors, results, known, False, sources), sources)
+            captured = capture(self.module, self.original, key, tensors)
             graph = captured.bind(self.module)
-            if captured.output != structure or not agree(graph(*tensors), results):
+            if captured.output != structure or not captured.holds(tensors):
+                raise NotCapturable("the captured graph does not hold for this call's sizes")
+            if not agree(graph(*tensors), results):
                 raise NotCapturable("the captured graph disagrees with the module at a second shape")
             self.compiler.captured[shared] = captured
-            return self._finish(graph, tensors, results, captured, True)
+            return self._keep(self.compiler.finish(graph, tensors, results, captured, True, sources), sources)
+
+    def _keep(self, variant: Variant, sources: Sources) -> Variant:
+        self.sources = sources
+        return variant
+
+    def _try_single(self, variant: Variant, key: Key, tensors: list[Tensor]) -> bool:
+        """Compare a graph with its module at the first call with a batch or a length of 1, or without."""
+        singles = single_axes(tensors)
+        try:
+            with GATE.capturing(), self.compiler.lock, torch.no_grad():
+                if singles not in variant.singles:
+                    _, results = self._run_own(key, tensors)
+                    variant.singles[singles] = gives_same_bits(variant.captured.bind(self.module), tensors, results)
+        except (_OwnError, Busy):
+            return False
+        return variant.singles[singles]
 
     def bound(self, key: Key) -> tuple[fx.GraphModule, Key] | None:
         """The captured graph of a variant, defined but before any pass, on this module's tensors; and the structure of its result."""
@@ -272,32 +297,10 @@ class Block:
             self.compiler.define(graph)
         return graph, variant.output
 
-    def _capture(self, key: Key, tensors: list[Tensor]) -> Captured:
-        with self.compiler.own_code():
-            return capture(self.module, self.original, key, tensors)
-
-    def _finish(
-        self,
-        graph: fx.GraphModule,
-        tensors: list[Tensor],
-        results: list[Tensor],
-        captured: Captured,
-        check: bool,
-    ) -> Variant:
-        everything = compute_padding.set(True)
-        tolerance = rounding_tolerance(graph)
-        try:
-            if self.compiler.define is not None and self.compiler.define(graph):
-                results = list(graph(*tensors))
-            compiled = self.compiler.compile(graph, tensors, check)
-            found = compiled(*tensors)
-        except Exception as error:  # the model's own code is always there to run
-            raise NotCapturable(f"compiling failed: {type(error).__name__}: {error}") from error
-        finally:
-            compute_padding.reset(everything)
-        if not agree(found, results, tolerance):
-            raise NotCapturable("the compiled graph disagrees with the module")
-        return Variant(compiled, captured)
+    def holds(self, key: Key, tensors: list[Tensor]) -> bool:
+        """Whether the graph of a variant is one for tensors of these sizes."""
+        variant = self.variants.get(key)
+        return variant is not None and variant.captured.holds(tensors)
 
     def _split(self, reason: str) -> None:
         """Give up this block for the smaller ones inside it."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from torch.export.graph_signature import InputKind
 
 from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
+from .guards import Guard, assumptions, compile_guard
+from .quiet import quiet
 from .shapes import shaped
 from .tracing import cheap_tracing
 
@@ -33,6 +33,11 @@ class Captured:
     output: Key
     constants: dict[str, Any]  # tensors the graph made for itself
     image: tuple[int, ...] | None = None  # height and width of the first tensor, where no other would do
+    guard: Guard | None = None  # what it assumes of the sizes of a call
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the graph is one for tensors of these sizes."""
+        return self.guard is None or self.guard(tensors)
 
     def bind(self, module: nn.Module) -> fx.GraphModule:
         """The graph on the tensors of `module`."""
@@ -77,19 +82,16 @@ def _export(
 ) -> Captured:
     outputs: list[Key] = []  # outside the wrapper: torch.export undoes what a forward writes to its module
     wrapper = _Call(module, forward, key, outputs)
-    level = logging.getLogger("torch.export").level
     try:
-        logging.getLogger("torch.export").setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.no_grad(), cheap_tracing():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad(), cheap_tracing():
             exported = torch.export.export(wrapper, (example,), strict=False, dynamic_shapes=(shapes,))
-            return _detach(exported, outputs[0], {name for name, _ in _named_tensors(module)})
+            captured = _detach(exported, outputs[0], {name for name, _ in _named_tensors(module)})
+            captured.guard = compile_guard(assumptions(exported))
+            return captured
     except NotCapturable:
         raise
     except Exception as error:  # torch.export raises many kinds; each only means that this module stays as it is
-        raise NotCapturable(_explain(error)) from error
-    finally:
-        logging.getLogger("torch.export").setLevel(level)
+        raise NotCapturable(explain(error)) from error
 
 
 class _Call(nn.Module):
@@ -233,7 +235,8 @@ def _attribute(root: Any, target: str) -> Any:
     return root
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """An error as one line: its class, its first line, and where in the model's source it was raised."""
     text = str(error).strip().splitlines()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

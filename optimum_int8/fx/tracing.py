@@ -7,8 +7,10 @@ else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, fx
 from torch._dynamo import config as dynamo_config
 from torch._subclasses import fake_impls
+from torch.fx import _symbolic_trace as symbolic_trace
 from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental import proxy_tensor
 
@@ -29,6 +32,8 @@ def cheap_tracing() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(shape_config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
         stack.enter_context(_no_collection())
+        if hasattr(symbolic_trace, "_Patcher"):
+            stack.enter_context(mock.patch.object(symbolic_trace._Patcher, "patch_method", _patch_for_one_thread))
         # most keys of this cache are met once, and filling it makes each value twice
         if hasattr(dynamo_config, "fake_tensor_cache_enabled"):
             stack.enter_context(dynamo_config.patch(fake_tensor_cache_enabled=False))
@@ -53,6 +58,24 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+_patch_method = symbolic_trace._Patcher.patch_method if hasattr(symbolic_trace, "_Patcher") else None
+
+
+def _patch_for_one_thread(
+    patcher: Any, cls: type, name: str, new: Callable[..., Any], *args: Any, **kwargs: Any
+) -> None:
+    """torch.fx puts its own `nn.Module.__call__` and `__getattr__` in place for the process: those of other threads, also in other models,
+    stay what they were."""
+    thread, original = threading.get_ident(), getattr(cls, name)
+
+    @functools.wraps(new)
+    def here(*args: Any, **kwargs: Any) -> Any:
+        return (new if threading.get_ident() == thread else original)(*args, **kwargs)
+
+    assert _patch_method is not None
+    _patch_method(patcher, cls, name, here, *args, **kwargs)
 
 
 def _batch_norm(mode: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,6 +12,7 @@ from . import (
     ops_scores,
     ops_sum,
 )
+from .changed import bytes_changed
 from .immediate import as_rows, empty_rows
 from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .ops import attention, embedding, linear, quantize, quantize_rows
@@ -29,6 +30,7 @@ __all__ = [
     "Program",
     "as_rows",
     "attention",
+    "bytes_changed",
     "current_isa",
     "embedding",
     "emit",

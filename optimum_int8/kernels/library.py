@@ -38,6 +38,10 @@ class Library:
         self.prepare_weight = self.native.oi8_prepare_weight
         self.prepare_weight.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
         self.prepare_weight.restype = ctypes.c_int64
+        if not hasattr(self.native, "oi8_changed"):
+            raise OSError(f"{path} is older than this package: rebuild or reinstall")
+        self.changed = self.native.oi8_changed
+        self.changed.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
         self.available = tuple(name for i, name in enumerate(ISAS) if self.native.oi8_isa_available(i))
 
 

@@ -167,6 +167,10 @@ class Program:
             size = _padded_bytes(value.row_bytes, value.rows) if self.spatial else value.row_bytes
             self._free.append((value.offset, size))
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors that the instructions read where they lie."""
+        return [kept for kept in self._kept if isinstance(kept, Tensor)]
+
     def _value(self, value: _Value) -> int:
         self._values.append(value)
         return len(self._values) - 1
@@ -186,7 +190,7 @@ class Program:
                 self._kept.append(value)
                 value = ctypes.addressof(value)
             elif isinstance(value, Tensor):
-                self._kept.append(value)
+                self._kept += [value, value.untyped_storage()]  # `p.data = ...` gives a parameter another storage
                 if name == "weight" and value.dtype == torch.int8 and op in ("linear", "conv"):
                     self._weights.append((len(self._instructions), value))
                 value = value.data_ptr()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .changes import Changes
+
 
 def as_float(x: Tensor) -> Tensor:
     """In float32; itself where it is, so that a constant stays one in a captured graph."""
@@ -22,6 +24,7 @@ class KeepDtype(nn.Module):
             result = fn(tensor)
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
+        Changes.note()
         return super()._apply(keep_dtype, recurse)  # type: ignore[return-value]
 
 

@@ -1,0 +1,60 @@
+"""Whether something watches a call that a compiled graph would hide from it: a tracer, a mode, a transformation, autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from transformers.utils import output_capturing
+
+_CAPTURING = "transformers.utils.output_capturing"
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def is_observed() -> bool:
+    """Whether this thread records, transforms or watches operators: `torch.jit.trace`, `make_fx`, `FakeTensorMode`, `torch.func`, modes.
+
+    Where tensors are made (`torch.device` as a context, `torch.set_default_device`) is a mode that does not matter.
+    """
+    return bool(
+        _get_tracing_state() is not None
+        or _len_torch_dispatch_stack()
+        or peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or (
+            _len_torch_function_stack()
+            and any(type(m) is not DeviceContext for m in _get_current_function_mode_stack())
+        )
+    )
+
+
+def why_own_code(tensors: Sequence[Tensor]) -> str | None:
+    """Why only the module's own code can answer for these tensors; None where a compiled graph can."""
+    gradients = torch.is_grad_enabled()
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            return f"an argument is a {type(tensor).__name__}"
+        if not tensor.is_cpu:
+            return f"an argument is on the device {tensor.device.type}"
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            return "an argument is a sparse or a nested tensor"
+        if gradients and tensor.requires_grad:
+            return "an argument needs a gradient"
+    return None
+
+
+def hooks_act(tables: Iterable[dict[int, Any]], is_stack: bool) -> bool:
+    """Whether one of the hooks inside a block wants its module to run. Those that Transformers leaves behind do while it collects
+    attentions, or of a stack anything."""
+    hooks = [hook for table in tables for hook in table.values()]
+    if any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks):
+        return True
+    collected = output_capturing._active_collector.get()
+    return bool(collected) and (is_stack or any(name != "hidden_states" for name in collected))

@@ -1,0 +1,136 @@
+"""What a block's graphs were made of, so that a call notices when it is no longer what the module holds.
+
+A program reads most tensors where they lie, so that writing to them in place changes its results as it does the module's. Three things do
+not reach it: another tensor or module in the place of the one that was there, another storage in a parameter (`p.data = ...`, as `.half()`
+does it), and new values in a tensor that a pass copied (scales as numbers, biases of merged projections, a batch norm folded into a
+convolution).
+
+What goes through a method of a module (assignment, registration, `load_state_dict`, `.to()`) is seen at the next call. Writes that no module
+is told of, to copied tensors, to `p.data` and to `_parameters` and its like, need a look at every tensor, which costs a small model a
+twentieth of its call. It is done as often as a hundredth of the time allows: at each call of a model that takes milliseconds, and otherwise
+at latest `_LATEST` seconds after the write.
+
+It does not see what no tensor says: plain attributes of modules (`layer.eps = 1e-3`) and writes through `.data` or NumPy into a packed
+weight, which is private to its module. Assign the module anew after such a change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..kernels import bytes_changed
+from ..nn.changes import Changes
+from .gate import GATE
+from .program_call import ProgramCall
+
+_SMALL = 1 << 16
+"""Bytes up to which a copied tensor is compared; of larger ones the version counter is."""
+
+_SHARE, _LATEST = 100, 0.02
+"""How much longer than a look at all tensors the time to the next one is, and its limit in seconds."""
+
+
+class Sources:
+    """The tensors and modules below `module` as they are now."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tables: list[dict[str, Any]] = []
+        for child in module.modules():
+            tables: Sequence[Any] = (child._parameters, child._buffers, child._modules)
+            self._tables += [table for table in tables if table]
+        self._held = [dict(table) for table in self._tables]
+        self._parameters = list(module.parameters())
+        self._addresses = list(map(Tensor.data_ptr, self._parameters))
+        self._copied: dict[int, Tensor] = {}
+        self._count, self._due = Changes.count, 0.0
+        self._watch()
+
+    def add_copied(self, read: Iterable[Tensor], uses: Counter[int], compiled: Any) -> None:
+        """Watch the tensors that a compiled graph no longer reads where they lie.
+
+        Args:
+            read, uses: what the graph read before it was compiled, and how often (`tensors_read`, `count_uses`).
+        """
+        remaining: Counter[int] = count_uses(compiled) if isinstance(compiled, fx.GraphModule) else Counter()
+        for tensor in read:
+            address = tensor.data_ptr()
+            if tensor.numel() and remaining[address] < uses[address]:
+                self._copied[address] = tensor.detach()
+        self._watch()
+
+    def _watch(self) -> None:
+        small = [t for t in self._copied.values() if t.is_contiguous() and t.nbytes <= _SMALL]
+        self._changed = bytes_changed(small)
+        known = {id(t) for t in small}
+        self._large = [t for t in self._copied.values() if id(t) not in known and not t.is_inference()]
+        self._versions = [t._version for t in self._large]
+
+    def unchanged(self) -> bool:
+        """Whether all of it is still what it was, as far as it is time to look (see above)."""
+        now = time.perf_counter()
+        if self._count == Changes.count and now < self._due:
+            return True
+        count = Changes.count
+        if not self.same():
+            return False
+        after = time.perf_counter()
+        self._count, self._due = count, after + min(_SHARE * (after - now), _LATEST)
+        return True
+
+    def same(self) -> bool:
+        """Whether all of it is still what it was. While another thread exports the module it is not: ask again once that is done."""
+        try:
+            if GATE.owner is not None and not self._same_objects():
+                return False
+            if self._tables != self._held:  # compares what is not one object by value: fake tensors should not be
+                return False
+        except Exception:  # two tensors of several values were compared, so they are not one
+            return False
+        return (
+            list(map(Tensor.data_ptr, self._parameters)) == self._addresses
+            and not self._changed()
+            and [t._version for t in self._large] == self._versions
+        )
+
+    def _same_objects(self) -> bool:
+        return all(
+            now.get(name) is value
+            for now, held in zip(self._tables, self._held, strict=True)
+            for name, value in held.items()
+        )
+
+
+def count_uses(graph_module: fx.GraphModule) -> Counter[int]:
+    """By address of a tensor, how often operators and programs of a graph read it."""
+    uses: Counter[int] = Counter()
+    for node, tensor in _attributes(graph_module):
+        uses[tensor.data_ptr()] += sum(_count(user.args, node) + _count(user.kwargs, node) for user in node.users)
+    for call in graph_module.modules():
+        if isinstance(call, ProgramCall):
+            uses.update(tensor.data_ptr() for tensor in call.program.tensors())
+    return uses
+
+
+def _count(arguments: Any, node: fx.Node) -> int:
+    found: list[fx.Node] = []
+    fx.map_arg(arguments, lambda n: found.append(n) if n is node else None)
+    return len(found)
+
+
+def tensors_read(graph_module: fx.GraphModule) -> list[Tensor]:
+    """The tensors of its module that a graph reads."""
+    return [tensor for _, tensor in _attributes(graph_module)]
+
+
+def _attributes(graph_module: fx.GraphModule) -> Iterator[tuple[fx.Node, Tensor]]:
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        value: Any = graph_module
+        for name in str(node.target).split("."):
+            value = getattr(value, name)
+        if isinstance(value, Tensor):
+            yield node, value
