@@ -62,8 +62,10 @@ class Int8Config:
             quantizes once.
         max_trials: models that tuning may make and measure.
         timeout: seconds after which tuning stops, in the middle of a trial but for the first; None sets no limit.
-        fuse: run fine-grained FX. The result is the same without it, only slower, but for `residuals`: without blocks, and where a block's own
-            code runs (`torch.compile`, hooks inside a block), sums are float32.
+        fuse: run fine-grained FX. Without it a model is slower and equal up to rounding: blocks sum a norm's row in another order and
+            compute GELU by polynomials, so that here and there an INT8 value is the next of its steps (0.003 to 0.009 in the logits of a
+            small GPT-2). `residuals` needs it: without blocks, and where a block's own code runs (`torch.compile`, hooks inside a block),
+            sums are float32.
 
     Raises:
         ConfigError: a value outside what is listed here.

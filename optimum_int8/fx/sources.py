@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ..kernels import bytes_changed
+from ..kernels import Program, bytes_changed
 from ..nn.changes import Changes
 from .gate import GATE
 from .program_call import ProgramCall
@@ -111,7 +111,9 @@ def count_uses(graph_module: fx.GraphModule) -> Counter[int]:
     for node, tensor in _attributes(graph_module):
         uses[tensor.data_ptr()] += sum(_count(user.args, node) + _count(user.kwargs, node) for user in node.users)
     for call in graph_module.modules():
-        if isinstance(call, ProgramCall):
+        if isinstance(call, ProgramCall) and isinstance(
+            call.program, Program
+        ):  # those of images are made for each size
             uses.update(tensor.data_ptr() for tensor in call.program.tensors())
     return uses
 

@@ -105,7 +105,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bo
             after = fx.Interpreter(graph_module).run(*tensors)  # writing Python for each pass's graph would take longer
             if not agree(after, list(before), tolerance if step.rounds else 0.0):
                 raise QuantizationError(
-                    f"pass {step.run.__name__} changed what a block computes; set fuse=False and report this model"
+                    f"pass {step.run.__name__} changed what a block computes: its modules run, right but slower; please report this model"
                 )
             before = after
     graph_module.delete_all_unused_submodules()
