@@ -1,6 +1,6 @@
 """Fine-grained FX, the mechanism: finding, capturing, guarding and lowering blocks. What to rewrite is decided in `passes`."""
 
-from .agree import agree, rounding_tolerance
+from .agree import ROUNDED, ROUNDING, agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
 from .block import Block, stand_ins
 from .capture import Captured, capture, other_shapes
@@ -13,6 +13,8 @@ from .shapes import shaped
 from .structure import candidates, holds_int8, structure_key
 
 __all__ = [
+    "ROUNDED",
+    "ROUNDING",
     "Block",
     "Captured",
     "Compiler",

@@ -11,7 +11,9 @@ from torch import Tensor, fx
 
 from .rewrite import ours
 
-_ROUNDING = 0.02
+ROUNDING = 0.02
+ROUNDED = "differs by rounding"
+"""Key in a graph's `meta`: its passes were compared one by one, each from the same INT8 values, because differences add up over its layers."""
 _LAYERS = 16
 
 
@@ -47,4 +49,4 @@ def rounding_tolerance(graph_module: fx.GraphModule) -> float:
     polynomial in each of the twelve layers of a BERT-base (72 linears) does by 0.021 where its weights are random, in one by 0.0003.
     """
     count = sum(node.target in (ours.conv.default, ours.linear.default) for node in graph_module.graph.nodes)
-    return _ROUNDING * max(1.0, math.sqrt(count / _LAYERS))
+    return ROUNDING * max(1.0, math.sqrt(count / _LAYERS))

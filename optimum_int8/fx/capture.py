@@ -33,6 +33,7 @@ class Captured:
     output: Key
     constants: dict[str, Any]  # tensors the graph made for itself
     image: tuple[int, ...] | None = None  # height and width of the first tensor, where no other would do
+    rounded: bool = False  # its passes must be compared one by one, see `ROUNDED`
     guard: Guard | None = None  # what it assumes of the sizes of a call
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:

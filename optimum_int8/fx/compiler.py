@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from transformers.cache_utils import Cache
 
-from .agree import agree, rounding_tolerance
+from .agree import ROUNDED, agree, rounding_tolerance
 from .arguments import NotCapturable, rebuild_output
 from .caches import store
 from .capture import Captured
@@ -68,13 +68,14 @@ class Compiler:
             if self.define is not None and self.define(graph):
                 results = list(graph(*tensors))
             read, uses = tensors_read(graph), count_uses(graph)
-            compiled = self.compile(graph, tensors, check)
+            compiled = self.compile(graph, tensors, check or captured.rounded)
             found = compiled(*tensors)
         except Exception as error:  # the model's own code is always there to run
             raise NotCapturable(f"compiling failed: {type(error).__name__}: {error}") from error
         finally:
             compute_padding.reset(everything)
-        if not agree(found, results, tolerance):
+        captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
+        if not agree(found, results, tolerance) and not captured.rounded:
             raise NotCapturable("the compiled graph disagrees with the module")
         sources.add_copied(read, uses, compiled)
         variant = Variant(compiled, captured)
