@@ -41,6 +41,7 @@ from .nn import (
     unpack_relative,
     unpacked,
 )
+from .nn.float_kinds import TABLE
 from .passes import InspectReport, inspect
 from .prepare import Prepared, prepare
 from .remedies import evaluating
@@ -148,6 +149,8 @@ def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Itera
     with evaluating(model):
         wanted, reasons = find_functional(model, lambda: run_batch(model, first))
     expose(model, wanted)
+    spoken = {site.rpartition(".")[0] for site in (*wanted, *reasons)}
+    reasons |= {name: TABLE for name in names if name not in spoken}
     return itertools.chain([first], iterator) if iterator is data else data, reasons
 
 

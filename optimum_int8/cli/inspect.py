@@ -23,11 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Run the model once, because blocks are captured at the first call, then look at it."""
+    import torch
+
     from ..hub import OptimizedModel
     from ..quantize import inspect
+    from ..quantizers.loading import is_int8, load_config
 
-    model = OptimizedModel.from_pretrained(args.model)
-    quantized = _is_int8(model)
+    quantized = is_int8(load_config(args.model))
+    # A folder may be stored in 16 bits; the quantizers load it in float32, and other dtypes give other blocks.
+    settings: dict[str, Any] = {} if quantized else {"dtype": torch.float32}
+    model = OptimizedModel.from_pretrained(args.model, **settings)
     if not quantized:
         model = _as_dynamic(model)
     report = inspect(model, _call_once(model, args.tokens))
@@ -35,12 +40,6 @@ def run(args: argparse.Namespace) -> Result:
     if not quantized:
         shown.append("This is an FP32 model; shown is what `quantize --approach dynamic` would make of it.")
     return Result({"model": args.model, "int8": quantized, **report.to_dict()}, shown)
-
-
-def _is_int8(model: Any) -> bool:
-    from ..quantizers.loading import is_int8
-
-    return is_int8(model.config)
 
 
 def _as_dynamic(model: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CALLS, CONV, CORES, EMBEDDING, EXPERTS, FUNCTIONAL, LINEAR, POOL, SCORES
+from ..nn import CALLS, CONV, CORES, EMBEDDING, EXPERTS, LINEAR, POOL, SCORES
+from .functional import is_functional
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ METADATA_KEYS = frozenset(
 """All that `quantization_config` may hold; what writes more into it adds its key here."""
 
 MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, EXPERTS, *CORES, *CALLS)
-_CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 MAX_JSON_BYTES = 64 << 20
 
 DTYPES = {
@@ -149,7 +148,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     for name, kind in modules.items():
         if kind not in MODULE_KINDS:
             raise CheckpointError(f"module {name!r} has the kind {kind!r}; expected one of {', '.join(MODULE_KINDS)}")
-    if not _is_functional(found.get("functional", {}), modules):
+    if not is_functional(found.get("functional", {}), modules):
         raise CheckpointError(
             "quantization_config['functional'] is malformed; expected name: settings of functional ops"
         )
@@ -167,41 +166,6 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _repeats(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
-
-
-def _is_functional(value: Any, modules: Mapping[str, str]) -> bool:
-    """Whether a value is what `nn.describe_functional` makes."""
-    if not isinstance(value, dict) or any(
-        kind in (EXPERTS, *CALLS) and name not in value for name, kind in modules.items()
-    ):
-        return False
-    for name, about in value.items():
-        if name not in modules or not isinstance(about, dict) or about.get("op") not in (EXPERTS, *CALLS, *FUNCTIONAL):
-            return False
-        if (about["op"] == EXPERTS) != (modules[name] == EXPERTS):
-            return False
-        if about["op"] == EXPERTS:
-            if set(about) != {"op", "transposed"} or type(about["transposed"]) is not bool:
-                return False
-            continue
-        if about["op"] in CALLS:
-            flags, fits = about.get("inputs_quantized"), isinstance(about.get("source"), str)
-            if not fits or not isinstance(flags, list) or not all(type(f) is bool for f in flags):
-                return False
-            if type(about.get("output_quantized", False)) is not bool:
-                return False
-            if modules[name] != about["op"] or not _CALL_NAME.fullmatch(name.rpartition(".")[2]):
-                return False
-        elif name.rpartition(".")[2] != about["op"] or not all(map(_is_option, about.values())):
-            return False
-    return True
-
-
-def _is_option(value: Any) -> bool:
-    """Numbers of a convolution's geometry, or a name of padding."""
-    if isinstance(value, (list, tuple)):
-        return len(value) <= 2 and all(type(v) is int and 0 <= v < 1 << 20 for v in value)
-    return isinstance(value, str) or (type(value) is int and 0 < value < 1 << 20)
 
 
 def read_headers(files: Sequence[Path]) -> dict[str, TensorInfo]:

@@ -18,6 +18,7 @@ from .call_modules import FloatCall
 from .conv import conv_obstacle
 from .embedding import embedding_obstacle, tables_read_directly
 from .experts import FloatExperts
+from .float_kinds import float_layers
 from .functional import FUNCTIONAL
 from .linear import float_weight
 from .pool import AVERAGES, pool_obstacle
@@ -81,6 +82,7 @@ def find_sites(model: nn.Module, config: Int8Config, reasons: Mapping[str, str] 
             )
     sites = collect_sites(model, config)
     sites.fp32 |= reasons or {}
+    sites.fp32 |= float_layers(model, config, {*sites.int8, *sites.fp32})
     require_sites(model, sites)
     return sites
 

@@ -1,7 +1,9 @@
 """What fine-grained FX rewrites: one pass per file, the order in `pipeline`."""
 
-from .install import BlockRow, InspectReport, find_blocks, inspect, install, remove
+from .account import Part
+from .install import find_blocks, install, remove
 from .pipeline import LOWERING, PASSES, REWRITES, Pass, compile_graph, run_passes
+from .report import BlockRow, InspectReport, inspect
 
 __all__ = [
     "LOWERING",
@@ -9,6 +11,7 @@ __all__ = [
     "REWRITES",
     "BlockRow",
     "InspectReport",
+    "Part",
     "Pass",
     "compile_graph",
     "find_blocks",

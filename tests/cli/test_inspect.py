@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
 
 from optimum_int8.cli import main
 from tests.quantizers.tiny import make_folder
@@ -37,6 +40,20 @@ def test_every_layer_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert "encoder.layer.0" in text
     assert "encoder.layer.1" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_folder_in_16_bits_shows_what_its_quantization_makes(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder, half, output = make_folder(tmp_path / "model"), tmp_path / "half", tmp_path / "int8"
+    shutil.copytree(folder, half)
+    AutoModelForSequenceClassification.from_pretrained(half).to(dtype).save_pretrained(half)
+    assert main(["quantize", str(half), "--output", str(output)]) == 0
+    shown = []
+    for path in (half, output):
+        assert main(["inspect", str(path), "--json", str(tmp_path / "inspect.json")]) == 0
+        shown.append(json.loads((tmp_path / "inspect.json").read_text()))
+    assert {**shown[0], "model": "", "int8": True} == {**shown[1], "model": ""}
 
 
 def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from optimum_int8 import Int8Config, OptimizedModel, QuantizationError, numerics, quantize
+from optimum_int8 import Int8Config, OptimizedModel, QuantizationError, inspect, numerics, quantize
 from optimum_int8.nn import FloatExperts, Int8Experts, expose_experts, find_experts
 
 SIZES = {
@@ -92,6 +92,7 @@ def test_experts_round_as_fake_quantization_does(name: str) -> None:
 def test_models_are_covered_and_load_to_the_bit(name: str, approach: str, tmp_path: Path) -> None:
     model, batch = make(name), {"input_ids": IDS}
     int8 = quantize(model, Int8Config(approach=approach, attention="float32"), [batch], progress=False)
+    assert inspect(int8, batch).int8_share >= 0.95
     expected = int8(IDS).logits
     OptimizedModel.save_pretrained(int8, tmp_path)
     loaded = OptimizedModel.from_pretrained(tmp_path)
@@ -158,6 +159,8 @@ def test_a_module_written_by_hand(kind: type[nn.Module], approach: str) -> None:
     assert (modules["0.up"], modules["0.down"]) == ("experts", "experts")  # type: ignore[index]
     assert 0 < relative(int8(X), model(X)) < 0.03
     assert isinstance(model[0].up, nn.Parameter)  # type: ignore[index]
+    assert inspect(int8, X).int8_share > 0.95
+    assert inspect(int8).single["0.up"] == "Int8Experts"
     copied = pickle.loads(pickle.dumps(int8))
     assert torch.equal(copied(X), int8(X))
 
