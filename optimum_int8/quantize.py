@@ -35,6 +35,7 @@ from .nn import (
     expose_experts,
     find_experts,
     find_functional,
+    find_linears,
     find_sites,
     require_sites,
     unpack_attention,
@@ -145,7 +146,9 @@ def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Itera
     iterator = iter(data or ())
     first = next(iterator, None)
     if first is None:
-        return data, dict.fromkeys(names, NOT_LOOKED_FOR)
+        wanted = find_linears(model, names)
+        expose(model, wanted)
+        return data, {name: NOT_LOOKED_FOR for name in names if f"{name}.linear" not in wanted}
     with evaluating(model):
         wanted, reasons = find_functional(model, lambda: run_batch(model, first))
     expose(model, wanted)

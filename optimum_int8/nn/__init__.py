@@ -23,6 +23,7 @@ from .fake_pool import FakeQuantizedAvgPool, fake_quantize_pool, unfake_pool
 from .fake_quantize import FakeQuantize, fake_quantize_weight
 from .find_experts import conceal_experts, describe_experts, expose_experts, find_experts, run_eagerly
 from .find_functional import find_functional
+from .find_linears import find_linears
 from .finite import check_finite
 from .functional import FUNCTIONAL, FunctionalWeight, conceal, describe_functional, expose, functional_module, geometry
 from .linear import Int8Linear, float_weight
@@ -127,6 +128,7 @@ __all__ = [
     "fake_quantize_weight",
     "find_experts",
     "find_functional",
+    "find_linears",
     "find_sites",
     "float32_attention",
     "float_weight",

@@ -106,11 +106,30 @@ def stacked_weights(cls: type[nn.Module]) -> dict[str, bool]:
     return {name: ways.pop() for name, ways in found.items() if len(ways) == 1}
 
 
-def _products(function: Callable[..., Any]) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def whole_weights(cls: type[nn.Module]) -> frozenset[str]:
+    """Attributes of a module class that its methods hand to `F.linear` as they are: `F.linear(x, self.weight)`."""
+    found = set()
+    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        for function in list(vars(base).values()):
+            for node in ast.walk(_source(function)) if callable(function) else ():
+                weight, by_linear = _factor(node)
+                is_attribute = isinstance(weight, ast.Attribute) and isinstance(weight.value, ast.Name)
+                if by_linear and is_attribute and weight.value.id == "self":  # type: ignore[union-attr]
+                    found.add(weight.attr)  # type: ignore[union-attr]
+    return frozenset(found)
+
+
+def _source(function: Callable[..., Any]) -> ast.AST:
+    """The parsed source of a function; empty where there is none."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+        return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
     except (OSError, TypeError, SyntaxError, ValueError):
-        return
+        return ast.Module([], [])
+
+
+def _products(function: Callable[..., Any]) -> Iterator[tuple[str, bool]]:
+    tree = _source(function)
     bound: dict[str, list[ast.expr]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
