@@ -101,7 +101,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
                 put(model, name, kind, call)
             else:
                 has_grid = static and name not in per_token
-                put(model, name, kind, _empty(module, name, kind, has_grid, config.activation_bits))
+                put(model, name, kind, empty_module(module, name, kind, has_grid, config.activation_bits))
 
 
 def _check_source(model: nn.Module, functional: dict[str, Any]) -> None:
@@ -153,7 +153,8 @@ def _unpack_relative(model: nn.Module, names: Iterable[str]) -> None:
     unpack_relative(model, names)
 
 
-def _empty(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
+def empty_module(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
+    """An INT8 module without values in the place of `module`. Raises `CheckpointError` when that is of another kind."""
     if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
         return Int8Linear.like(module, static, activation_bits)
     if kind == CONV and isinstance(module, (nn.Conv1d, nn.Conv2d)):

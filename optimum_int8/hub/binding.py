@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import CheckpointError
 from . import checkpoint
@@ -131,6 +131,24 @@ def check_architecture(bound: Mapping[str, str] | None, stored: Mapping[str, Any
             "config.json names no architecture; without it the head of the model would be lost. Fetch the checkpoint again, "
             "or load it by its task: OptimizedModelForSequenceClassification, ..."
         )
+
+
+def is_as_saved(bound: Mapping[str, str] | None, stored: Mapping[str, Any], model: PreTrainedModel) -> bool:
+    """Whether a model is built as the one was that was saved: of its class, with its settings. Else the caller chose so.
+
+    Args:
+        bound, stored: as `check` takes them.
+        model: the skeleton.
+    """
+    recorded = bound.get(ARCHITECTURES) if bound is not None else None
+    architectures = json.loads(recorded) if recorded is not None else stored.get(ARCHITECTURES)
+    if architectures and type(model).__name__ not in architectures:
+        return False
+    config = model.config
+    if not stored or stored.get("model_type") != config.model_type:
+        return True
+    plain = type(config).from_dict(copy.deepcopy(dict(stored)))
+    return plain.num_labels == config.num_labels and flatten(as_json(plain)) == flatten(as_json(config))
 
 
 def as_json(config: PreTrainedConfig) -> dict[str, Any]:

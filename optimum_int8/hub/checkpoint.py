@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ METADATA_KEYS = frozenset(
     }
 )
 """All that `quantization_config` may hold; what writes more into it adds its key here."""
+
+PART_OF = "part_of"
+"""Key of the `quantization_config` of a part of `config.json` (`text_config`); its value is `CONFIG_NAME`."""
 
 MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, EXPERTS, *CORES, *CALLS)
 MAX_JSON_BYTES = 64 << 20
@@ -115,6 +118,11 @@ def shard_names(index: Path) -> list[str]:
             raise CheckpointError(f"{index.name} names the shard {name!r}; expected a .safetensors file beside it")
         names.add(name)
     return sorted(names)
+
+
+def part() -> dict[str, Any]:
+    """The `quantization_config` of a part of `config.json`, which refers to the whole."""
+    return {"quant_method": QUANT_METHOD, "format_version": FORMAT_VERSION, PART_OF: CONFIG_NAME}
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +203,7 @@ def check_headers(
     headers: Mapping[str, TensorInfo],
     expected: Mapping[str, tuple[torch.dtype, Iterable[int]]],
     tied: Mapping[str, str],
+    optional: Collection[str] = (),
 ) -> None:
     """Compare the tensors of a checkpoint with those the model expects: names, types and shapes.
 
@@ -202,11 +211,14 @@ def check_headers(
         headers: from `read_headers`, under the model's names.
         expected: name to (type, shape) of every tensor of the model.
         tied: tensor to the tensor it is tied to; a tied one may be absent, its scale too.
+        optional: tensors that may be missing or of another size, as Transformers decides.
 
     Raises:
         CheckpointError: a missing, foreign or different tensor.
     """
     for name, (dtype, shape) in expected.items():
+        if name in optional:
+            continue
         info = headers.get(name)
         if info is None:
             if _tied_source(name, tied) not in headers:
@@ -223,15 +235,23 @@ def check_headers(
         raise CheckpointError(f"tensor {foreign[0]!r} in {headers[foreign[0]].file.name} has no place in the model")
 
 
-def check_values(files: Sequence[Path]) -> None:
+def check_values(files: Sequence[Path]) -> set[str]:
     """Read every tensor once: checksum, scales finite and > 0, zero points 0..255, floats finite.
+
+    Returns:
+        Names of tensors that have a checksum and are in no file: lost, or never written since a model computes them.
 
     Raises:
         CheckpointError: the first tensor that fails.
     """
 
+    names: set[str] = set()
+    summed: set[str] = set()
+
     def check(file: Path, handle: Any) -> None:
         sums = _read_checksums(file, handle.metadata())
+        summed.update(sums or ())
+        names.update(handle.keys())
         for name in handle.keys():
             tensor = handle.get_tensor(name)
             if sums is not None and sums.get(name) != checksum(tensor):
@@ -239,6 +259,7 @@ def check_values(files: Sequence[Path]) -> None:
             check_tensor(name, tensor)
 
     for_each_file(files, check)
+    return summed - names
 
 
 def check_tensor(name: str, tensor: torch.Tensor) -> None:

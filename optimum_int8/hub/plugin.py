@@ -8,20 +8,22 @@ calls the hook after loading (ours packs the weights). No FP32 weight of a quant
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..config import QUANT_METHOD
 from ..errors import CheckpointError, ConfigError
+from ..nn import Int8Module
 from ..restore import ON_ACTIVATE, build_skeleton, expected_tensors, finish_loading
-from . import binding, checkpoint, ties
+from . import adapt, binding, checkpoint, ties
 from .guards import MODULES_PER_TENSOR, check_config, check_device_map
 from .integrity import check_blobs
 
@@ -32,10 +34,15 @@ class Int8QuantizationConfig(QuantizationConfigMixin):
     """`config.json["quantization_config"]` of an INT8 checkpoint, checked when it is made.
 
     Its attributes are the keys of the JSON object: `quant_method`, `format_version`, `config`, `modules`, `fp32`,
-    and where there are such modules `per_token` and `unpacked`.
+    and where there are such modules `per_token` and `unpacked`. In the configuration of a tower (`text_config`), from which
+    that tower alone can be loaded, it only refers to the whole.
     """
 
     def __init__(self, **metadata: Any) -> None:
+        if set(metadata) == set(checkpoint.part()):
+            for key, value in checkpoint.part().items():
+                setattr(self, key, value)
+            return
         for key, value in checkpoint.check_metadata({"quant_method": QUANT_METHOD, **metadata}).items():
             setattr(self, key, value)
 
@@ -76,9 +83,10 @@ class Int8HfQuantizer(HfQuantizer):
         """The one hook that sees the configuration before the model is built: refuse sizes it cannot have."""
         check_config(config.to_dict())
         layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-        if type(layers) is int and layers > MODULES_PER_TENSOR * len(self.metadata["modules"]):
+        modules = self.metadata.get("modules")
+        if modules and type(layers) is int and layers > MODULES_PER_TENSOR * len(modules):
             raise CheckpointError(
-                f"config.json describes {layers} layers; the checkpoint has {len(self.metadata['modules'])} INT8 modules"
+                f"config.json describes {layers} layers; the checkpoint has {len(modules)} INT8 modules"
             )
         return config
 
@@ -91,25 +99,41 @@ class Int8HfQuantizer(HfQuantizer):
             )
         files = [Path(file) for file in checkpoint_files]
         headers = checkpoint.read_headers(files)
-        _check_binding(model, files)
-        metadata, headers = _without_head(model, self.metadata, headers)
-        self._loading = metadata
-        build_skeleton(model, metadata)
-        tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
-        checkpoint.check_headers(headers, expected_tensors(model), tied)
-        self._ties = ties.take(model, headers)
+        stored, bound = _stored_config(files), binding.read(files)
+        metadata = self.metadata
+        if checkpoint.PART_OF in metadata:
+            metadata = checkpoint.check_metadata(stored.get("quantization_config") or {})
+        binding.check(bound, stored, model.config)
+        if binding.is_as_saved(bound, stored, model):
+            found = adapt.Adapted.unchanged(metadata, headers)
+        else:
+            found = adapt.adapt(model, metadata, headers)
+        self._adapted = found
+        build_skeleton(model, found.metadata)
+        expected, tied = expected_tensors(model), dict(getattr(model, "all_tied_weights_keys", None) or {})
+        self._ties = ties.take(model, found.headers)
+        checkpoint.check_headers(found.headers, expected, {**tied, **self._ties}, _may_lack(model, found, metadata))
+        surplus = {re.escape(name) + "$" for name in found.surplus}
+        model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | surplus
         check_blobs(files)
-        checkpoint.check_values(files)
+        adapt.refuse_lost(model, found, checkpoint.check_values(files))
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
+        """The names in our files are the model's own, or were found out already."""
+        return [adapt.ExactNames(self._adapted.names)]
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         ties.tie(model, self._ties)
-        finish_loading(model, self._loading)
-        self.quantization_config = Int8QuantizationConfig(**self._loading)
+        finish_loading(model, self._adapted.metadata)
+        self.quantization_config = Int8QuantizationConfig(**self._adapted.metadata)
         model.config.quantization_config = self.quantization_config
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """What `save_pretrained` writes: the tensors, and for the files' headers their checksums and settings."""
-        state = ties.without_copies(model, model.state_dict())
+        computed = set(getattr(model, "_keys_to_ignore_on_save", None) or ())  # Transformers leaves these out
+        stored = {name: tensor for name, tensor in model.state_dict().items() if name not in computed}
+        state = ties.without_copies(model, stored)
+        _refer_to_the_whole(model.config)
         written = {**binding.as_json(model.config), binding.ARCHITECTURES: [type(model).__name__]}
         return state, {
             checkpoint.CHECKSUMS_KEY: checkpoint.checksums(state),
@@ -169,33 +193,32 @@ def attach(model: PreTrainedModel) -> Int8QuantizationConfig:
     return config
 
 
-def _check_binding(model: PreTrainedModel, files: Sequence[Path]) -> None:
-    """Compare the `config.json` beside the weights with the settings they were made under."""
-    bound, beside = binding.read(files), files[0].parent / checkpoint.CONFIG_NAME
-    if bound is not None and beside.is_file():
-        binding.check(bound, checkpoint.read_json(beside), model.config)
+def _refer_to_the_whole(config: Any) -> None:
+    """Say in the parts of a configuration that their weights are INT8: `CLIPTextModel.from_pretrained` reads only its part."""
+    for key in config.sub_configs:
+        part = getattr(config, key, None)
+        if isinstance(part, PreTrainedConfig):
+            part.quantization_config = checkpoint.part()
+            _refer_to_the_whole(part)
 
 
-def _without_head(
-    model: PreTrainedModel, metadata: dict[str, Any], headers: dict[str, checkpoint.TensorInfo]
-) -> tuple[dict[str, Any], dict[str, checkpoint.TensorInfo]]:
-    """The part of a task checkpoint that a headless model (`AutoModel`) needs, under the headless model's names."""
-    prefix = f"{model.base_model_prefix}."
-    if (
-        prefix == "."
-        or hasattr(model, model.base_model_prefix)
-        or not any(n.startswith(prefix) for n in metadata["modules"])
-    ):
-        return metadata, headers
+def _stored_config(files: Sequence[Path]) -> dict[str, Any]:
+    """The `config.json` beside the weights; nothing where there is none."""
+    beside = files[0].parent / checkpoint.CONFIG_NAME
+    return checkpoint.read_json(beside) if beside.is_file() else {}
 
-    def keep(values: dict[str, Any]) -> dict[str, Any]:
-        return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
-    kept: dict[str, Any] = {key: keep(metadata[key]) for key in ("modules", "fp32", "functional") if key in metadata}
-    found = {**metadata, **kept}
-    lists = [key for key in ("per_token", "unpacked") if key in metadata]
-    found |= {key: list(keep(dict.fromkeys(metadata[key]))) for key in lists}
-    return found, keep(headers)
+def _may_lack(model: PreTrainedModel, found: adapt.Adapted, metadata: dict[str, Any]) -> Collection[str]:
+    """Tensors that the files need not have as the model has them: the float ones, when it is of a class the caller chose."""
+    if found.metadata is metadata:
+        return ()
+    owned = {
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if isinstance(module, Int8Module)
+        for key in module.state_dict()
+    }
+    return set(model.state_dict()) - owned
 
 
 register()

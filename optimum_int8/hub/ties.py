@@ -14,24 +14,53 @@ from transformers import PreTrainedModel
 
 from ..nn import Int8Embedding, Int8Linear, Int8Module
 
+_SUFFIXES = ("", "_scale")
+"""A weight, and the scale that comes with an INT8 one."""
+
+
+def groups(ties: Mapping[str, str]) -> list[list[str]]:
+    """The names that share a tensor, its source first, from a mapping of targets to sources.
+
+    Example:
+        >>> groups({"encoder.weight": "shared.weight", "head.weight": "encoder.weight"})
+        [['shared.weight', 'encoder.weight', 'head.weight']]
+    """
+    found: dict[str, list[str]] = {}
+    for target in ties:
+        source, seen = ties[target], {target}
+        while source in ties and source not in seen:
+            seen.add(source)
+            source = ties[source]
+        found.setdefault(source, [source]).append(target)
+    return list(found.values())
+
 
 def take(model: PreTrainedModel, present: Collection[str]) -> dict[str, str]:
     """Remove the ties of INT8 modules from `model.all_tied_weights_keys` and return those to make: target to source.
+
+    With one side of a tie excluded from quantization, float and INT8 modules are in one group: each target gets a source of
+    its own kind where one is stored, and a float target without one the values of the INT8 table.
 
     Args:
         model: the skeleton, its INT8 modules in place.
         present: names of the stored tensors; a target that is stored itself stays untied.
     """
     ties = getattr(model, "all_tied_weights_keys", None) or {}
-    taken = {
-        target: source
-        for target, source in ties.items()
-        if any(isinstance(model.get_submodule(name.rpartition(".")[0]), Int8Module) for name in (target, source))
-    }
-    for target in taken:
-        del ties[target]
-    missing = {target: source for target, source in taken.items() if target not in present and source in present}
-    expected = [re.escape(name) + "$" for target in missing for name in (target, f"{target}_scale")]
+    missing: dict[str, str] = {}
+    for group in groups(ties):
+        is_int8 = {name: isinstance(model.get_submodule(name.rpartition(".")[0]), Int8Module) for name in group}
+        if not any(is_int8.values()):
+            continue
+        stored = [name for name in group if name in present]
+        for target in group:
+            same_kind = [name for name in stored if is_int8[name] == is_int8[target]]
+            if not is_int8[target] and not is_int8[ties.get(target, target)] and (same_kind or not stored):
+                continue  # both are parameters: Transformers ties them
+            ties.pop(target, None)
+            sources = same_kind or ([] if is_int8[target] and target.endswith("weight") else stored)
+            if target not in present and sources:
+                missing[target] = sources[0]
+    expected = [re.escape(target + suffix) + "$" for target in missing for suffix in _SUFFIXES]
     model._keys_to_ignore_on_load_missing = [*(model._keys_to_ignore_on_load_missing or []), *expected]
     return missing
 
@@ -41,11 +70,13 @@ def tie(model: PreTrainedModel, ties: Mapping[str, str]) -> None:
     for target, source in ties.items():
         (to_name, _, leaf), from_name = target.rpartition("."), source.rpartition(".")[0]
         module, origin = model.get_submodule(to_name), model.get_submodule(from_name)
-        value = model.get_parameter_or_buffer(source).detach()
         if not isinstance(module, Int8Module):
-            getattr(module, leaf).data = value
+            is_table = leaf == "weight" and isinstance(origin, (Int8Embedding, Int8Linear))
+            value = origin.dequantize() if is_table else model.get_parameter_or_buffer(source).detach()
+            parameter = getattr(module, leaf)
+            parameter.data = value.to(parameter.dtype)
             continue
-        setattr(module, leaf, value)
+        setattr(module, leaf, model.get_parameter_or_buffer(source).detach())
         if leaf == "weight":
             module.weight_scale = origin.weight_scale
         if leaf == "weight" and isinstance(module, Int8Linear) and isinstance(origin, Int8Embedding):
@@ -54,12 +85,26 @@ def tie(model: PreTrainedModel, ties: Mapping[str, str]) -> None:
 
 
 def without_copies(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state dict without the tensors of tied modules that equal those of their sources."""
+    """The state dict without the tensors of tied modules that equal those of another module of their group."""
     kept = dict(state)
-    for target, source in (getattr(model, "all_tied_weights_keys", None) or {}).items():
-        names = [(target + suffix, source + suffix) for suffix in ("", "_scale")]
-        pairs = [(name, origin) for name, origin in names if name in kept and origin in kept]
-        if pairs and all(torch.equal(kept[name], kept[origin]) for name, origin in pairs):
-            for name, _ in pairs:
-                del kept[name]
+    for group in groups(getattr(model, "all_tied_weights_keys", None) or {}):
+        stored: list[str] = []
+        for name in (name for name in group if name in kept):
+            if any(_equal(kept, name, other) for other in stored):
+                for suffix in _SUFFIXES:
+                    kept.pop(name + suffix, None)
+            else:
+                stored.append(name)
     return kept
+
+
+def _equal(state: Mapping[str, torch.Tensor], first: str, second: str) -> bool:
+    """Whether two weights hold the same values with the same scales."""
+    for suffix in _SUFFIXES:
+        one, other = state.get(first + suffix), state.get(second + suffix)
+        if one is None or other is None:
+            if one is not other:
+                return False
+        elif one.dtype != other.dtype or not torch.equal(one, other):
+            return False
+    return True
