@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 
 from .batches import as_tensors, call_model
 from .config import Int8Config
@@ -22,6 +22,7 @@ from .nn import (
     AVERAGES,
     CONV,
     EXPERTS,
+    FLOAT_IMPLEMENTATION,
     LINEAR,
     POOL,
     SCORES,
@@ -32,6 +33,7 @@ from .nn import (
     restore_attention,
     set_attention,
 )
+from .nn.eager import register_core, run_eager
 from .nn.tokens import counting, mask_for
 from .observers import Observer, TokenRanges, make_observer
 
@@ -308,17 +310,30 @@ def counted_rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]) if mask is None else x[mask.to(x.device)]
 
 
+def _observe_core(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> None:
+    tracked = _attention_observers.get()
+    if module not in tracked:
+        return
+    tracked.seen.add(module)  # type: ignore[attr-defined]
+    for name, x in zip(_ATTENTION_INPUTS, (query, key, value), strict=True):
+        rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
+        tracked[module][name].observe(rows, mask_for(rows.shape[:-1]))
+
+
 def _observing_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    tracked = _attention_observers.get()
-    if module in tracked:
-        tracked.seen.add(module)  # type: ignore[attr-defined]
-        for name, x in zip(_ATTENTION_INPUTS, (query, key, value), strict=True):
-            rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
-            tracked[module][name].observe(rows, mask_for(rows.shape[:-1]))
+    _observe_core(module, query, key, value)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
-ALL_ATTENTION_FUNCTIONS.register(_OBSERVING, _observing_attention)
-ALL_MASK_ATTENTION_FUNCTIONS.register(_OBSERVING, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+def _observing_eager_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    _observe_core(module, query, key, value)
+    return run_eager(module, query, key, value, attention_mask, **kwargs)
+
+
+register_core(
+    _OBSERVING, _observing_attention, _observing_eager_attention, ALL_MASK_ATTENTION_FUNCTIONS[FLOAT_IMPLEMENTATION]
+)

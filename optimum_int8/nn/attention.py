@@ -7,17 +7,22 @@ the core can find the grids of that module: its child `int8_attention`. A module
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import create_position_bias_mask, sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import numerics
 from .base import Int8Module
+from .eager import (
+    float_mask,
+    register_core,
+    run_eager,
+    unknown_argument,
+    wants_weights,
+    warn_without_weights,
+)
 from .masks import int8_mask
 from .relative import CoreCaller
 
@@ -26,8 +31,6 @@ IMPLEMENTATION = "optimum_int8"
 
 CHILD = "int8_attention"
 """Name under which an attention module holds its `Int8Attention`."""
-
-_UNSUPPORTED = ("softcap", "s_aux", "cache")  # of other models' attention: logit caps, sinks, paged caches
 
 
 class Int8Attention(Int8Module):
@@ -97,25 +100,49 @@ def int8_attention_forward(
     is_causal: bool | None = None,
     position_bias: Tensor | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Transformers' attention interface: INT8 where `module` has grids for it, float32 elsewhere, and torch's attention for what the
-    kernels do not know: dropout, gradients, values of another width."""
-    core = module._modules.get(CHILD) or (None if wants_gradients(query, key, value) else float32_attention)
-    if core is None or dropout or not fits_core(key, value, kwargs):
-        return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout,
-            scaling,
-            is_causal,
-            position_bias=position_bias,
-            **kwargs,
-        )
+) -> tuple[Tensor, Tensor | None]:
+    """Transformers' attention interface: INT8 where `module` has grids for it, float32 elsewhere, torch's attention for what the
+    kernels do not know (dropout, gradients, values of another width), and the module's own eager function for what torch's does not
+    (sinks, caps: see `unknown_argument`)."""
     tensors = (query, key, value, attention_mask, position_bias)
+    if unknown_argument(module, kwargs):
+        *rest, causal = core_arguments(module, *tensors[:4], None, scaling, is_causal)
+        bias = {} if position_bias is None else {"position_bias": position_bias[..., : rest[1].shape[2]]}
+        mask = float_mask(*rest[:2], rest[3], causal)
+        return run_eager(module, *rest[:3], mask, dropout, rest[4], **bias, **kwargs)
+    if kwargs.get("output_attentions"):
+        warn_without_weights()
+    core = module._modules.get(CHILD) or (None if wants_gradients(query, key, value) else float32_attention)
+    if core is None or dropout or key.shape[-1] != value.shape[-1]:
+        settings = (attention_mask, dropout, scaling, is_causal)
+        return sdpa_attention_forward(module, query, key, value, *settings, position_bias=position_bias, **kwargs)
     return core(*core_arguments(module, *tensors, scaling, is_causal)), None
+
+
+def int8_eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """As `int8_attention_forward`, for a part of a model that runs eager in FP32, and gets eager's masks: INT8 where `module` has grids
+    for it; its own eager function elsewhere, and in calls that ask for attentions."""
+    core = module._modules.get(CHILD)
+    if (
+        core is None
+        or dropout
+        or wants_weights(kwargs)
+        or not fits_eager_core(module, key, value, attention_mask, kwargs)
+    ):
+        if position_bias is not None:
+            kwargs["position_bias"] = position_bias
+        return run_eager(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    return core(*core_arguments(module, query, key, value, attention_mask, position_bias, scaling, False)), None
 
 
 def float32_attention(
@@ -130,9 +157,11 @@ def wants_gradients(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def fits_core(key: Tensor, value: Tensor, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call is one that the core knows; all others are left to torch."""
-    return key.shape[-1] == value.shape[-1] and not any(kwargs.get(name) is not None for name in _UNSUPPORTED)
+def fits_eager_core(module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
+    """Whether a call with an eager mask is one that a core knows: floats to add, for these keys, and no argument beyond those known."""
+    if key.shape[-1] != value.shape[-1] or unknown_argument(module, kwargs):
+        return False
+    return mask is None or (mask.is_floating_point() and mask.shape[-1] in (1, key.shape[2]))
 
 
 def core_arguments(
@@ -158,10 +187,4 @@ def core_arguments(
     return query, key, value, attention_mask, float(scaling), causal
 
 
-def register() -> None:
-    """Make `IMPLEMENTATION` known to Transformers."""
-    ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, int8_attention_forward)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, int8_mask)
-
-
-register()
+register_core(IMPLEMENTATION, int8_attention_forward, int8_eager_attention_forward, int8_mask)

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import numerics
 from ..numerics import LOG2E, for_each_query, softmax_weight
-from .attention import core_arguments, fits_core
+from .attention import core_arguments, fits_eager_core, int8_attention_forward
+from .eager import register_core, run_eager, unknown_argument, wants_weights
 from .fake_quantize import FakeQuantize
 from .masks import int8_mask
 
@@ -82,20 +81,37 @@ def fake_attention_forward(
     is_causal: bool | None = None,
     position_bias: Tensor | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor | None]:
     """Transformers' attention interface: fake-quantized where `int8_attention_forward` runs on INT8."""
+    given = (module, query, key, value, attention_mask, dropout, scaling, is_causal)
+    if unknown_argument(module, kwargs):
+        return int8_attention_forward(*given, position_bias=position_bias, **kwargs)
     core = module._modules.get(FAKE_CHILD)
-    if core is None or not fits_core(key, value, kwargs):
-        given = (module, query, key, value, attention_mask, dropout, scaling, is_causal)
+    if core is None or key.shape[-1] != value.shape[-1]:
         return sdpa_attention_forward(*given, position_bias=position_bias, **kwargs)
     tensors = (query, key, value, attention_mask, position_bias)
     return core(*core_arguments(module, *tensors, scaling, is_causal), dropout), None
 
 
-def register() -> None:
-    """Make `FAKE_IMPLEMENTATION` known to Transformers."""
-    ALL_ATTENTION_FUNCTIONS.register(FAKE_IMPLEMENTATION, fake_attention_forward)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(FAKE_IMPLEMENTATION, int8_mask)
+def fake_eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """As `fake_attention_forward`, where `int8_eager_attention_forward` runs on INT8."""
+    core = module._modules.get(FAKE_CHILD)
+    if core is None or wants_weights(kwargs) or not fits_eager_core(module, key, value, attention_mask, kwargs):
+        if position_bias is not None:
+            kwargs["position_bias"] = position_bias
+        return run_eager(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    tensors = (query, key, value, attention_mask, position_bias)
+    return core(*core_arguments(module, *tensors, scaling, False), dropout), None
 
 
-register()
+register_core(FAKE_IMPLEMENTATION, fake_attention_forward, fake_eager_attention_forward, int8_mask)

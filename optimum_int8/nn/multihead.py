@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from .attention import uses_attention_interface
+from .cores import choose_implementations
 from .relative import FLOAT_IMPLEMENTATION, CoreCaller
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -169,11 +170,15 @@ def outermost_transformers(model: nn.Module) -> dict[str, PreTrainedModel]:
 
 
 def set_attention(model: nn.Module, implementation: str) -> None:
-    """Choose the attention core of a model, and of Transformers models inside it, by its name in Transformers' interface."""
+    """Choose the attention core of a model, and of Transformers models inside it, by its name in Transformers' interface, where their
+    attention is one that cores can express: see `choose_implementations`."""
     for transformer in outermost_transformers(model).values():
         asks = any(uses_attention_interface(m) and not isinstance(m, _UNPACKED) for m in transformer.modules())
         if asks:
+            others = choose_implementations(transformer, implementation)
             transformer.set_attn_implementation(implementation)
+            for config, chosen in others:
+                config._attn_implementation_internal = chosen
     for module in model.modules():
         if isinstance(module, _UNPACKED):
             module.attention = implementation

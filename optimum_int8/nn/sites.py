@@ -16,6 +16,7 @@ from ..errors import QuantizationError
 from .attention import CHILD, uses_attention_interface
 from .call_modules import FloatCall
 from .conv import conv_obstacle
+from .cores import core_obstacles
 from .embedding import embedding_obstacle, tables_read_directly
 from .experts import FloatExperts
 from .float_kinds import float_layers
@@ -90,7 +91,7 @@ def find_sites(model: nn.Module, config: Int8Config, reasons: Mapping[str, str] 
 def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
     """As `find_sites`, for names that exist; there may be nothing to quantize."""
     sites = Sites()
-    floats = {**_float_tables(model), **_saved_as_floats(model)}
+    floats = {**_float_tables(model), **_saved_as_floats(model), **core_obstacles(model)}
     for name, module, excluded in _walk(model, config):
         kind = _kind(module)
         if kind is None:

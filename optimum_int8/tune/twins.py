@@ -10,9 +10,19 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ..nn import CHILD, CORES, Int8Module, attentions, int8_attention_forward, restore_attention, set_attention
+from ..nn import (
+    CHILD,
+    CORES,
+    FLOAT_IMPLEMENTATION,
+    Int8Module,
+    attentions,
+    int8_attention_forward,
+    restore_attention,
+    set_attention,
+)
+from ..nn.attention import int8_eager_attention_forward
+from ..nn.eager import register_core, run_eager
 from ..prepare import Prepared
 from ..remedies import evaluating
 
@@ -67,12 +77,15 @@ def _hook(name: str, twin: Int8Module, visit: Visit) -> Callable[[nn.Module, tup
 
 def _core_visit(name: str, core: Int8Module, instead: Int8Module | None, visit: Visit) -> Callable[..., Tensor]:
     def beside(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any]
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: dict[str, Any], eager: bool
     ) -> Tensor:
+        exact_core = run_eager if eager else sdpa_attention_forward
+        int8_core = int8_eager_attention_forward if eager else int8_attention_forward
+
         def on(core: Int8Module) -> Tensor:
             module._modules[CHILD] = core
             try:
-                return int8_attention_forward(module, query, key, value, mask, **kwargs)[0]
+                return int8_core(module, query, key, value, mask, **kwargs)[0]
             finally:
                 del module._modules[CHILD]
 
@@ -80,9 +93,7 @@ def _core_visit(name: str, core: Int8Module, instead: Int8Module | None, visit: 
             return on(core)
 
         def exact() -> Tensor:
-            if instead is not None:
-                return on(instead)
-            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0]
+            return exact_core(module, query, key, value, mask, **kwargs)[0] if instead is None else on(instead)
 
         output = exact()
         replaced = visit(name, (query, key, value), output, int8, exact)
@@ -93,12 +104,20 @@ def _core_visit(name: str, core: Int8Module, instead: Int8Module | None, visit: 
 
 def _attention_beside(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor | None]:
     visit = _visits.get().get(module)
     if visit is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return visit(module, query, key, value, attention_mask, kwargs), None
+    return visit(module, query, key, value, attention_mask, kwargs, False), None
 
 
-ALL_ATTENTION_FUNCTIONS.register(_BESIDE, _attention_beside)
-ALL_MASK_ATTENTION_FUNCTIONS.register(_BESIDE, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+def _eager_attention_beside(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    visit = _visits.get().get(module)
+    if visit is None:
+        return run_eager(module, query, key, value, attention_mask, **kwargs)
+    return visit(module, query, key, value, attention_mask, kwargs, True), None
+
+
+register_core(_BESIDE, _attention_beside, _eager_attention_beside, ALL_MASK_ATTENTION_FUNCTIONS[FLOAT_IMPLEMENTATION])

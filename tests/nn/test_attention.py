@@ -94,14 +94,12 @@ def test_position_bias_is_added_to_the_scores(causal: bool) -> None:
     assert (without - exact).square().mean() > 0.02 * exact.square().mean()
 
 
-@pytest.mark.parametrize("case", ["gradients", "dropout", "softcap", "s_aux", "value width"])
+@pytest.mark.parametrize("case", ["gradients", "dropout", "value width"])
 def test_falls_back_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the INT8 core does not compute the same function."""
     host, (query, key, value) = Host(with_core=case != "gradients"), inputs()
     query.requires_grad_(case == "gradients")
-    extra = {"dropout": {"dropout": 0.5}, "softcap": {"softcap": 30.0}, "s_aux": {"s_aux": torch.zeros(2)}}.get(
-        case, {}
-    )
+    extra = {"dropout": 0.5} if case == "dropout" else {}
     if case == "value width":
         value = value[..., :8]
     called = []
@@ -113,7 +111,6 @@ def test_falls_back_to_torch(case: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("optimum_int8.nn.attention.sdpa_attention_forward", spy)
     assert int8_attention_forward(host, query, key, value, None, **extra)[0] is query
     assert len(called) == 1
-    assert all(name == "dropout" or called[0][name] is wanted for name, wanted in extra.items())
     int8_attention_forward(Host(with_core=case != "gradients"), *inputs(), None, softcap=None)
     assert len(called) == 1, "nothing but the case itself makes it fall back"
 
