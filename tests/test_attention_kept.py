@@ -107,8 +107,9 @@ def test_models_that_run_eager_have_int8_cores_on_eager_masks(name: str, approac
     exact = outputs(model, batch)
     int8 = quantized(model, batch, approach, fuse=False)
     assert "attention" in metadata(int8)["modules"].values()
-    assert error(outputs(int8, batch), exact) < 0.1
-    assert error(outputs(quantized(model, batch, approach), batch), exact) < 0.1
+    bound = 0.1 if name == "switch_transformers" else 0.05  # its experts
+    assert error(outputs(int8, batch), exact) < bound
+    assert error(outputs(quantized(model, batch, approach), batch), exact) < bound
 
 
 @pytest.mark.parametrize("approach", ["dynamic", "static"])
