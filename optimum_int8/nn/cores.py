@@ -7,10 +7,12 @@ implementation wants them, so that all modules that read these masks must run fu
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 import inspect
+import itertools
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,9 +167,15 @@ def _asks_by_name(part: Part) -> bool:
 
 @functools.cache
 def _compares_name(cls: type) -> bool:
-    codes = [getattr(inspect.unwrap(f), "__code__", None) for f in vars(cls).values() if inspect.isfunction(f)]
-    return any(c is not None and "_attn_implementation" in c.co_names and _holds(c.co_consts, "sdpa") for c in codes)
+    functions = [inspect.unwrap(f) for f in vars(cls).values() if inspect.isfunction(f)]
+    return any("_attn_implementation" in f.__code__.co_names and _compares_with(f, "sdpa") for f in functions)
 
 
-def _holds(constants: tuple[Any, ...], name: str) -> bool:
-    return any(c == name or (isinstance(c, (tuple, frozenset)) and name in c) for c in constants)
+def _compares_with(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function compares something with a string, or looks for something among several that hold it."""
+    steps = list(dis.get_instructions(function))
+    return any(
+        then.opname in ("COMPARE_OP", "CONTAINS_OP")
+        and (step.argval == name or (isinstance(step.argval, (tuple, frozenset)) and name in step.argval))
+        for step, then in itertools.pairwise(steps)
+    )
