@@ -43,6 +43,11 @@ _T5 = {
 }  # fmt: skip
 _CAPPED = {**_DECODER, "sliding_window": 4, "attn_logit_softcapping": 3.0, "query_pre_attn_scalar": 16}
 _WINDOWS = {**_DECODER, "sliding_window": 4}
+_CHOSEN = {
+    **_DECODER, "num_key_value_heads": 4, "q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16,
+    "v_head_dim": 16, "index_topk": 4, "index_n_heads": 2, "index_head_dim": 32, "n_routed_experts": 4, "n_group": 1,
+    "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 2,
+}  # fmt: skip
 _VISION = {
     "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 16,
 }  # fmt: skip
@@ -84,6 +89,20 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma3": ("Gemma3ForCausalLM", _WINDOWS),
+    "gemma4": (
+        "Gemma4ForCausalLM",
+        {
+            **_WINDOWS,
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "hidden_size_per_layer_input": 16,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "global_head_dim": 16,
+        },
+    ),
+    "deepseek_v32": ("DeepseekV32ForCausalLM", _CHOSEN),
+    "glm_moe_dsa": ("GlmMoeDsaForCausalLM", _CHOSEN),
 }
 _ALL = {**KEPT, **EAGER, **OTHERS}
 

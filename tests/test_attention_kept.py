@@ -122,6 +122,33 @@ def test_masks_that_a_model_joins_are_whole(approach: str) -> None:
     assert error(outputs(int8, batch), outputs(model, batch)) < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deepseek_v32", "glm_moe_dsa"])
+def test_attention_to_chosen_keys_stays(name: str) -> None:
+    """Its code makes the mask of the keys it chose only for the implementations that it names."""
+    model = make(name)
+    batch = inputs(model)
+    int8 = quantized(model, batch, fuse=False)
+    found = outputs(int8, batch)
+    assert (
+        error(found, outputs(model, batch)) < 0.35
+    )  # a rounded score chooses another key here and there; without a choice 0.5
+    assert all("'indices'" in metadata(int8)["fp32"][path] for path in core_obstacles(model))
+    int8.set_attn_implementation("sdpa")
+    assert torch.equal(found, outputs(int8, batch))
+
+
+@pytest.mark.slow
+def test_a_model_that_asks_for_sdpa_by_name_gets_whole_masks() -> None:
+    """Gemma 4 drops queries whose logits are not wanted; under a mask that goes without saying, only `sdpa` stops it."""
+    model = make("gemma4")
+    batch = {"input_ids": inputs(model)["input_ids"], "logits_to_keep": 3}
+    int8 = quantized(model, {}, fuse=False)
+    assert "attention" in metadata(int8)["modules"].values()
+    with torch.no_grad():
+        assert error(int8(**batch).logits, model(**batch).logits) < 0.15
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: Tensor,
