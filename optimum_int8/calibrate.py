@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import PreTrainedModel
 
 from .batches import as_tensors, call_model
@@ -22,7 +19,6 @@ from .nn import (
     AVERAGES,
     CONV,
     EXPERTS,
-    FLOAT_IMPLEMENTATION,
     LINEAR,
     POOL,
     SCORES,
@@ -33,16 +29,11 @@ from .nn import (
     restore_attention,
     set_attention,
 )
-from .nn.eager import register_core, run_eager
+from .nn.observing import ATTENTION_INPUTS, OBSERVING, Observe, observing_cores
 from .nn.tokens import counting, mask_for
 from .observers import Observer, TokenRanges, make_observer
 
 Range = tuple[float, float]
-
-_OBSERVING = "optimum_int8_observing"
-_ATTENTION_INPUTS = ("query", "key", "value")
-
-_attention_observers: ContextVar[Mapping[nn.Module, dict[str, Observer]]] = ContextVar("attention_observers")
 
 
 def collect_ranges(
@@ -72,7 +63,7 @@ def collect_ranges(
     linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR, CONV, POOL)}
     cores = {model.get_submodule(name): name for name in sites.of_kind(ATTENTION)}
     observers: dict[nn.Module, dict[str, Observer]] = {m: {"input": make_observer(config)} for m in linears}
-    observers |= {m: {key: make_observer(config, symmetric=True) for key in _ATTENTION_INPUTS} for m in cores}
+    observers |= {m: {key: make_observer(config, symmetric=True) for key in ATTENTION_INPUTS} for m in cores}
     products = {model.get_submodule(name): name for name in sites.of_kind(SCORES)}
     observers |= {m: {key: make_observer(config, symmetric=True) for key in SCORES_INPUTS} for m in products}
     stacks = {model.get_submodule(name): name for name in sites.of_kind(EXPERTS)}
@@ -219,14 +210,12 @@ def _observing(
     has_cores = len(observers) > len(linears) + len(products) + len(stacks)
     before = attentions(model)
     if has_cores:
-        set_attention(model, _OBSERVING)
-    token = _attention_observers.set(_Tracked(observers, seen))
+        set_attention(model, OBSERVING)
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), observing_cores(_core_observe(observers, seen)):
             yield
     finally:
-        _attention_observers.reset(token)
         for handle in handles:
             handle.remove()
         for module, mode in training.items():
@@ -235,12 +224,13 @@ def _observing(
             restore_attention(model, before)
 
 
-class _Tracked(dict):
-    """Observers by module that remember which were asked for."""
+def _core_observe(observers: Mapping[nn.Module, dict[str, Observer]], seen: set[nn.Module]) -> Observe:
+    def observe(module: nn.Module, name: str, rows: Tensor) -> None:
+        if module in observers:
+            seen.add(module)
+            observers[module][name].observe(rows, mask_for(rows.shape[:-1]))
 
-    def __init__(self, observers: dict[nn.Module, dict[str, Observer]], seen: set[nn.Module]) -> None:
-        super().__init__(observers)
-        self.seen = seen
+    return observe
 
 
 def _hook(
@@ -308,32 +298,3 @@ def counted_rows(x: Tensor) -> Tensor:
     """Of a tensor `[..., channels]` the rows `[n, channels]` that are no padding of the batch now in `run_batch`."""
     mask = mask_for(x.shape[:-1])
     return x.reshape(-1, x.shape[-1]) if mask is None else x[mask.to(x.device)]
-
-
-def _observe_core(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> None:
-    tracked = _attention_observers.get()
-    if module not in tracked:
-        return
-    tracked.seen.add(module)  # type: ignore[attr-defined]
-    for name, x in zip(_ATTENTION_INPUTS, (query, key, value), strict=True):
-        rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
-        tracked[module][name].observe(rows, mask_for(rows.shape[:-1]))
-
-
-def _observing_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    _observe_core(module, query, key, value)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-def _observing_eager_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    _observe_core(module, query, key, value)
-    return run_eager(module, query, key, value, attention_mask, **kwargs)
-
-
-register_core(
-    _OBSERVING, _observing_attention, _observing_eager_attention, ALL_MASK_ATTENTION_FUNCTIONS[FLOAT_IMPLEMENTATION]
-)
