@@ -10,6 +10,7 @@ from typing import Any
 
 import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
 
 from ..errors import CheckpointError, ConfigError, OptimumInt8Error
 from . import binding, checkpoint, compressed_tensors, legacy
@@ -179,9 +180,18 @@ def _model_class(config: PreTrainedConfig, auto_class: str | None) -> Any:
         return transformers.AutoModel
     found = getattr(transformers, names[0], None) if isinstance(names[0], str) and names[0].isidentifier() else None
     is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
-    if not is_model or not isinstance(config, found.config_class or ()):  # type: ignore[union-attr]
+    if not is_model or not (
+        isinstance(config, found.config_class or ()) or _is_known_pair(config.model_type, names[0])  # type: ignore[union-attr]
+    ):
         raise CheckpointError(
             f"config.json names the architecture {names[0]!r}; expected a model class of Transformers "
             f"{transformers.__version__} for {type(config).__name__}"
         )
     return found
+
+
+def _is_known_pair(model_type: str, name: str) -> bool:
+    """Whether Transformers builds the class `name` for configurations of another one: EXAONE is run by `LlamaForCausalLM`."""
+    tables = [getattr(modeling_auto, key) for key in dir(modeling_auto) if key.endswith("_MAPPING_NAMES")]
+    found = [table.get(model_type) for table in tables]
+    return any(name == entry or (isinstance(entry, tuple | list) and name in entry) for entry in found)

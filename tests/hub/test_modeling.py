@@ -21,7 +21,12 @@ from transformers.utils import is_accelerate_available
 import optimum_int8
 from optimum_int8 import Int8Config, hub, quantize
 from optimum_int8.errors import CheckpointError, ConfigError
-from optimum_int8.hub import OptimizedModel, OptimizedModelForSequenceClassification, register
+from optimum_int8.hub import (
+    OptimizedModel,
+    OptimizedModelForCausalLM,
+    OptimizedModelForSequenceClassification,
+    register,
+)
 from tests.hub.helpers import edit_json, logits_of, tiny_tokenizer
 
 FRESH = """
@@ -225,3 +230,27 @@ def test_classes_for_tasks_are_those_of_the_package() -> None:
     names = {name for name in hub.__all__ if name.startswith("OptimizedModel")}
     assert len(names) == 11 and names <= set(optimum_int8.__all__)
     assert all(getattr(optimum_int8, name) is getattr(hub, name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("config", "cls"),
+    [
+        ("ExaoneConfig", "LlamaForCausalLM"),
+        ("InternLM3Config", "LlamaForCausalLM"),
+        ("IQuestCoderConfig", "LlamaForCausalLM"),
+        ("SarvamMoEConfig", "Glm4MoeForCausalLM"),
+    ],
+)
+def test_a_class_that_another_configuration_uses(config: str, cls: str, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
+    more = {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    made = getattr(transformers, config)(**sizes, **more)
+    model = transformers.AutoModelForCausalLM.from_config(made).eval()
+    assert type(model).__name__ == cls
+    model = quantize(model, Int8Config(fuse=False), progress=False)
+    folder = OptimizedModel.save_pretrained(model, tmp_path / "x")
+    ids = torch.randint(3, 90, (2, 7))
+    for loader in (OptimizedModel, transformers.AutoModelForCausalLM, OptimizedModelForCausalLM):
+        loaded = loader.from_pretrained(folder)
+        assert type(loaded).__name__ == cls and type(loaded.config).__name__ == config
+        assert torch.equal(logits_of(loaded, ids), logits_of(model, ids))
