@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import traceback
 from dataclasses import dataclass
 
@@ -93,7 +94,8 @@ def describe(error: BaseException) -> str:
     if frames:
         path = frames[-1].filename
         where = f" ({'/'.join(path.split('/')[-2:])}:{frames[-1].lineno})"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{where}"
+    text = re.sub(r"/tmp/\w+", "FOLDER", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text[:300]}{where}"
 
 
 def build(pair: Pair, wide: bool) -> PreTrainedModel:

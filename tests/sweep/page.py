@@ -45,14 +45,15 @@ def render(found: dict[str, Any]) -> str:
 
 def _introduction(versions: dict[str, str], classes: dict[str, Any], made: dict[str, Any]) -> str:
     clean = sum("faults" not in row for row in made.values())
+    running = [row for row in classes.values() if "fp32" not in row]
     shares = [row["coverage"] for row in made.values() if row.get("coverage") is not None]
     high = sum(share >= 0.95 for share in shares)
-    commits = sorted({row["commit"] for row in classes.values()})
+    commits = sorted({row["commit"] for row in made.values()})
     covered = f"{high} of {len(shares)} have at least 95 % of their multiply-adds in INT8. " if shares else ""
     return f"""# Which models are INT8, and how well
 
-A class per model type and family of tasks of Transformers {versions["transformers"]}, each as a small model with random weights. {len(made)} of
-{len(classes)} classes run in FP32 that way; {clean} of them without a fault here. {covered}What is small and random says whether a model is computed
+A class per model type and family of tasks of Transformers {versions["transformers"]}, each as a small model with random weights. {len(running)} of
+{len(classes)} classes run in FP32 that way; {len(made)} were checked, {clean} of them without a fault. {covered}What is small and random says whether a model is computed
 as it should be, not how accurate a trained one is: for that see [model_cards](../model_cards/README.md).
 
 Columns:

@@ -102,6 +102,6 @@ def compact(results: Iterable[Result]) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "optimum_int8": optimum_int8.__version__,
-        "isa": str(kernels.info().get("isa")),
+        "isa": str(kernels.info()["isa_used"]),
     }
     return {"versions": versions, "classes": classes}
