@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from optimum_int8 import kernels, numerics
+from optimum_int8 import kernels, numerics, operators
 from optimum_int8.numerics import ACTIVATIONS, Window
 
 Arguments = tuple[Any, ...]
@@ -40,7 +40,7 @@ def linear_kernel(
 
     def make() -> Arguments:
         x, (weight, scale) = torch.randn(rows, k), numerics.quantize_weight(torch.randn(n, k))
-        q = kernels.quantize_rows(x) if dynamic else (kernels.quantize(x, *grid()), *grid())
+        q = operators.quantize_rows(x) if dynamic else (operators.quantize(x, *grid()), *grid())
         args = (*q, kernels.pack(weight), kernels.row_sums(weight), scale, torch.randn(n), activation)
         return (*args, *grid(-8.0, 8.0)) if to_bytes else args
 
@@ -71,7 +71,7 @@ def float_attention_kernel(op: str, batch: int, heads: int, length: int, head: i
         scales = [torch.tensor(0.03)] * 3
         if op == "attention":
             return *torch.randn(3, batch, heads, length, head), *scales, *tail
-        rows = [kernels.quantize(torch.randn(batch, length, heads * head), scales[0], grid()[1]) for _ in range(3)]
+        rows = [operators.quantize(torch.randn(batch, length, heads * head), scales[0], grid()[1]) for _ in range(3)]
         return *rows, *scales, heads, heads, *tail
 
     numbers = batch * heads * length * head
@@ -134,7 +134,7 @@ def conv_kernel(
         int8, scale = numerics.quantize_weight(weight.flatten(1))
         packed = kernels.pack_conv(int8.view(weight.shape), groups)
         args = (
-            kernels.quantize(image, *grid()),
+            operators.quantize(image, *grid()),
             *grid(),
             *packed,
             scale,
@@ -203,6 +203,17 @@ def sum_kernel(op: str, rows: int, width: int) -> Kernel:
     return Kernel(op, f"{rows}x{width}", make, 0, rows * width * item)
 
 
+def matmul_kernel(rows: int, reduction: int, columns: int) -> Kernel:
+    """Two activations, the second one packed on the way."""
+
+    def make() -> Arguments:
+        x, y = (torch.randint(0, 256, s, dtype=torch.uint8) for s in ((rows, reduction), (reduction, columns)))
+        return x, *grid(), y, torch.tensor(0.03)
+
+    moved = (rows + columns) * reduction + 4 * rows * columns
+    return Kernel("matmul", f"{rows}x{reduction}x{columns}", make, 2 * rows * reduction * columns, moved)
+
+
 def scores_kernel(batch: int, heads: int, length: int, keys: int, head: int) -> Kernel:
     """Products of queries and keys, from float32."""
 
@@ -242,6 +253,7 @@ KERNELS = [
     *[attention_floats_kernel("float_attention", 1, 12, 128, 64, bfloat16) for bfloat16 in (False, True)],
     attention_floats_kernel("float_attention_rows", 1, 12, 128, 64, True),
     attention_floats_kernel("float_attention_rows_quantized", 1, 12, 128, 64, True),
+    matmul_kernel(128, 768, 768),
     scores_kernel(1, 12, 128, 128, 64),
     conv_kernel("7x7 stem", 224, 3, 64, Window(7, 7, 2, 2, 3, 3, 3, 3)),
     conv_kernel("1x1", 56, 64, 256, Window(1, 1)),

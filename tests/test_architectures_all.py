@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from optimum_int8 import Int8Config, OptimizedModel, inspect, quantize
-from optimum_int8.kernels import ops
+from optimum_int8.operators import registry
 from optimum_int8.passes import find_blocks, remove
 from tests import zoo
 
@@ -82,7 +82,7 @@ def test_fused_and_reloaded(name: str, approach: str, tmp_path: Path) -> None:
 def test_error_is_of_quantization_not_of_kernels(name: str, approach: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, made, batch = int8(name, approach, fuse=False)
     found = zoo.logits(made, batch)
-    monkeypatch.setattr(ops, "library", lambda: None)  # the definition, in plain torch
+    monkeypatch.setattr(registry, "library", lambda: None)  # the definition, in plain torch
     defined = zoo.logits(made, batch)
     assert torch.equal(found, defined)
     assert 0 < distance(defined, zoo.logits(model, batch)) < 0.08

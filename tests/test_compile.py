@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from optimum_int8 import Int8Config, quantize
 from optimum_int8.fx.block import SHORT
 from optimum_int8.passes import find_blocks
-from tests.kernels.cases import CASES
 from tests.models import batch, classifier, int8_classifier, logits
+from tests.operators.cases import CASES
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,9 @@ RANK_0 = {
 
 RANKS = {
     **dict.fromkeys(RANK_0, 0),
-    "kernels": 1,
+    **dict.fromkeys(["kernels", "operators"], 1),
     **dict.fromkeys(["observers", "nn", "fx"], 2),
-    "passes": 3,
+    **dict.fromkeys(["lowering", "passes"], 3),
     **dict.fromkeys(["deploy", "batches", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
@@ -31,7 +31,7 @@ RANKS = {
 }
 """Rank of each direct child of the package. A file imports its own child and lower ranks."""
 
-ORDERED = (("observers", "nn", "fx"), ("hub", "training"))
+ORDERED = (("kernels", "operators"), ("observers", "nn", "fx"), ("lowering", "passes"), ("hub", "training"))
 """Folders of equal rank that may import in one direction, a later one from an earlier one: capturing a graph has to know
 what an INT8 module is, and a trainer saves what it trained. All others of equal rank know nothing of each other."""
 

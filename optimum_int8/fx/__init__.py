@@ -1,12 +1,10 @@
-"""Fine-grained FX, the mechanism: finding, capturing, guarding and lowering blocks. What to rewrite is decided in `passes`."""
+"""Fine-grained FX, the mechanism: finding, capturing and guarding blocks. What to rewrite is decided in `passes`, what runs them in `lowering`."""
 
 from .agree import ROUNDED, ROUNDING, agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
 from .block import Block, stand_ins
 from .capture import Captured, capture, other_shapes
 from .compiler import Compiler
-from .lower import lower
-from .lower_images import lower_images
 from .program_call import ProgramCall, runs_natively
 from .quiet import quiet
 from .shapes import shaped
@@ -25,8 +23,6 @@ __all__ = [
     "capture",
     "flatten",
     "holds_int8",
-    "lower",
-    "lower_images",
     "other_shapes",
     "quiet",
     "rebuild",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ..kernels import as_rows, empty_rows
-from ..kernels.emit import Rows
+from ..kernels.emission import Rows
 from ..kernels.program import Program
 from .rewrite import is_call
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..kernels.fake import FAKES
+from ..operators import REGISTRY, bind
 from .shapes import Shaped, shaped
 
 aten = torch.ops.aten
@@ -72,11 +72,17 @@ def add_constant(graph_module: fx.GraphModule, name: str, tensor: Tensor) -> fx.
     return node
 
 
-def add_call(graph_module: fx.GraphModule, target: Any, *args: Any) -> fx.Node:
-    """A new call of an operator of ours at the insertion point, with the shape of its result."""
-    node = graph_module.graph.call_function(target, args)
-    name = target._schema.name.removeprefix("optimum_int8::")
-    node.meta["val"] = FAKES[name](*fx.map_arg(args, lambda n: n.meta["val"]))
+def add_call(graph_module: fx.GraphModule, target: Any, *args: Any, **given: Any) -> fx.Node:
+    """A new call of an operator of ours at the insertion point, with the shape of its result; its arguments stand in the order of the
+    schema, defaults filled in.
+
+    Raises:
+        TypeError: an argument that the operator does not have.
+    """
+    arguments = bind(target, args, given)
+    node = graph_module.graph.call_function(target, tuple(arguments.values()))
+    operator = REGISTRY[target._schema.name.removeprefix("optimum_int8::")]
+    node.meta["val"] = operator.fake(**fx.map_arg(arguments, lambda n: n.meta["val"]))
     return node
 
 
@@ -97,11 +103,13 @@ def add_item(graph_module: fx.GraphModule, node: fx.Node, index: int) -> fx.Node
     return item
 
 
-def arguments(node: fx.Node) -> list[Any]:
-    """All arguments of an operator call in schema order, defaults filled in."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    values = list(node.args) + [None] * (len(schema) - len(node.args))
-    for i, argument in enumerate(schema):
-        if i >= len(node.args):
-            values[i] = node.kwargs.get(argument.name, argument.default_value if argument.has_default_value() else None)
-    return values
+def named(node: fx.Node) -> dict[str, Any]:
+    """The arguments of an operator call by the names of its schema, in its order, defaults filled in: the one way to read a node."""
+    return bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+
+
+def change(node: fx.Node, **changes: Any) -> None:
+    """Give an operator call other arguments, by the names of its schema."""
+    arguments = {**named(node), **changes}
+    node.args = tuple(bind(node.target, (), arguments).values())  # type: ignore[arg-type]
+    node.kwargs = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from .emit import Rows, row_bytes
+from .emission import Rows, row_bytes
 from .packing import STEP
 from .program import Program
 
@@ -46,6 +46,7 @@ class Immediate:
         self.lead = lead
         self.tensors: list[Tensor] = []
         self._by_value: dict[int, Tensor] = {}
+        self.is_periodic = False
 
     def _external(self, tensor: Tensor, columns: int) -> Rows:
         self.tensors.append(tensor)
@@ -57,13 +58,36 @@ class Immediate:
         """A value for the next result."""
         return self._external(empty_rows(self.lead, columns, dtype), columns)
 
+    @overload
+    def input(self, x: Tensor) -> Rows: ...
+
+    @overload
+    def input(self, x: None) -> None: ...
+
     def input(self, x: Tensor | None) -> Rows | None:
         """A tensor with one row per token; its last axis is the row."""
         return None if x is None else self._external(as_rows(x), x.shape[-1])
 
     def scalars(self, x: Tensor) -> Tensor | Rows:
-        """A grid: a constant when it is a scalar, else one number per row."""
+        """A scale or zero point: a constant when it is a scalar, else one number per row."""
         return x if x.dim() == 0 else self._external(x.contiguous(), 1)
+
+    def value(self, x: Any) -> Any:
+        """An argument that is a value of the program: tensors by their shape, also in lists; None and constants stay."""
+        if isinstance(x, (list, tuple)):
+            return [self.value(item) for item in x]
+        if x is None or (x.dim() == 0 and len(self.lead) > 0):
+            return x
+        if not x.is_floating_point() and x.dtype == torch.int64:
+            return self._ids(x)
+        return self.scalars(x) if x.dim() == len(self.lead) else self.input(x)
+
+    def _ids(self, x: Tensor) -> Rows:
+        """Ids, which may stand for each entry of the batch: then every sequence reads them anew."""
+        repeats = x.shape != self.lead
+        self.is_periodic = self.is_periodic or repeats
+        self.tensors.append(x.contiguous())
+        return Rows(self.program.external(x.itemsize, periodic=repeats), 1, x.dtype)
 
     def run(
         self,
@@ -107,6 +131,12 @@ class ImmediateImages(Immediate):
     def scalars(self, x: Tensor) -> Tensor | Rows:
         """A grid: a constant, or a number per entry of the batch."""
         return x if x.dim() == 0 else self._image(x.contiguous().view(-1, 1, 1, 1), (1, 1))
+
+    def value(self, x: Any) -> Any:
+        """An argument that is a value of the program; None and constants stay."""
+        if x is None or x.dim() == 0:
+            return x
+        return self.image(x) if x.dim() == len(self.lead) + 1 else self.scalars(x)
 
     def run_images(self, results: Any) -> Any:
         """Execute; returns `results` (`Rows` or a tuple of them) as tensors."""

@@ -37,7 +37,7 @@ from .attention_float import (
 from .convolutions import MAX_TAPS, conv, conv_int32
 from .embeddings import embedding
 from .linears import MAX_REDUCTION, linear, matmul_int32
-from .norms import layer_norm, rms_norm, row_sum
+from .norms import layer_norm, rms_norm, row_sum, square_root
 from .pooling import avg_pool, max_pool
 from .products import MAX_FLOAT_REDUCTION, exact_in_float, matmul, matmul_in_float, scores, scores_in_float
 from .quantization import (
@@ -127,6 +127,7 @@ __all__ = [
     "scores_in_float",
     "silu",
     "softmax_weight",
+    "square_root",
     "symmetric_row_scale",
     "symmetric_rows",
     "symmetric_scale",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, ours, shape_of
+from ..fx.rewrite import add_call, aten, is_call, named, ours, shape_of
 from ..numerics import Window, pair, pool_window
 from .channels_last import ACTIVATIONS
 
@@ -46,22 +46,24 @@ def _pooling(node: fx.Node) -> tuple[int, Window | None, bool, bool] | None:
     """Axes, window (None: all), whether padding counts, and whether the axes stay."""
     if not is_call(node, *_WINDOWS, *_WHOLE, aten.mean.dim):
         return None
-    values, rank = arguments(node), len(shape_of(node.args[0]))  # type: ignore[arg-type]
+    given = named(node)
+    rank = len(shape_of(node.args[0]))  # type: ignore[arg-type]
     if is_call(node, aten.mean.dim):
-        axes = sorted(int(axis) % rank for axis in values[1] or ())
+        axes = sorted(int(axis) % rank for axis in given["dim"] or ())
         spatial = len(axes)
-        whole = rank in (3, 4) and axes == list(range(2, rank)) and values[3] is None
-        return (spatial, None, False, bool(values[2])) if whole else None
+        whole = rank in (3, 4) and axes == list(range(2, rank)) and given["dtype"] is None
+        return (spatial, None, False, bool(given["keepdim"])) if whole else None
     spatial = {**_WINDOWS, **_WHOLE}[node.target]  # type: ignore[index]
     if rank != spatial + 2:
         return None
     if is_call(node, *_WHOLE):
-        return (spatial, None, False, True) if all(size == 1 for size in pair(values[1])) else None
-    kernel, stride, padding, ceil_mode, padding_counts = values[1:6]
-    if len(values) > 6 and values[6] is not None:
+        return (spatial, None, False, True) if all(size == 1 for size in pair(given["output_size"])) else None
+    if given.get("divisor_override") is not None:
         return None
-    window = pool_window(kernel, stride or kernel, padding, ceil_mode=bool(ceil_mode), axes=spatial)
-    return None if window is None else (spatial, window, bool(padding_counts), True)
+    kernel = given["kernel_size"]
+    stride = given["stride"] or kernel
+    window = pool_window(kernel, stride, given["padding"], ceil_mode=bool(given["ceil_mode"]), axes=spatial)
+    return None if window is None else (spatial, window, bool(given["count_include_pad"]), True)
 
 
 def _from_convolution(node: Any) -> bool:
@@ -94,8 +96,8 @@ def _replace(
             x = view(aten.unsqueeze.default, x, 2, [batch, channels, 1, length])  # type: ignore[arg-type]
         shape = shape_of(x)  # type: ignore[arg-type]
         rows = view(aten.permute.default, x, [0, 2, 3, 1], [shape[i] for i in (0, 2, 3, 1)])  # type: ignore[arg-type]
-        given = None if window is None else list(window)
-        pooled = add_call(graph_module, ours.avg_pool.default, rows, None, None, given, padding_counts)
+        moved = None if window is None else list(window)
+        pooled = add_call(graph_module, ours.avg_pool.default, rows, window=moved, padding_counts=padding_counts)
         size = shape_of(node)[2:] if keeps else (1,) * spatial  # sizes as they are named elsewhere
         size = (1, *size) if spatial == 1 else size
         pooled.meta["val"] = rows.meta["val"].new_empty([shape[0], *size, shape[1]], node.meta["val"].dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
 from ..numerics import pool_window
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -124,8 +124,11 @@ def _unsqueezed(graph: fx.Graph, node: fx.Node, axis: Any, source: fx.Node) -> f
 
 
 def _max_pool(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    x, kernel, stride, padding, dilation, ceil_mode = arguments(node)
-    window = pool_window(kernel, stride or kernel, padding, dilation, bool(ceil_mode))
+    given = named(node)
+    x = given["self"]
+    kernel = given["kernel_size"]
+    stride = given["stride"] or kernel
+    window = pool_window(kernel, stride, given["padding"], given["dilation"], bool(given["ceil_mode"]))
     if not _is_first(x) or window is None:
         return 0
     with graph_module.graph.inserting_before(node):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..fx.rewrite import add_constant, arguments, aten, is_call, only_user, ours, shape_of, tensor_of
+from ..fx.rewrite import add_constant, aten, change, is_call, named, only_user, ours, shape_of, tensor_of
 
 _VIEWS = (aten.permute.default, aten.squeeze.dim)
 _ON_CONSTANTS = (
@@ -54,7 +54,10 @@ def _convolution(source: Any, user: fx.Node) -> fx.Node | None:
     while is_call(source, *_VIEWS) and only_user(source) is user:
         source, user = source.args[0], source
     plain = is_call(source, ours.conv.default) and only_user(source) is user and user is not norm
-    return source if plain and arguments(source)[9] == "none" and arguments(source)[11] is None else None
+    if not plain:
+        return None
+    given = named(source)
+    return source if given["activation"] == "none" and given["residual"] is None else None
 
 
 def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[Any, _Affine | None]:
@@ -96,12 +99,14 @@ def constant(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
 
 def _norm(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
     """Of a batch norm; None when it measures the batch."""
-    _, weight, bias, mean, variance, training, _, eps = arguments(node)[:8]
-    statistics = tensor_of(graph_module, mean), tensor_of(graph_module, variance)
-    if training or any(s is None for s in statistics):
+    given = named(node)
+    weight = given["weight"]
+    bias = given["bias"]
+    statistics = tensor_of(graph_module, given["running_mean"]), tensor_of(graph_module, given["running_var"])
+    if given["training"] or any(s is None for s in statistics):
         return None
     average, var = (s.to(torch.float64) for s in statistics)  # type: ignore[union-attr]
-    factor = 1.0 / torch.sqrt(var + eps)
+    factor = 1.0 / torch.sqrt(var + given["eps"])
     if weight is not None:
         factor = factor * tensor_of(graph_module, weight).to(torch.float64)  # type: ignore[union-attr]
     shift = -average * factor
@@ -109,8 +114,9 @@ def _norm(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:
 
 
 def _fold(graph_module: fx.GraphModule, conv: fx.Node, factor: Tensor | None, shift: Tensor | None) -> None:
-    values = arguments(conv)
-    scale, bias = tensor_of(graph_module, values[5]), tensor_of(graph_module, values[6])
+    given = named(conv)
+    scale = tensor_of(graph_module, given["weight_scale"])
+    bias = tensor_of(graph_module, given["bias"])
     moved = None if bias is None else bias.to(torch.float64)
     if factor is not None and moved is not None:
         moved = moved * factor
@@ -118,7 +124,7 @@ def _fold(graph_module: fx.GraphModule, conv: fx.Node, factor: Tensor | None, sh
         moved = shift if moved is None else moved + shift
     with graph_module.graph.inserting_before(conv):
         if factor is not None:
-            values[5] = add_constant(graph_module, "folded_scale", (scale * factor).to(torch.float32))  # type: ignore[operator]
+            folded = (scale * factor).to(torch.float32)  # type: ignore[operator]
+            change(conv, weight_scale=add_constant(graph_module, "folded_scale", folded))
         if moved is not None:
-            values[6] = add_constant(graph_module, "folded_bias", moved.to(torch.float32))
-    conv.args, conv.kwargs = tuple(values), {}
+            change(conv, bias=add_constant(graph_module, "folded_bias", moved.to(torch.float32)))

@@ -6,7 +6,7 @@ import math
 
 from torch import fx
 
-from ..fx.rewrite import arguments, aten, is_call, only_user, ours
+from ..fx.rewrite import aten, change, is_call, named, only_user, ours
 
 _ACTIVATIONS = {aten.relu.default: "relu", aten.silu.default: "silu", aten.tanh.default: "tanh"}
 
@@ -15,14 +15,13 @@ def fuse_activation(graph_module: fx.GraphModule) -> int:
     """Needs: nothing. Leaves: linears with their activation. Preserves: values up to the activation's polynomial (numerics)."""
     count = 0
     for node in list(graph_module.graph.nodes):
-        if not is_call(node, ours.linear.default) or arguments(node)[7] != "none":
+        if not is_call(node, ours.linear.default) or named(node)["activation"] != "none":
             continue
         found = _simple(node) or _gelu_formula(node)
         if found is None:
             continue
         name, last = found
-        node.args = (*arguments(node)[:7], name)
-        node.kwargs = {}
+        change(node, activation=name)
         inner = [n for n in graph_module.graph.nodes if n is not node and n is not last and node in n.all_input_nodes]
         last.replace_all_uses_with(node)
         graph_module.graph.erase_node(last)
@@ -36,8 +35,7 @@ def _simple(node: fx.Node) -> tuple[str, fx.Node] | None:
     if user is None:
         return None
     if is_call(user, aten.gelu.default):
-        tanh = (user.kwargs.get("approximate") or (user.args[1] if len(user.args) > 1 else "none")) == "tanh"
-        return ("gelu_tanh" if tanh else "gelu"), user
+        return ("gelu_tanh" if named(user)["approximate"] == "tanh" else "gelu"), user
     return (_ACTIVATIONS[user.target], user) if is_call(user, *_ACTIVATIONS) else None  # type: ignore[index]
 
 

@@ -11,9 +11,9 @@ from ..fx.rewrite import (
     add_columns,
     add_constant,
     add_item,
-    arguments,
     aten,
     is_call,
+    named,
     only_user,
     ours,
     shape_of,
@@ -35,7 +35,11 @@ def fuse_attention(graph_module: fx.GraphModule) -> int:
 
 
 def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    query, key, value, *scales, mask, scaling, causal = arguments(node)
+    given = named(node)
+    query = given["query"]
+    key = given["key"]
+    value = given["value"]
+    scales = [given["query_scale"], given["key_scale"], given["value_scale"]]
     columns = [_columns(x) for x in (query, key, value)]
     after = only_user(node)
     if any(c is None for c in columns) or after is None or not joins_heads(after):
@@ -52,7 +56,8 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     with graph_module.graph.inserting_before(node):
         rows, grids = _quantize(graph_module, source, columns, scales, heads)  # type: ignore[arg-type]
-        core = add_call(graph_module, ours.attention_rows.default, *rows, *grids, heads, heads, mask, scaling, causal)
+        rest = {name: given[name] for name in ("mask", "scaling", "causal")}
+        core = add_call(graph_module, ours.attention_rows.default, *rows, *grids, heads, heads, **rest)
     after.replace_all_uses_with(core)
     graph_module.graph.eliminate_dead_code()
     return True
@@ -74,13 +79,12 @@ def _quantize(
         per_column = torch.empty(width)
         for (a, b), scale in zip(bounds, scales, strict=True):
             per_column[a:b] = tensor_of(graph_module, scale)
-        grid = (
-            add_constant(graph_module, "attention_scales", per_column),
-            add_constant(
-                graph_module, "attention_zero_point", torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
-            ),
-        )
-        quantized = add_call(graph_module, ours.linear_quantized.default, *arguments(source)[:8], *grid)
+        zero_point = torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
+        grid = {
+            "output_scale": add_constant(graph_module, "attention_scales", per_column),
+            "output_zero_point": add_constant(graph_module, "attention_zero_point", zero_point),
+        }
+        quantized = add_call(graph_module, ours.linear_quantized.default, **named(source), **grid)
         grids = list(scales)  # type: ignore[arg-type]
     rows = [add_columns(graph_module, quantized, a, b) for a, b in bounds]
     return rows, grids

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of, swaps_heads
+from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of, swaps_heads
 from .fuse_attention import joins_heads
+
+_INPUTS = ("query", "key", "value")
 
 
 def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
@@ -23,18 +25,22 @@ def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
 
 
 def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    query, key, value, *settings, mask, scaling, causal = arguments(node)
+    given = named(node)
+    query = given.pop("query")
+    key = given.pop("key")
+    value = given.pop("value")
     after = only_user(node)
     if after is None or not joins_heads(after):
         return False
     heads, kv_heads = (int(x.meta["val"].shape[1]) for x in (query, key))
     with graph_module.graph.inserting_before(node):
         rows = [_rows(graph_module, x) for x in (query, key, value)]
-        rest = mask, scaling, causal
+        named_rows = dict(zip("qkv", rows, strict=True)) | {"heads": heads, "kv_heads": kv_heads}
         if is_call(node, ours.float_attention.default):
-            core = add_call(graph_module, ours.float_attention_rows.default, *rows, heads, kv_heads, *settings, *rest)
+            core = add_call(graph_module, ours.float_attention_rows.default, **named_rows, **given)
         else:
-            core = add_call(graph_module, ours.attention_floats.default, *rows, *settings, heads, kv_heads, *rest)
+            scales = {f"{name}_scale": given.pop(f"{of}_scale") for name, of in zip("qkv", _INPUTS, strict=True)}
+            core = add_call(graph_module, ours.attention_floats.default, **named_rows, **scales, **given)
     core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere
     after.replace_all_uses_with(core)
     graph_module.graph.eliminate_dead_code()

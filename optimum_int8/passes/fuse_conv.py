@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, is_constant, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, is_call, is_constant, named, only_user, ours, shape_of
 
 _ACTIVATIONS = {
     aten.relu.default: "relu",
@@ -14,9 +16,6 @@ _ACTIVATIONS = {
     aten.leaky_relu.default: "leaky_relu",
     aten.gelu.default: "gelu",
 }
-_ACTIVATION, _SLOPE, _RESIDUAL, _FINAL = 9, 10, 11, 12  # among the arguments
-RESIDUAL_GRID = 13
-"""Where that of the residual begins among the arguments of `conv`; the result's own stands before it."""
 
 
 def fuse_conv(graph_module: fx.GraphModule) -> int:
@@ -35,21 +34,21 @@ def _activation(graph_module: fx.GraphModule, node: fx.Node) -> int:
     conv = node.args[0]
     if not is_call(conv, ours.conv.default) or only_user(conv) is not node:  # type: ignore[arg-type]
         return 0
-    values = arguments(conv)  # type: ignore[arg-type]
-    place = _ACTIVATION if values[_RESIDUAL] is None else _FINAL
+    given = named(conv)  # type: ignore[arg-type]
+    place = "activation" if given["residual"] is None else "final"
     name = _name(node)
-    if values[place] != "none" or (name == "leaky_relu" and "leaky_relu" in values):
+    if given[place] != "none" or (name == "leaky_relu" and given["activation"] == "leaky_relu"):
         return 0
-    values[place] = name
+    given[place] = name
     if name == "leaky_relu":
-        values[_SLOPE] = float(arguments(node)[1])
-    _put(graph_module, node, values)
+        given["slope"] = float(named(node)["negative_slope"])
+    _replace(graph_module, node, conv, given)  # type: ignore[arg-type]
     return 1
 
 
 def _name(node: fx.Node) -> str:
     name = _ACTIVATIONS[node.target]  # type: ignore[index]
-    return "gelu_tanh" if name == "gelu" and arguments(node)[1] == "tanh" else name
+    return "gelu_tanh" if name == "gelu" and named(node)["approximate"] == "tanh" else name
 
 
 def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
@@ -63,22 +62,29 @@ def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
     for conv in sorted(sides, key=order.__getitem__, reverse=True):
         if not is_call(conv, ours.conv.default) or only_user(conv) is not node:
             continue
-        values = arguments(conv)
+        given = named(conv)
         other = sides[0] if conv is sides[1] else sides[1]
-        if values[_RESIDUAL] is None and other.meta["val"].dtype == conv.meta["val"].dtype:
-            values[_RESIDUAL] = other
-            if is_call(other, ours.dequantize.default) and all(map(is_constant, other.args[1:])):
-                values[_RESIDUAL], *values[RESIDUAL_GRID:] = other.args
-            _put(graph_module, node, values)
+        if given["residual"] is None and other.meta["val"].dtype == conv.meta["val"].dtype:
+            given |= _residual_arguments(other)
+            _replace(graph_module, node, conv, given)
             return 1
     return 0
 
 
-def _put(graph_module: fx.GraphModule, node: fx.Node, values: list[object]) -> None:
-    """A convolution with these arguments in the place of `node`."""
-    old = next(n for n in node.all_input_nodes if is_call(n, ours.conv.default) and n.args[0] is values[0])
+def _residual_arguments(other: fx.Node) -> dict[str, Any]:
+    """What a convolution adds: the bytes, where a value is made of bytes with constant quantization parameters."""
+    if is_call(other, ours.dequantize.default):
+        given = named(other)
+        if is_constant(given["scale"]) and is_constant(given["zero_point"]):
+            parameters = {"residual_scale": given["scale"], "residual_zero_point": given["zero_point"]}
+            return {"residual": given["q"], **parameters}
+    return {"residual": other}
+
+
+def _replace(graph_module: fx.GraphModule, node: fx.Node, old: fx.Node, arguments: dict[str, Any]) -> None:
+    """The convolution `old` with these arguments in the place of `node`."""
     with graph_module.graph.inserting_before(node):
-        new = add_call(graph_module, ours.conv.default, *values)
+        new = add_call(graph_module, ours.conv.default, **arguments)
     new.meta["val"] = old.meta["val"]  # sizes as they are named elsewhere
     node.replace_all_uses_with(new)
     graph_module.graph.erase_node(node)

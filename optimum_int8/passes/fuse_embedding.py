@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
 
 
 def fuse_embedding(graph_module: fx.GraphModule) -> int:
@@ -18,9 +18,11 @@ def fuse_embedding(graph_module: fx.GraphModule) -> int:
         if pair is None:
             continue
         other, embedding = pair
-        ids, table, scale = embedding.args
+        given = named(embedding)
         with graph_module.graph.inserting_before(node):
-            new = add_call(graph_module, ours.embedding_add.default, _unexpanded(ids), table, scale, other)
+            new = add_call(
+                graph_module, ours.embedding_add.default, **{**given, "ids": _unexpanded(given["ids"])}, other=other
+            )
         node.replace_all_uses_with(new)
         graph_module.graph.erase_node(node)
         count += 1

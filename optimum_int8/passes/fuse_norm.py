@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
 
 
 def fuse_norm(graph_module: fx.GraphModule) -> int:
@@ -39,13 +39,17 @@ def fuse_norm(graph_module: fx.GraphModule) -> int:
 
 def _norm(node: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None, str, float] | None:
     if is_call(node, aten.layer_norm.default):
-        x, shape, weight, bias, eps = arguments(node)[:5]
         kind = "layer_norm"
     elif is_call(node, aten.rms_norm.default):
-        x, shape, weight, eps = arguments(node)[:4]
-        bias, kind = None, "rms_norm"
+        kind = "rms_norm"
     else:
         return _written_out(node)
+    given = named(node)
+    x = given["input"]
+    shape = given["normalized_shape"]
+    eps = given["eps"]
+    weight = given["weight"]
+    bias = given.get("bias")
     fits = len(shape) == 1 and eps is not None and len(shape_of(x)) > 1 and x.meta["val"].dtype == torch.float32
     return (x, weight, bias, kind, eps) if fits else None
 

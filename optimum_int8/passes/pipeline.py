@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import QuantizationError
-from ..fx import ROUNDED, ROUNDING, agree, lower, lower_images, rounding_tolerance
+from ..fx import ROUNDED, ROUNDING, agree, rounding_tolerance
 from ..kernels import library
+from ..lowering import lower_images, lower_rows
 from .average_pools import average_pools
 from .channels_last import channels_last
 from .drop_noops import drop_noops
@@ -58,8 +59,8 @@ REWRITES = (
     Pass(quantize_in_pool),
 )
 LOWERING = (
-    Pass(lower_images),  # before `lower`, which would take the quantizations at its ends
-    Pass(lower),  # operators to programs
+    Pass(lower_images),  # before `lower_rows`, which would take the quantizations at its ends
+    Pass(lower_rows),  # operators to programs
 )
 PASSES = (*REWRITES, *LOWERING)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, add_item, arguments, is_call, only_user, ours
-from .fuse_conv import RESIDUAL_GRID
+from ..fx.rewrite import add_call, add_item, is_call, named, only_user, ours
 
 
 def quantize_in_conv(graph_module: fx.GraphModule) -> int:
@@ -25,10 +24,11 @@ def quantize_in_conv(graph_module: fx.GraphModule) -> int:
 def _before_pools(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, int]:
     count = 0
     while is_call(node.args[0], ours.max_pool.default) and only_user(node.args[0]) is node:  # type: ignore[arg-type]
-        pool, scale, zero_point = node.args
+        given = named(node)
+        pool = given["x"]
         with graph_module.graph.inserting_before(node):
-            before = add_call(graph_module, ours.quantize.default, pool.args[0], scale, zero_point)  # type: ignore
-            after = add_call(graph_module, ours.max_pool.default, before, pool.args[1])  # type: ignore[union-attr]
+            before = add_call(graph_module, ours.quantize.default, **{**given, "x": named(pool)["x"]})
+            after = add_call(graph_module, ours.max_pool.default, before, named(pool)["window"])
             after.meta["val"] = node.meta["val"]  # sizes as they are named elsewhere
         node.replace_all_uses_with(after)
         graph_module.graph.erase_node(node)
@@ -38,18 +38,18 @@ def _before_pools(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node,
 
 
 def _into_conv(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    source, scale, zero_point = node.args
+    given = named(node)
+    source = given["x"]
     if not is_call(source, ours.conv.default):
         return 0
-    values = arguments(source)  # type: ignore[arg-type]
-    values[RESIDUAL_GRID:RESIDUAL_GRID] = scale, zero_point
+    values = {**named(source), "output_scale": given["scale"], "output_zero_point": given["zero_point"]}
     alone = only_user(source) is node  # type: ignore[arg-type]
     with graph_module.graph.inserting_before(source):  # type: ignore[arg-type]
         if alone:
-            quantized = add_call(graph_module, ours.conv_quantized.default, *values)
+            quantized = add_call(graph_module, ours.conv_quantized.default, **values)
             quantized.meta["val"] = node.meta["val"]
         else:
-            both = add_call(graph_module, ours.conv_both.default, *values)
+            both = add_call(graph_module, ours.conv_both.default, **values)
             both.meta["val"] = source.meta["val"], node.meta["val"]  # type: ignore[union-attr]
             floats, quantized = add_item(graph_module, both, 0), add_item(graph_module, both, 1)
     node.replace_all_uses_with(quantized)

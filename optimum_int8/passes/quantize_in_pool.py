@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, arguments, aten, is_call, only_user, ours
+from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours
 
 _VIEWS = (
     aten.permute.default,
@@ -35,9 +35,11 @@ def quantize_in_pool(graph_module: fx.GraphModule) -> int:
 
 
 def _move(graph_module: fx.GraphModule, node: fx.Node, pool: fx.Node, views: list[fx.Node]) -> None:
-    graph, (_, scale, zero_point) = graph_module.graph, node.args
+    graph = graph_module.graph
+    given = named(node)
+    output = {"output_scale": given["scale"], "output_zero_point": given["zero_point"]}
     with graph.inserting_before(pool):
-        new = add_call(graph_module, ours.avg_pool_quantized.default, *arguments(pool), scale, zero_point)
+        new = add_call(graph_module, ours.avg_pool_quantized.default, **named(pool), **output)
         new.meta["val"] = pool.meta["val"].new_empty(pool.meta["val"].shape, node.meta["val"].dtype)
     for view in views:
         view.meta["val"] = view.meta["val"].new_empty(view.meta["val"].shape, node.meta["val"].dtype)

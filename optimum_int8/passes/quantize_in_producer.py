@@ -6,7 +6,7 @@ import operator
 
 from torch import fx
 
-from ..fx.rewrite import add_call, add_item, arguments, is_call, only_user, ours
+from ..fx.rewrite import add_call, add_item, is_call, named, only_user, ours
 
 
 def quantize_in_producer(graph_module: fx.GraphModule) -> int:
@@ -25,15 +25,23 @@ def quantize_in_producer(graph_module: fx.GraphModule) -> int:
 
 
 def _static(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    source, scale, zero_point = node.args
+    given = named(node)
+    source = given["x"]
+    scale = given["scale"]
+    zero_point = given["zero_point"]
+    output = {"output_scale": scale, "output_zero_point": zero_point}
     alone = isinstance(source, fx.Node) and only_user(source) is node
     with graph_module.graph.inserting_before(node):
         if is_call(source, ours.linear.default) and alone:
-            new = add_call(graph_module, ours.linear_quantized.default, *arguments(source)[:8], scale, zero_point)
+            new = add_call(graph_module, ours.linear_quantized.default, **named(source), **output)
         elif is_call(source, ours.attention_rows.default) and alone:
-            new = add_call(graph_module, ours.attention_rows_quantized.default, *source.args, scale, zero_point)
+            new = add_call(
+                graph_module, ours.attention_rows_quantized.default, *named(source).values(), scale, zero_point
+            )
         elif is_call(source, ours.float_attention_rows.default) and alone:
-            new = add_call(graph_module, ours.float_attention_rows_quantized.default, *source.args, scale, zero_point)
+            new = add_call(
+                graph_module, ours.float_attention_rows_quantized.default, *named(source).values(), scale, zero_point
+            )
         elif is_call(source, ours.norm.default):
             return _norm(graph_module, node, ours.norm_quantized.default, (scale, zero_point))
         else:
@@ -52,7 +60,7 @@ def _dynamic(graph_module: fx.GraphModule, node: fx.Node) -> int:
 def _norm(graph_module: fx.GraphModule, node: fx.Node, target: object, grid: tuple[object, ...]) -> int:
     source: fx.Node = node.args[0]  # type: ignore[assignment]
     with graph_module.graph.inserting_before(source):
-        new = add_call(graph_module, target, *source.args, *grid)
+        new = add_call(graph_module, target, *named(source).values(), *grid)
         normalised = add_item(graph_module, new, 0)
         items = [add_item(graph_module, new, i + 1) for i in range(len(new.meta["val"]) - 1)]
     if len(items) == 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, ours, same_constant, shape_of
+from ..fx.rewrite import add_call, aten, is_call, named, ours, same_constant, shape_of
 
 
 def quantize_in_sum(graph_module: fx.GraphModule) -> int:
@@ -25,7 +25,7 @@ def quantize_in_sum(graph_module: fx.GraphModule) -> int:
         if rewrite is None or not all(is_call(user, ours.quantize.default) for user in source.users):  # type: ignore[union-attr]
             continue
         with graph_module.graph.inserting_before(node):
-            new, more = rewrite(graph_module, source, node.args[1], node.args[2])
+            new, more = rewrite(graph_module, source, named(node)["scale"], named(node)["zero_point"])
         if new is None:
             continue
         node.replace_all_uses_with(new)
@@ -40,17 +40,19 @@ Rewritten = tuple["fx.Node | None", "list[fx.Node]"]
 
 
 def _dequantized(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
-    q, *grid = source.args
-    if all(same_constant(graph_module, x, y) for x, y in zip(grid, (scale, zero_point), strict=True)):
-        return q, []  # type: ignore[return-value]
-    values = [q], grid[:1], grid[1:], scale, zero_point
-    return add_call(graph_module, ours.cat_quantized.default, *values), []
+    given = named(source)
+    same_scale = same_constant(graph_module, given["scale"], scale)
+    if same_scale and same_constant(graph_module, given["zero_point"], zero_point):
+        return given["q"], []
+    return _concatenate(graph_module, [given], scale, zero_point), []
 
 
 def _added(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
-    if shape_of(source.args[0]) != shape_of(source.args[3]):  # type: ignore[arg-type]
+    given = named(source)
+    if shape_of(given["x"]) != shape_of(given["y"]):
         return None, []
-    return add_call(graph_module, ours.add_quantized.default, *source.args, scale, zero_point), []
+    output = {"output_scale": scale, "output_zero_point": zero_point}
+    return add_call(graph_module, ours.add_quantized.default, **given, **output), []
 
 
 def _concatenated(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
@@ -58,15 +60,28 @@ def _concatenated(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zer
     rank = len(shape_of(source))
     if axis not in (-1, rank - 1) or any(len(shape_of(part)) != rank for part in parts):  # type: ignore[union-attr]
         return None, []
-    grids, new = [], []
+    quantized: list[dict[str, Any]] = []
+    new = []
     for part in parts:  # type: ignore[union-attr]
         if is_call(part, ours.dequantize.default):
-            grids.append(part.args)
+            quantized.append(named(part))
         else:
             new.append(add_call(graph_module, ours.quantize.default, part, scale, zero_point))
-            grids.append((new[-1], scale, zero_point))
-    values = [list(column) for column in zip(*grids, strict=True)]
-    return add_call(graph_module, ours.cat_quantized.default, *values, scale, zero_point), new
+            quantized.append({"q": new[-1], "scale": scale, "zero_point": zero_point})
+    return _concatenate(graph_module, quantized, scale, zero_point), new
+
+
+def _concatenate(graph_module: fx.GraphModule, parts: list[dict[str, Any]], scale: Any, zero_point: Any) -> fx.Node:
+    """uint8 parts with scales and zero points of their own."""
+    return add_call(
+        graph_module,
+        ours.cat_quantized.default,
+        parts=[part["q"] for part in parts],
+        scales=[part["scale"] for part in parts],
+        zero_points=[part["zero_point"] for part in parts],
+        output_scale=scale,
+        output_zero_point=zero_point,
+    )
 
 
 _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node, Any, Any], Rewritten]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import is_call, ours, same_constant
+from ..fx.rewrite import change, is_call, named, ours, same_constant
 
 
 def share_quantization(graph_module: fx.GraphModule) -> int:
@@ -19,10 +19,9 @@ def share_quantization(graph_module: fx.GraphModule) -> int:
             kept.append(node)
             continue
         for user in list(node.users):
-            if is_call(
-                user, ours.linear.default
-            ):  # its grid arguments become the twin's, so that merging sees one grid
-                user.args = (user.args[0], *twin.args[1:3], *user.args[3:])
+            if is_call(user, ours.linear.default):  # so that merging sees one scale and zero point
+                shared = named(twin)
+                change(user, **{name: shared.get(name, named(user)[name]) for name in ("scale", "zero_point")})
         _replace(graph_module, node, twin)
         count += 1
     return count

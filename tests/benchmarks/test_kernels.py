@@ -7,12 +7,11 @@ import torch
 
 from benchmarks.kernels import KERNELS
 from optimum_int8.kernels import library
-from optimum_int8.kernels.ops import SCHEMAS
-from tests.kernels.programs import run
+from optimum_int8.operators import REGISTRY, run_as_program
 
 
 def test_every_operator_is_timed() -> None:
-    assert {kernel.op for kernel in KERNELS} == set(SCHEMAS)
+    assert {kernel.op for kernel in KERNELS} == set(REGISTRY)
     assert len({(kernel.op, kernel.shape) for kernel in KERNELS}) == len(KERNELS)
 
 
@@ -21,7 +20,7 @@ def test_every_operator_is_timed() -> None:
 def test_the_arguments_fit_and_torch_computes_the_same_shape() -> None:
     torch.manual_seed(0)
     for kernel in KERNELS:
-        result = run(kernel.op, kernel.make())
+        result = run_as_program(kernel.op, *kernel.make())
         if kernel.torch is not None:
             first = result if isinstance(result, torch.Tensor) else result[0]
             assert kernel.torch()().permute(0, 2, 3, 1).shape == first.shape, kernel.shape

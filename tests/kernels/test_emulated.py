@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimum_int8 import Int8Config, kernels, quantize
-from optimum_int8.kernels import ops
+from optimum_int8 import Int8Config, kernels, operators, quantize
+from optimum_int8.operators import REGISTRY
 from tests import zoo
 from tests.kernels import emulation
 from tests.kernels.conftest import library
-from tests.kernels.test_operators import wrong_cases
+from tests.operators.test_operators import wrong_cases
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -39,7 +39,7 @@ def emulated(emulated_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.parametrize("isa", emulation.EMULATED)
-@pytest.mark.parametrize("op", ops.SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 def test_equal_to_numerics(op: str, isa: str) -> None:
     assert wrong_cases(op, isa) == {}
 
@@ -71,6 +71,6 @@ def test_the_tiles_of_bfloat16_are_used() -> None:
     found = {}
     for isa in emulation.EMULATED:
         with kernels.use_isa(isa):
-            found[isa] = [kernels.float_attention(query, key, value, b, None, 0.125, False) for b in (False, True)]
+            found[isa] = [operators.float_attention(query, key, value, b, None, 0.125, False) for b in (False, True)]
     assert torch.equal(found["amx"][0], found["avx512_vnni"][0])
     assert not torch.equal(found["amx"][1], found["avx512_vnni"][1])

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimum_int8 import kernels
+from benchmarks.differences import difference
+from optimum_int8 import kernels, operators
 from optimum_int8.errors import ConfigError, KernelError
-from tests.kernels.cases import CASES, linear_arguments
+from optimum_int8.operators import REGISTRY
 from tests.kernels.conftest import library
-from tests.kernels.references import REFERENCES, difference
+from tests.operators.cases import CASES, linear_arguments
 
 ISAS = kernels.info()["isa_found"]
 needs_library = pytest.mark.skipif(not ISAS, reason="no native library")
@@ -49,7 +50,7 @@ def test_unknown_instruction_set(monkeypatch: pytest.MonkeyPatch, name: str) -> 
     x = torch.ones(2, 2)
     if ISAS:
         with pytest.raises(ConfigError):
-            kernels.quantize_rows(x)
+            operators.quantize_rows(x)
 
 
 @pytest.mark.slow
@@ -90,7 +91,7 @@ def test_without_the_library_numerics_runs_and_says_so_once(forget_library: Path
         warnings.simplefilter("always")
         for case in [c for c in CASES if c.name in ("17", "static-no_bias", "3x17", "padding", "static-padding")]:
             found = getattr(torch.ops.optimum_int8, case.op)(*case.make())
-            assert difference(found, REFERENCES[case.op](*case.make())) is None or "norm" in case.op, case
+            assert difference(found, REGISTRY[case.op].definition(*case.make())) is None or "norm" in case.op, case
     assert [w.category for w in told] == [RuntimeWarning]
     assert "without its native kernels, correct but slow" in str(told[0].message)
     info = kernels.info()
@@ -104,8 +105,8 @@ def test_a_broken_library_is_no_library(forget_library: Path) -> None:
     (forget_library / "_liboptimum_int8.so").write_bytes(b"not a library")
     args = linear_arguments(3, 5, 7, dynamic=True)
     with pytest.warns(RuntimeWarning, match="without its native kernels"):
-        found = kernels.linear(*args)
-    assert difference(found, REFERENCES["linear"](*args)) is None
+        found = operators.linear(*args)
+    assert difference(found, REGISTRY["linear"].definition(*args)) is None
     assert "_liboptimum_int8.so" in str(kernels.info()["reason"])
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optimum_int8 import kernels
-from tests.kernels.cases import WIDTHS
+from tests.operators.cases import WIDTHS
 
 
 def test_where_each_number_lies() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimum_int8 import kernels
+from benchmarks.differences import difference
+from optimum_int8 import kernels, operators
 from optimum_int8.errors import KernelError
-from optimum_int8.kernels import emit
-from optimum_int8.kernels.emit import Rows, row_bytes
-from tests.kernels.cases import static_grid, weight_arguments
-from tests.kernels.references import REFERENCES, difference
+from optimum_int8.kernels.emission import Rows, row_bytes
+from optimum_int8.operators import REGISTRY
+from tests.operators.cases import static_grid, weight_arguments
 
 ISAS = kernels.info()["isa_found"]
 pytestmark = pytest.mark.skipif(not ISAS, reason="no native library")
@@ -37,20 +37,20 @@ def mlp(width: int, hidden: int) -> tuple[list[Any], list[Any]]:
 
 
 def mlp_by_operators(x: Tensor, up: list[Any], down: list[Any]) -> Tensor:
-    q = REFERENCES["quantize"](x, *static_grid())
-    h = REFERENCES["linear_quantized"](q, *static_grid(), *up, "gelu", *static_grid(-1, 20))
-    y = REFERENCES["linear"](h, *static_grid(-1, 20), *down, "none")
-    return REFERENCES["norm"](y, x, None, None, "layer_norm", 1e-5)
+    q = REGISTRY["quantize"].definition(x, *static_grid())
+    h = REGISTRY["linear_quantized"].definition(q, *static_grid(), *up, "gelu", *static_grid(-1, 20))
+    y = REGISTRY["linear"].definition(h, *static_grid(-1, 20), *down, "none")
+    return REGISTRY["norm"].definition(y, x, None, None, "layer_norm", 1e-5)
 
 
 def mlp_program(width: int, up: list[Any], down: list[Any]) -> kernels.Program:
     e = Emission()
     x = Rows(e.program.external(4 * width), width, torch.float32)
-    q = emit.quantize(e, x, *static_grid())
-    h = emit.linear_quantized(e, q, *static_grid(), *up, "gelu", *static_grid(-1, 20))
-    y = emit.linear(e, h, *static_grid(-1, 20), *down)
+    q = REGISTRY["quantize"].emit(e, x, *static_grid())
+    h = REGISTRY["linear_quantized"].emit(e, q, *static_grid(), *up, "gelu", *static_grid(-1, 20))
+    y = REGISTRY["linear"].emit(e, h, *static_grid(-1, 20), *down)
     e.outside = True
-    emit.norm(e, y, x, None, None, "layer_norm", 1e-5)
+    REGISTRY["norm"].emit(e, y, x, None, None, "layer_norm", 1e-5)
     assert len(e.program) == 4
     return e.program
 
@@ -80,8 +80,8 @@ def test_a_program_grows_after_it_ran() -> None:
     e.program.run(1, 2, [data, first, second])
     e.program.add("quantize", [x], [r], columns=16, output_scale=0.2, output_zero_point=5)
     e.program.run(1, 2, [data, first, second])
-    assert torch.equal(first, REFERENCES["quantize"](data, 0.1, 3))
-    assert torch.equal(second, REFERENCES["quantize"](data, 0.2, 5))
+    assert torch.equal(first, REGISTRY["quantize"].definition(data, 0.1, 3))
+    assert torch.equal(second, REGISTRY["quantize"].definition(data, 0.2, 5))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -92,11 +92,13 @@ def test_merged_projections(isa: str, dynamic: bool) -> None:
     sizes = [heads * head, kv_heads * head, kv_heads * head]
     x = torch.randn(batch, length, sum(sizes))
     if dynamic:
-        merged, scales = REFERENCES["quantize_groups"](x, heads + 2 * kv_heads)
+        merged, scales = REGISTRY["quantize_groups"].definition(x, heads + 2 * kv_heads)
         parts = [t.contiguous() for t in scales.split([heads, kv_heads, kv_heads], -1)]
     else:
-        merged, parts = REFERENCES["quantize"](x, 0.03, 128), [torch.tensor(s) for s in (0.03, 0.02, 0.05)]
-    expected = REFERENCES["attention_rows"](*merged.split(sizes, -1), *parts, heads, kv_heads, None, 0.2, False)
+        merged, parts = REGISTRY["quantize"].definition(x, 0.03, 128), [torch.tensor(s) for s in (0.03, 0.02, 0.05)]
+    expected = REGISTRY["attention_rows"].definition(
+        *merged.split(sizes, -1), *parts, heads, kv_heads, None, 0.2, False
+    )
 
     e = Emission()
     e.outside = True
@@ -108,7 +110,7 @@ def test_merged_projections(isa: str, dynamic: bool) -> None:
         grid = e.new(heads + 2 * kv_heads, torch.float32)
         used = [grid._replace(column=c) for c in (0, heads, heads + kv_heads)]
         tensors.append(scales)
-    emit.attention_rows(e, *qkv, *used, heads, kv_heads, 0.2, False)
+    REGISTRY["attention_rows"].emit(e, *qkv, *used, heads, kv_heads, 0.2, False)
     out = torch.empty(batch, length, sizes[0])
     with kernels.use_isa(isa):
         e.program.run(batch, length, [*tensors, out])
@@ -120,15 +122,19 @@ def test_merged_projections(isa: str, dynamic: bool) -> None:
 def test_fewer_heads_than_threads(isa: str, threads: int) -> None:
     """A thread without a head of its own has the next linear's weights to prefetch all the same."""
     length, head = 21, 32
-    parts = [REFERENCES["quantize"](torch.randn(1, length, head), 0.03, 128) for _ in range(3)]
+    parts = [REGISTRY["quantize"].definition(torch.randn(1, length, head), 0.03, 128) for _ in range(3)]
     scales = [torch.tensor(0.03)] * 3
     weight = [*weight_arguments(torch.randn(70, head)), torch.randn(70)]
-    q = REFERENCES["quantize"](REFERENCES["attention_rows"](*parts, *scales, 1, 1, None, 0.2, False), *static_grid())
+    q = REGISTRY["quantize"].definition(
+        REGISTRY["attention_rows"].definition(*parts, *scales, 1, 1, None, 0.2, False), *static_grid()
+    )
     e = Emission()
     rows = [Rows(e.program.external(row_bytes(head, torch.uint8)), head, torch.uint8) for _ in parts]
-    seen = emit.quantize(e, emit.attention_rows(e, *rows, *scales, 1, 1, 0.2, False), *static_grid())
+    seen = REGISTRY["quantize"].emit(
+        e, REGISTRY["attention_rows"].emit(e, *rows, *scales, 1, 1, 0.2, False), *static_grid()
+    )
     e.outside = True
-    emit.linear(e, seen, *static_grid(), *weight)
+    REGISTRY["linear"].emit(e, seen, *static_grid(), *weight)
     out, before = torch.empty(1, length, 70), torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -136,7 +142,7 @@ def test_fewer_heads_than_threads(isa: str, threads: int) -> None:
             e.program.run(1, length, [*map(kernels.as_rows, parts), out])
     finally:
         torch.set_num_threads(before)
-    assert difference(out, REFERENCES["linear"](q, *static_grid(), *weight, "none")) is None
+    assert difference(out, REGISTRY["linear"].definition(q, *static_grid(), *weight, "none")) is None
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -145,13 +151,13 @@ def test_embeddings_add_up(isa: str) -> None:
     tables = [weight_table(30, 33), weight_table(5, 33)]
     ids = [torch.randint(0, n, (2, 7)) for n in (30, 5)]
     first, second = (Rows(e.program.external(8), 1, torch.int64) for _ in ids)
-    word = emit.embedding(e, first, *tables[0])
+    word = REGISTRY["embedding"].emit(e, first, *tables[0])
     e.outside = True
-    emit.embedding(e, second, *tables[1], word)
+    REGISTRY["embedding"].emit(e, second, *tables[1], word)
     out = torch.empty(2, 7, 33)
     with kernels.use_isa(isa):
         e.program.run(2, 7, [*ids, out])
-    a, b = (REFERENCES["embedding"](i, *t) for i, t in zip(ids, tables, strict=True))
+    a, b = (REGISTRY["embedding"].definition(i, *t) for i, t in zip(ids, tables, strict=True))
     assert difference(out, b + a) is None
 
 
@@ -161,7 +167,7 @@ def weight_table(rows: int, width: int) -> tuple[Tensor, Tensor]:
 
 def attend(mask: Tensor) -> Tensor:
     x = torch.randn(2, 2, 5, 8)
-    return kernels.attention(x, x, x, None, None, None, mask, 0.3, False)
+    return operators.attention(x, x, x, None, None, None, mask, 0.3, False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
@@ -197,4 +203,4 @@ def test_nothing_to_do() -> None:
     x, y = program.external(64), program.external(64)
     program.add("norm", [x], [y], columns=16, norm="none")
     program.run(1, 0, [torch.empty(0, 16), torch.empty(0, 16)])
-    assert kernels.quantize(torch.empty(3, 0, 8), *static_grid()).shape == (3, 0, 8)
+    assert operators.quantize(torch.empty(3, 0, 8), *static_grid()).shape == (3, 0, 8)

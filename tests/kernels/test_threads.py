@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.differences import difference
 from optimum_int8 import kernels
-from tests.kernels.cases import CASES, Case
-from tests.kernels.references import REFERENCES, difference
+from optimum_int8.operators import REGISTRY
+from tests.operators.cases import CASES, Case
 
 ISAS = kernels.info()["isa_found"]
 pytestmark = pytest.mark.skipif(not ISAS, reason="no native library")
@@ -50,7 +51,7 @@ def test_any_number_of_threads(isa: str) -> None:
 def test_several_callers_at_once() -> None:
     """Each calling thread has an arena, a team of threads and an instruction set of its own."""
     args = {str(case): case.make() for case in WORK}  # made here: torch's generator is shared by all threads
-    expected = {str(case): REFERENCES[case.op](*args[str(case)]) for case in WORK}
+    expected = {str(case): REGISTRY[case.op].definition(*args[str(case)]) for case in WORK}
 
     def caller(number: int) -> list[str]:
         wrong = []
@@ -71,12 +72,12 @@ def test_one_thread_pool() -> None:
     """The kernels run on the threads that torch already has, as many as `torch.set_num_threads` says."""
     program = """
 import os, torch
-from optimum_int8 import kernels
+from optimum_int8 import operators
 def threads(): return len(os.listdir("/proc/self/task"))
 x = torch.randn(256, 1024)
-torch.set_num_threads(1); alone = threads(); kernels.quantize_rows(x); assert threads() == alone, "a pool of its own"
+torch.set_num_threads(1); alone = threads(); operators.quantize_rows(x); assert threads() == alone, "a pool of its own"
 torch.set_num_threads(3); x.exp(); team = threads(); assert team >= alone + 2
-kernels.quantize_rows(x); assert threads() == team, "a second pool"
+operators.quantize_rows(x); assert threads() == team, "a second pool"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from optimum_int8 import KernelError, numerics
 from optimum_int8.numerics import CONV_ACTIVATIONS, Window
-from tests.kernels.cases_conv import SHAPES, grid
+from tests.operators.cases_conv import SHAPES, grid
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import numerics
-from optimum_int8.kernels import ops, ops_scores
+from optimum_int8.operators import registry
+from optimum_int8.operators import scores as int8_scores
 
 SHAPES = [(1, 1, 1), (7, 9, 31), (16, 33, 64), (3, 5, 1024), (3, 5, 1040)]
 """Queries, keys, and their width, below and above what float32 sums exactly."""
@@ -39,8 +40,8 @@ def test_the_operator_is_the_definition(
     assert torch.equal(expected[1, 2], plain(*(q for q, _ in quantized), *(s for _, s in quantized)))
     found = torch.ops.optimum_int8.scores(query, key, *scales)
     assert torch.equal(found, expected) and found.dtype == torch.float32
-    monkeypatch.setattr(ops, "library", lambda: None)
-    assert torch.equal(ops_scores.scores(query, key, *scales), expected)
+    monkeypatch.setattr(registry, "library", lambda: None)
+    assert torch.equal(int8_scores(query, key, *scales), expected)
 
 
 def test_the_error_is_that_of_the_grids() -> None:

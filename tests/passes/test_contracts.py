@@ -108,7 +108,7 @@ def test_graphs_are_printed_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: 
     made = attention()
     pipeline.no_grad_compile(made.graph, made.inputs, True)
     shown = capsys.readouterr().out
-    assert all(f"after {name} (" in shown for name in ("merge_projections", "fuse_norm", "lower"))
+    assert all(f"after {name} (" in shown for name in ("merge_projections", "fuse_norm", "lower_rows"))
 
 
 def test_a_layer_becomes_one_program_without_anything_left_in_torch() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import optimum_int8
-from optimum_int8 import Int8Config, QuantConf, calibrate, convert, kernels, quantize
+from optimum_int8 import Int8Config, QuantConf, calibrate, convert, kernels, operators, quantize
 from optimum_int8.kernels import library
 from optimum_int8.passes import find_blocks, pipeline
 from tests.kernels.conftest import forget_library, without_library  # noqa: F401
@@ -63,7 +63,7 @@ def by_modules(model: nn.Module, x: Tensor) -> Tensor:
     y = torch.relu(body.stem(x))
     for first, second in body.blocks:
         grid = first.input_scale, first.input_zero_point
-        rounded = kernels.quantize(y, *grid)
+        rounded = operators.quantize(y, *grid)
         if first.activation_bits < 8:
             rounded = rounded.clamp(max=2**first.activation_bits - 1)
         y = F.relu(second(torch.relu(first(y))) + torch.ops.optimum_int8.dequantize(rounded, *grid))

@@ -238,10 +238,10 @@ def test_a_norm_over_several_axes_is_left_alone() -> None:
 @pytest.mark.parametrize("core", [Float32Attention, Bfloat16Attention])
 def test_a_layer_with_float_attention_is_one_program(core: type[nn.Module], mask: bool, static: bool) -> None:
     case = attention(static, mask=mask, core=core())
-    case.before("lower")
+    case.before("lower_rows")
     quantized = case.count(ours.float_attention_rows_quantized.default)
     assert (quantized, case.count(ours.float_attention_rows.default)) == ((1, 0) if static else (0, 1))
-    assert case.apply("lower") == 1
+    assert case.apply("lower_rows") == 1
     assert [n.op for n in case.graph.graph.nodes if n.op.startswith("call")] == ["call_module"]
     assert same(case, 0.02)
 
@@ -258,8 +258,8 @@ def test_fused_float_attention_keeps_bits(core: type[nn.Module]) -> None:
     generator = torch.Generator().manual_seed(5)
     x, y = torch.randn(2, 5, WIDTH, generator=generator), torch.randn(2, 9, WIDTH, generator=generator)
     case = Case(forward, x, y, core=core(), **parts)
-    case.before("lower")
-    assert case.apply("lower") > 1, "keys of a length of their own are made by a program of their own"
+    case.before("lower_rows")
+    assert case.apply("lower_rows") > 1, "keys of a length of their own are made by a program of their own"
     assert case.count(ours.float_attention_rows.default) + case.count(ours.linear.default) == 0
     assert same(case)
 
@@ -355,18 +355,18 @@ def test_a_norm_read_on_two_grids_is_quantized_for_each() -> None:
 
 def test_what_is_not_ours_stays_between_programs() -> None:
     case = Case(lambda m, x: m.b(torch.cumsum(m.a(x), 1)), a=linear(), b=linear(low=-9.0, high=9.0))
-    case.before("lower")
+    case.before("lower_rows")
     before = case.run()
-    assert case.apply("lower") == 2
+    assert case.apply("lower_rows") == 2
     assert case.count(aten.cumsum.default) == 1
     assert agree(case.run(), before)
 
 
 def test_other_leading_axes_are_another_program() -> None:
     case = Case(lambda m, x: m.b(m.a(x)[:, 0]), a=linear(), b=linear(low=-2.0))
-    case.before("lower")
+    case.before("lower_rows")
     before = case.run()
-    assert case.apply("lower") == 2
+    assert case.apply("lower_rows") == 2
     assert agree(case.run(), before)
 
 
@@ -377,9 +377,9 @@ def test_results_inside_and_at_the_end_of_a_program_are_returned() -> None:
         return y, z, m.c(z)
 
     case = Case(forward, a=linear(), b=linear(high=2.0), c=linear(low=-0.1), norm=norm())
-    case.before("lower")
+    case.before("lower_rows")
     before = case.run()
-    assert case.apply("lower") == 1
+    assert case.apply("lower_rows") == 1
     assert agree(case.run(), before)
 
 
@@ -390,9 +390,9 @@ def test_one_value_used_by_two_programs() -> None:
         return m.b(z) + y, y
 
     case = Case(forward, a=linear(), b=linear(low=-9.0, high=9.0))
-    case.before("lower")
+    case.before("lower_rows")
     before = case.run()
-    case.apply("lower")
+    case.apply("lower_rows")
     assert agree(case.run(), before)
 
 
@@ -411,9 +411,9 @@ def test_values_of_another_dtype_are_cast_on_the_way_into_a_program(dtype: torch
         norm=norm().to(dtype),
         after=norm().to(dtype),
     )
-    case.before("lower")
+    case.before("lower_rows")
     before = case.run()
-    assert case.apply("lower") >= 1
+    assert case.apply("lower_rows") >= 1
     after = case.run()
     assert after[0].dtype == case.expected[0].dtype == dtype
     assert agree(after, before)
@@ -425,16 +425,16 @@ def test_ids_of_any_width(dtype: torch.dtype) -> None:
     ids = torch.tensor([[1, 8, 0], [3, 3, 5]], dtype=dtype)
     table = Int8Embedding.from_float(nn.Embedding(9, WIDTH))
     case = Case(lambda m, x: m.a(m.table(x)), ids, table=table, a=linear())
-    case.before("lower")
-    assert case.apply("lower") == 1
+    case.before("lower_rows")
+    assert case.apply("lower_rows") == 1
     assert same(case)
 
 
 def test_an_id_outside_of_the_table_is_an_error_in_a_program_too() -> None:
     table = Int8Embedding.from_float(nn.Embedding(9, WIDTH))
     case = Case(lambda m, x: m.a(m.table(x)), torch.tensor([[1, 2, 3]]), table=table, a=linear())
-    case.before("lower")
-    case.apply("lower")
+    case.before("lower_rows")
+    case.apply("lower_rows")
     for wrong in (9, -1):
         with pytest.raises(IndexError):
             case.graph(torch.tensor([[1, wrong, 3]]))
@@ -473,6 +473,6 @@ def test_other_sums_with_an_embedding_are_left_alone(function: Callable[..., Any
 
 def test_a_feed_forward_holds_no_float_round_trip_between_its_linears() -> None:
     case = feed_forward()
-    case.before("lower")
+    case.before("lower_rows")
     targets = [n.target for n in case.graph.graph.nodes if n.op == "call_function" and "sym_size" not in str(n.target)]
     assert targets == [ours.quantize.default, ours.linear_quantized.default, ours.linear.default, ours.norm.default]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels, numerics
-from tests.kernels import cases_attention, cases_conv, cases_sum
+from tests.operators import cases_attention, cases_conv, cases_sum
 
 WIDTHS = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 SHAPES = (
@@ -190,6 +190,7 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "embedding": _embedding,
     "embedding_add": _embedding_add,
     "attention": cases_attention.attention,
+    "matmul": cases_attention.matmul,
     "scores": cases_attention.scores,
     "attention_rows": cases_attention.attention_rows,
     "attention_floats": cases_attention.attention_floats,

@@ -152,6 +152,19 @@ def float_attention_rows(grid: tuple[Tensor, ...] = ()) -> Iterator[tuple[str, A
         yield name, lambda s=shape, b=bfloat16, m=mask, c=causal: rows(s, b, m, c)
 
 
+def matmul() -> Iterator[tuple[str, Arguments]]:
+    """A matrix packed on the way, batches of it, and batches of sums short enough for float32."""
+    for left, right in (
+        ((5, 64), (64, 33)), ((2, 7, 97), (97, 31)), ((2, 3, 5, 600), (2, 3, 600, 9)), ((2, 3, 5, 33), (2, 1, 33, 17)), ((1, 1), (1, 1)),
+    ):  # fmt: skip
+        yield f"{left}-{right}", lambda a=left, b=right: _factors(a, b)
+
+
+def _factors(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[Any, ...]:
+    x, y = (torch.randint(0, 256, shape, dtype=torch.uint8) for shape in (left, right))
+    return x, torch.tensor(0.03), torch.tensor(93, dtype=torch.int32), y, torch.tensor(0.025)
+
+
 def scores() -> Iterator[tuple[str, Arguments]]:
     for name, scales in (("static", (torch.tensor(0.03), torch.tensor(0.025))), ("dynamic", (None, None))):
         for rows, columns, reduction in ((5, 7, 64), (1, 9, 33)):

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from optimum_int8 import kernels
-from optimum_int8.kernels import ops
-from tests.kernels.cases import CASES, Case, linear_arguments
-from tests.kernels.programs import PROGRAMS, run
-from tests.kernels.references import REFERENCES, difference, distance
+from benchmarks.differences import difference, distance
+from optimum_int8 import kernels, operators
+from optimum_int8.operators import REGISTRY, run_as_program
+from tests.operators.cases import CASES, Case, linear_arguments
 
 ISAS = kernels.info()["isa_found"]
 TANH_OF_NAN = pytest.mark.xfail(reason="the kernels' exp swallows NaN, so that their tanh of NaN is 1")
@@ -31,7 +30,7 @@ def operator(case: Case) -> Any:
 @functools.cache
 def expected(name: str) -> Any:
     case = BY_NAME[name]
-    return REFERENCES[case.op](*case.make())
+    return REGISTRY[case.op].definition(*case.make())
 
 
 def wrong_cases(op: str, isa: str) -> dict[str, str]:
@@ -43,7 +42,7 @@ def wrong_cases(op: str, isa: str) -> dict[str, str]:
                 continue
             args = case.make()
             compare = distance if isa == "amx" and in_bfloat16(op, args) else difference
-            if (told := compare(run(op, args), expected(str(case)))) is not None:
+            if (told := compare(run_as_program(op, *args), expected(str(case)))) is not None:
                 wrong[str(case)] = told
     return wrong
 
@@ -54,18 +53,18 @@ def in_bfloat16(op: str, args: tuple[Any, ...]) -> bool:
 
 
 def test_every_operator_is_tested() -> None:
-    assert {case.op for case in CASES} == set(REFERENCES) == set(ops.SCHEMAS)
+    assert {case.op for case in CASES} == set(REGISTRY)
     assert len(BY_NAME) == len(CASES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("op", ops.SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 def test_equal_to_numerics(op: str, isa: str) -> None:
     assert wrong_cases(op, isa) == {}
 
 
-@pytest.mark.parametrize("op", PROGRAMS)
+@pytest.mark.parametrize("op", REGISTRY)
 def test_operator_of_several_calls(op: str) -> None:
     for case in [c for c in CASES if c.op == op][::7]:
         assert difference(operator(case), expected(str(case))) is None, case
@@ -83,7 +82,7 @@ def test_linear_of_any_size(
         pytest.skip("no native library")
     args = linear_arguments(rows, k, n, dynamic, bias, activation)
     with kernels.use_isa(isa):
-        assert difference(kernels.linear(*args), REFERENCES["linear"](*args)) is None
+        assert difference(operators.linear(*args), REGISTRY["linear"].definition(*args)) is None
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -94,7 +93,7 @@ def test_quantize_any_bits(isa: str) -> None:
     for scale in (1e-30, 0.01, 3e20):
         args = x, torch.tensor(scale), torch.tensor(93, dtype=torch.int32)
         with kernels.use_isa(isa):
-            assert difference(kernels.quantize(*args), REFERENCES["quantize"](*args)) is None
+            assert difference(operators.quantize(*args), REGISTRY["quantize"].definition(*args)) is None
 
 
 @pytest.mark.parametrize("isa", [*ISAS, "none"])
@@ -112,7 +111,7 @@ def test_embedding_refuses_an_index_outside_the_table(
             ids = torch.zeros(37, dtype=torch.int64)
             ids[position] = wrong
             with pytest.raises(IndexError):
-                kernels.embedding(ids, *table)
+                operators.embedding(ids, *table)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -121,10 +120,10 @@ def test_activations_hand_nan_on(activation: str, isa: str) -> None:
     args = linear_arguments(1, 1, 3, dynamic=False, activation=activation)
     args[6][1] = float("nan")
     with kernels.use_isa(isa):
-        assert kernels.linear(*args).isnan().tolist() == [[False, True, False]]
+        assert operators.linear(*args).isnan().tolist() == [[False, True, False]]
 
 
-@pytest.mark.parametrize("op", ops.SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 def test_shapes_for_tracing(op: str) -> None:
     named = [c for c in CASES if c.op == op]
     for case in named[:: max(1, len(named) // 5)]:
@@ -144,7 +143,7 @@ def _whole_steps(op: str) -> Case:
     return next(c for c in CASES if c.op == op and any(n in c.name for n in ("64", "(1, 1, 1)", "no_bias")))
 
 
-@pytest.mark.parametrize("op", ops.SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 def test_registration(op: str) -> None:
     """Schemas tell the truth: nothing is written to or aliased, and symbolic shapes work."""
     args = _whole_steps(op).make()

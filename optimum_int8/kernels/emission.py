@@ -1,0 +1,51 @@
+"""What operators append their instructions to: values of a program, and where the results of the next instruction come to lie.
+
+A tensor is either `Rows`, a value of the program with one row per token, or a constant (a weight, quantization parameters) whose numbers
+or pointer go into the instruction.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .packing import STEP
+from .program import Program
+
+
+class Rows(NamedTuple):
+    """A value of a program: `columns` entries of `dtype` per row, from entry `column` of the value's rows on."""
+
+    value: int
+    columns: int
+    dtype: torch.dtype
+    column: int = 0
+    size: tuple[int, int] = (0, 0)  # height and width, of an image
+
+
+class Emission(Protocol):
+    """Where instructions go, and where the results of the next one come to lie."""
+
+    program: Program
+
+    def new(self, columns: int, dtype: torch.dtype) -> Rows:
+        """A value for the next result."""
+
+
+class ImageEmission(Emission, Protocol):
+    """An `Emission` that knows how large its next result is."""
+
+    size: tuple[int, int]
+
+
+def row_bytes(columns: int, dtype: torch.dtype) -> int:
+    """Distance between rows; uint8 rows are padded to whole steps of the kernels."""
+    return (columns + STEP - 1) // STEP * STEP if dtype == torch.uint8 else columns * dtype.itemsize
+
+
+def output_fields(scale: Tensor, zero_point: Tensor) -> dict[str, Any]:
+    """Fields of an instruction that quantizes its result: one scale, or one for each column."""
+    fields: dict[str, Any] = {"output_zero_point": int(zero_point)}
+    return fields | ({"output_scales": scale} if scale.dim() else {"output_scale": float(scale)})

@@ -1,0 +1,159 @@
+"""Lowering of rows: runs of operators that work row by row become one native program each; the rest of the graph stays.
+
+A value of a program has one row per token, so what is lowered together shares its leading axes (batch, length). Views that only
+regroup or cut columns cost nothing: they are another reading of the same value.
+"""
+
+from __future__ import annotations
+
+import operator as python_operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..fx.program_call import ProgramCall
+from ..fx.rewrite import aten, is_call, named, shape_of
+from ..kernels.emission import Rows, row_bytes
+from ..kernels.program import Program
+from ..operators import EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
+from .plan import Plan, Reference, Step, emit_steps, plan
+from .replace import replace_segment
+from .segments import Segment, is_value, segments
+
+
+def lower_rows(graph_module: fx.GraphModule) -> int:
+    """Needs: operators in their final form. Leaves: runs of operators on rows as programs. Preserves: bits."""
+    match_dtypes(graph_module)
+    found = segments(graph_module, RowDomain())
+    for count, segment in enumerate(found):
+        steps = plan(graph_module, segment, releases_items=False)
+        call = _build(segment, steps)
+        inputs = [given.node for given in steps.inputs] + ([] if segment.mask is None else [segment.mask])
+        replace_segment(graph_module, segment, f"program_{count}", call, inputs, steps.results)
+    return len(found)
+
+
+class RowDomain:
+    """Programs that compute one row per token."""
+
+    name = ROWS
+
+    def lead(self, graph_module: fx.GraphModule, node: fx.Node, operator: Operator) -> tuple[Any, ...] | None:
+        """See `Domain`. Rows of one width: not those of a matrix of scores."""
+        given = named(node)
+        if "ids" in given and given["ids"].meta["val"].dtype != torch.int64:
+            return None
+        if adds_unequal(node):
+            return None
+        value = node.meta["val"]
+        shape = (value[0] if isinstance(value, tuple) else value).shape
+        return shape[:-1] if type(shape[-1]) is int else None
+
+    def joins(self, segment: Segment, node: fx.Node, operator: Operator) -> bool:
+        """See `Domain`. A call has one mask and one length of keys: another attention, or one whose keys come from the segment itself,
+        begins a new program."""
+        if not _is_attention(operator):
+            return True
+        others = [n for n in segment.nodes if _is_attention(operator_of(n.target))]
+        other_mask = bool(others) and named(node)[MASK] is not segment.mask
+        other_keys = bool(others) and any(has_keys_outside(n, segment) for n in (node, *others))
+        own_keys = operator.keys == OUTSIDE and any(segment.contains(key) for key in _keys(node))
+        return not other_mask and not other_keys and not own_keys
+
+    def is_alias(self, node: fx.Node) -> bool:
+        """See `Domain`: an item of several results, or columns of the last axis for attention."""
+        if is_call(node, python_operator.getitem):
+            return True
+        readers = [operator_of(user.target) for user in node.users]
+        if not is_call(node, aten.slice.Tensor) or not all(map(_is_attention, readers)):
+            return False
+        axis = node.args[1] if len(node.args) > 1 else 0
+        return axis in (-1, len(shape_of(node.args[0])) - 1) and len(node.args) < 5  # type: ignore[arg-type]
+
+
+def _is_attention(operator: Operator | None) -> bool:
+    return operator is not None and bool(operator.keys)
+
+
+def _keys(node: fx.Node) -> tuple[Any, Any]:
+    given = named(node)
+    return given["k"], given["v"]
+
+
+def has_keys_outside(node: fx.Node, segment: Segment) -> bool:
+    """Whether an attention's keys and values come from a cache or from the encoder, so that they have a length of their own."""
+    keys = operator_of(node.target).keys  # type: ignore[union-attr]
+    return keys == OUTSIDE or (keys == EITHER and not all(segment.contains(key) for key in _keys(node)))
+
+
+def adds_unequal(node: fx.Node) -> bool:
+    """Whether a node adds values of different shapes, which programs cannot."""
+    if not is_call(node, torch.ops.optimum_int8.add.default):
+        return False
+    given = named(node)
+    return shape_of(given["x"]) != shape_of(given["y"])
+
+
+def match_dtypes(graph_module: fx.GraphModule) -> None:
+    """Programs read float32 and int64 ids; what comes in another dtype (a model in half precision) is cast on the way in."""
+    for node in list(graph_module.graph.nodes):
+        operator = operator_of(node.target) if node.op == "call_function" else None
+        if operator is None or ROWS not in operator.domains:
+            continue
+        for name, argument in named(node).items():
+            if isinstance(argument, fx.Node) and is_value(graph_module, operator, name, argument):
+                _match_dtype(graph_module, node, name, argument)
+
+
+def _match_dtype(graph_module: fx.GraphModule, node: fx.Node, name: str, argument: fx.Node) -> None:
+    value = argument.meta["val"]
+    wanted = torch.int64 if name == "ids" else torch.float32
+    if value.dtype == wanted or not (name == "ids" or value.is_floating_point()):
+        return
+    with graph_module.graph.inserting_before(node):
+        cast = graph_module.graph.call_function(aten.to.dtype, (argument, wanted))
+    cast.meta["val"] = value.new_empty(value.shape, wanted)
+    node.replace_input_with(argument, cast)
+
+
+class _Emission:
+    """An `Emission` into a program, whose results are local unless the graph outside needs them."""
+
+    def __init__(self) -> None:
+        self.program = Program()
+        self.external: list[bool] = []  # of the next results
+
+    def new(self, columns: int, dtype: torch.dtype) -> Rows:
+        """A value for the next result."""
+        size = row_bytes(columns, dtype)
+        outside = self.external.pop(0) if self.external else False
+        return Rows(self.program.external(size) if outside else self.program.local(size), columns, dtype)
+
+
+def _build(segment: Segment, made: Plan) -> ProgramCall:
+    emission = _Emission()
+    values: dict[Reference, Rows] = {}
+    whole: tuple[int, bool] | None = None  # an input with all leading axes, and whether it has no other
+    keys: int | None = None  # an input of the keys' length
+    for position, (node, reader, name) in enumerate(made.inputs):
+        value = node.meta["val"]
+        is_ids = name == "ids"
+        one_column = is_ids or value.dim() == len(segment.lead)
+        columns = 1 if one_column else int(value.shape[-1])
+        periodic = is_ids and tuple(value.shape) != segment.lead
+        if name in ("k", "v") and has_keys_outside(reader, segment):
+            keys = position
+        elif not periodic and whole is None:
+            whole = (position, one_column)
+        external = emission.program.external(row_bytes(columns, value.dtype), periodic)
+        values[Reference(-1, position)] = Rows(external, columns, value.dtype)
+
+    def before(step: Step, known: dict[Reference, Rows]) -> None:
+        emission.external = list(step.external)
+
+    emit_steps(made.steps, values, emission, before, delay=0)
+    outputs = [values[result.reference.whole] for result in made.results]
+    squeezed = [result.node.meta["val"].dim() == len(segment.lead) for result in made.results]
+    assert whole is not None
+    return ProgramCall(emission.program, outputs, squeezed, segment.mask is not None, whole, keys)

@@ -1,0 +1,60 @@
+"""The operators, `torch.ops.optimum_int8.*`: one native call each, or `numerics` where there is no library.
+
+One file per family, named as in `numerics`; each defines its operators by `registry.define`. Quantized tensors travel as uint8 with their
+`scale` and `zero_point`: scalars when static, one per row when dynamic. Models call `quantize`, `quantize_rows`, `linear`, `embedding`,
+`attention`, `conv`, `add` and the like; those on rows and the `_quantized` ones are what fine-grained FX rewrites to.
+"""
+
+from . import convolutions, pooling
+from .attention import attention
+from .attention_float import float_attention
+from .embeddings import embedding
+from .linears import linear
+from .norms import norm
+from .products import matmul, scores
+from .programs import run_as_program
+from .quantization import dequantize, quantize, quantize_rows
+from .registry import (
+    EITHER,
+    IMAGES,
+    INSIDE,
+    MASK,
+    OUTSIDE,
+    REGISTRY,
+    ROWS,
+    Operator,
+    bind,
+    define,
+    operator_of,
+    parameters,
+)
+from .sums import add
+
+__all__ = [
+    "EITHER",
+    "IMAGES",
+    "INSIDE",
+    "MASK",
+    "OUTSIDE",
+    "REGISTRY",
+    "ROWS",
+    "Operator",
+    "add",
+    "attention",
+    "bind",
+    "convolutions",
+    "define",
+    "dequantize",
+    "embedding",
+    "float_attention",
+    "linear",
+    "matmul",
+    "norm",
+    "operator_of",
+    "parameters",
+    "pooling",
+    "quantize",
+    "quantize_rows",
+    "run_as_program",
+    "scores",
+]

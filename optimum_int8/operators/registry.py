@@ -1,0 +1,139 @@
+"""`Operator`: all that there is to know about one operator, and the registry that everything else is made from.
+
+A file of this folder defines an operator and its variants by `define`. From the registry come the operators of `torch.ops.optimum_int8`,
+their shapes for tracing, what lowering appends to a program, the matrix of tests (operator by instruction set) and the kernel benchmark.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels.library import library
+
+ROWS = "rows"
+"""Domain of programs that compute one row per token."""
+
+IMAGES = "images"
+"""Domain of programs that compute images, `[batch, height, width, channels]`."""
+
+INSIDE = "inside"
+OUTSIDE = "outside"
+EITHER = "either"
+"""Where the keys and values of an attention core come from: rows of its program, or tensors with a length of their own."""
+
+MASK = "mask"
+"""Name of the argument that is no value of a program but belongs to its call."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of `torch.ops.optimum_int8`.
+
+    Attributes:
+        name: that in `torch.ops.optimum_int8`.
+        compute: the result on CPU tensors: by the native library, or by the definition without it.
+        definition: the same result in `numerics` alone; every kernel equals it to the bit.
+        fake: from arguments to a result of its shape and dtype. Arguments have a `shape`, a `dtype` and a `new_empty` only.
+        emit: appends the operator to a program: takes the emission, and the arguments by name but for the mask. None where the operator
+            runs outside of programs.
+        domains: the programs (`ROWS`, `IMAGES`) that it can be part of.
+        values: names of the arguments that are values of a program unless they are constants of no axis; the first one has all leading
+            axes of the result.
+        keys: of an attention core, where its arguments `k` and `v` come from: `INSIDE` the program, `OUTSIDE` or `EITHER`; else empty.
+    """
+
+    name: str
+    compute: Callable[..., Any]
+    definition: Callable[..., Any]
+    fake: Callable[..., Any]
+    emit: Callable[..., Any] | None = None
+    domains: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    keys: str = ""
+
+    @property
+    def overload(self) -> torch._ops.OpOverload:
+        """What a graph calls."""
+        return getattr(torch.ops.optimum_int8, self.name).default
+
+
+REGISTRY: dict[str, Operator] = {}
+"""Every operator by name."""
+
+_by_overload: dict[torch._ops.OpOverload, Operator] = {}
+
+_definitions = torch.library.Library("optimum_int8", "DEF")
+
+
+def define(
+    name: str,
+    schema: str,
+    *,
+    compute: Callable[..., Any],
+    definition: Callable[..., Any],
+    fake: Callable[..., Any],
+    emit: Callable[..., Any] | None = None,
+    domains: tuple[str, ...] = (),
+    values: tuple[str, ...] = (),
+    keys: str = "",
+) -> Operator:
+    """Register an operator: with torch.library, so that `torch.export` sees each as one opaque node, and here.
+
+    Args:
+        schema: arguments and result, as torch.library writes them; the other arguments are `Operator`'s.
+
+    Raises:
+        ValueError: the name is taken, or `values` names an argument that the schema does not have.
+    """
+    if name in REGISTRY:
+        raise ValueError(f"the operator {name!r} is defined already; expected a new name")
+    operator = Operator(name, compute, definition, fake, emit, domains, values, keys)
+    _definitions.define(name + schema)
+    _definitions.impl(name, compute, "CPU")
+    torch.library.register_fake(f"optimum_int8::{name}", fake, lib=_definitions)
+    unknown = set(values) - set(parameters(operator.overload))
+    if unknown:
+        raise ValueError(f"the operator {name!r} has no argument {sorted(unknown)[0]!r}; its schema is {schema}")
+    REGISTRY[name] = _by_overload[operator.overload] = operator
+    return operator
+
+
+def operator_of(target: Any) -> Operator | None:
+    """The operator that a graph calls with `target`; None when it is not one of ours."""
+    return _by_overload.get(target) if isinstance(target, torch._ops.OpOverload) else None
+
+
+@functools.cache
+def parameters(target: torch._ops.OpOverload) -> Mapping[str, Any]:
+    """Names of an operator's arguments, ours or torch's, in the order of its schema, with their defaults (None where there is none)."""
+    arguments = target._schema.arguments
+    return {a.name: a.default_value if a.has_default_value() else None for a in arguments}
+
+
+def bind(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The arguments of a call by the names of the schema, in its order, defaults filled in.
+
+    Raises:
+        TypeError: an argument that the operator does not have.
+    """
+    names = parameters(target)
+    found = {**names, **dict(zip(names, args, strict=False)), **(kwargs or {})}
+    if len(found) > len(names) or len(args) > len(names):
+        raise TypeError(f"{target} takes {', '.join(names)}; found {', '.join(found)} ({len(args)} by position)")
+    return found
+
+
+def native(*tensors: Tensor) -> bool:
+    """Whether the native library can compute on these: it is there, and no tensor is empty."""
+    return all(x.numel() > 0 for x in tensors) and library() is not None
+
+
+def as_float(x: Tensor) -> Tensor:
+    """In float32, as the kernels read it."""
+    return x.to(torch.float32)
