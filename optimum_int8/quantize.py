@@ -44,6 +44,7 @@ from .nn import (
 )
 from .nn.float_kinds import TABLE
 from .passes import InspectReport, inspect
+from .precision import widen
 from .prepare import Prepared, prepare
 from .remedies import evaluating
 from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
@@ -72,6 +73,9 @@ def quantize(
     progress: bool = True,
 ) -> nn.Module:
     """Turn a float model into an INT8 one of the same class.
+
+    What stays float is float32: of a model in 16 bits, parameters, buffers and results too, so that blocks are fused and no more is rounded
+    than INT8 asks for. `.to(torch.bfloat16)` makes what is not INT8 16 bits wide again; loading makes it float32.
 
     Args:
         model: any module; its Linears, Conv1Ds, convolutions, Embeddings, average poolings (static), the attention cores of Transformers and of
@@ -177,7 +181,7 @@ def convert(prepared: Prepared) -> nn.Module:
         put(model, name, LINEAR, new)
     for name in sites.of_kind(CONV, POOL, SCORES, EXPERTS, *CORES, *CALLS):
         put(model, name, sites.int8[name], prepared.twin(name))
-    conceal_experts(conceal(model))
+    widen(conceal_experts(conceal(model)))
     metadata = describe(config, sites)
     functional = describe_functional(model, sites.int8) | describe_experts(model, sites.int8)
     if functional:

@@ -50,6 +50,7 @@ from .nn import (
     unpack_relative,
     uses_attention_interface,
 )
+from .nn.base import QPARAMS
 from .nn.calls import source_line
 from .nn.pool import pool_obstacle
 from .passes import install
@@ -261,6 +262,8 @@ def _takes_any_core(model: nn.Module) -> bool:
 
 def _check_values(name: str, module: Int8Module) -> None:
     for key, tensor in module.named_buffers(recurse=False):
+        if not QPARAMS.fullmatch(key):
+            continue
         if key.endswith("scale") and not bool((torch.isfinite(tensor) & (tensor > 0)).all()):
             raise CheckpointError(
                 f"{name}.{key} holds a value that is zero, negative or not finite; the checkpoint is damaged"

@@ -17,6 +17,7 @@ RANK_0 = {
     "loss",
     "numerics",
     "config",
+    "precision",
 }
 
 RANKS = {

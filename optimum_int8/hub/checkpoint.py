@@ -22,6 +22,8 @@ from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
 from ..nn import CALLS, CONV, CORES, EMBEDDING, EXPERTS, LINEAR, POOL, SCORES
 from .functional import is_functional
+from .ours import is_ours as is_ours
+from .ours import same_type
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +206,7 @@ def check_headers(
     expected: Mapping[str, tuple[torch.dtype, Iterable[int]]],
     tied: Mapping[str, str],
     optional: Collection[str] = (),
+    modules: Collection[str] | None = None,
 ) -> None:
     """Compare the tensors of a checkpoint with those the model expects: names, types and shapes.
 
@@ -212,6 +215,7 @@ def check_headers(
         expected: name to (type, shape) of every tensor of the model.
         tied: tensor to the tensor it is tied to; a tied one may be absent, its scale too.
         optional: tensors that may be missing or of another size, as Transformers decides.
+        modules: see `is_ours`.
 
     Raises:
         CheckpointError: a missing, foreign or different tensor.
@@ -225,7 +229,7 @@ def check_headers(
                 raise CheckpointError(
                     f"tensor {name!r} is missing from the checkpoint; save it again with optimum_int8"
                 )
-        elif info.dtype != dtype or info.shape != tuple(shape):
+        elif not same_type(info.dtype, dtype, is_ours(name, modules)) or info.shape != tuple(shape):
             raise CheckpointError(
                 f"tensor {name!r} in {info.file.name} is {_describe(info.dtype, info.shape)}; "
                 f"expected {_describe(dtype, tuple(shape))}"
@@ -235,8 +239,8 @@ def check_headers(
         raise CheckpointError(f"tensor {foreign[0]!r} in {headers[foreign[0]].file.name} has no place in the model")
 
 
-def check_values(files: Sequence[Path]) -> set[str]:
-    """Read every tensor once: checksum, scales finite and > 0, zero points 0..255, floats finite.
+def check_values(files: Sequence[Path], modules: Collection[str] | None = None) -> set[str]:
+    """Read every tensor once: checksum, scales of INT8 modules (`is_ours`) finite and > 0, zero points 0..255, floats finite.
 
     Returns:
         Names of tensors that have a checksum and are in no file: lost, or never written since a model computes them.
@@ -256,18 +260,20 @@ def check_values(files: Sequence[Path]) -> set[str]:
             tensor = handle.get_tensor(name)
             if sums is not None and sums.get(name) != checksum(tensor):
                 raise CheckpointError(f"tensor {name!r} in {file.name} is damaged (wrong CRC-32); fetch the file again")
-            check_tensor(name, tensor)
+            check_tensor(name, tensor, is_ours(name, modules))
 
     for_each_file(files, check)
     return summed - names
 
 
-def check_tensor(name: str, tensor: torch.Tensor) -> None:
-    """Raise `CheckpointError` when a value of `tensor` cannot be what its name says."""
+def check_tensor(name: str, tensor: torch.Tensor, ours: bool = True) -> None:
+    """Raise `CheckpointError` when a value of `tensor` cannot be what its name says; of the model's own any finite one can."""
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(
             f"tensor {name!r} holds NaN or infinity; expected finite values. Quantize the model again"
         )
+    if not ours:
+        return
     if name.endswith("_scale") and not bool((tensor > 0).all()):
         raise CheckpointError(f"scale {name!r} holds {tensor.min().item():g}; expected values above 0. Quantize again")
     if name.endswith("_zero_point") and not bool(((tensor >= 0) & (tensor <= 255)).all()):

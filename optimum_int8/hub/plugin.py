@@ -112,11 +112,13 @@ class Int8HfQuantizer(HfQuantizer):
         build_skeleton(model, found.metadata)
         expected, tied = expected_tensors(model), dict(getattr(model, "all_tied_weights_keys", None) or {})
         self._ties = ties.take(model, found.headers)
-        checkpoint.check_headers(found.headers, expected, {**tied, **self._ties}, _may_lack(model, found, metadata))
+        modules = found.metadata["modules"]
+        lacking = _may_lack(model, found, metadata)
+        checkpoint.check_headers(found.headers, expected, {**tied, **self._ties}, lacking, modules)
         surplus = {re.escape(name) + "$" for name in found.surplus}
         model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | surplus
         check_blobs(files)
-        adapt.refuse_lost(model, found, checkpoint.check_values(files))
+        adapt.refuse_lost(model, found, checkpoint.check_values(files, metadata["modules"]))
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
         """The names in our files are the model's own, or were found out already."""

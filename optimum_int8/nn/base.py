@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from .changes import Changes
+
+QPARAMS = re.compile(r"(weight|input\d*|output|query|key|value)_(scale|zero_point)")
+"""Names of the quantization parameters that INT8 modules store."""
 
 
 def as_float(x: Tensor) -> Tensor:

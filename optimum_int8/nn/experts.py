@@ -144,8 +144,8 @@ class Int8Experts(Experts, Int8Module):
         self._sizes, self.transposed, self.activation_bits, self.dtype = sizes, transposed, activation_bits, dtype
         experts = sizes[0]
         self.register_buffer("weight", torch.empty((*sizes, 1), dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.empty(sizes[:2]))
-        self.register_buffer("input_scale", torch.ones(experts) if static else None)
+        self.register_buffer("weight_scale", torch.empty(sizes[:2], dtype=torch.float32))
+        self.register_buffer("input_scale", torch.ones(experts, dtype=torch.float32) if static else None)
         self.register_buffer("input_zero_point", torch.zeros(experts, dtype=torch.int32) if static else None)
         self.register_buffer("calibrated", torch.zeros(experts, dtype=torch.bool) if static else None)
         self._matrices: list[tuple[Tensor, ...]] | None = None
