@@ -22,6 +22,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ..config import QUANT_METHOD
 from ..errors import CheckpointError, ConfigError
 from ..nn import Int8Module
+from ..nn.weight import keeping_weights
 from ..restore import ON_ACTIVATE, build_skeleton, expected_tensors, finish_loading
 from . import adapt, binding, checkpoint, ties
 from .guards import MODULES_PER_TENSOR, check_config, check_device_map
@@ -119,6 +120,7 @@ class Int8HfQuantizer(HfQuantizer):
         model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | surplus
         check_blobs(files)
         adapt.refuse_lost(model, found, checkpoint.check_values(files, metadata["modules"]))
+        _keep_int8_weights(model)
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
         """The names in our files are the model's own, or were found out already."""
@@ -165,6 +167,18 @@ def register() -> None:
         register_quantizer(QUANT_METHOD)(Int8HfQuantizer)
     if prepare_saving not in ON_ACTIVATE:
         ON_ACTIVATE.append(prepare_saving)
+
+
+def _keep_int8_weights(model: PreTrainedModel) -> None:
+    """Let Transformers, once the tensors are read, initialize what it computes, and none of what is INT8."""
+    initialize = model._initialize_missing_keys
+
+    def initialize_the_rest(*args: Any, **kwargs: Any) -> None:
+        del model._initialize_missing_keys
+        with keeping_weights():
+            initialize(*args, **kwargs)
+
+    model._initialize_missing_keys = initialize_the_rest
 
 
 def prepare_saving(model: PreTrainedModel) -> Int8QuantizationConfig:

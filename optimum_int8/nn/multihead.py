@@ -26,6 +26,21 @@ class UnpackedMultiheadAttention(nn.MultiheadAttention):
 
     attention: str
 
+    @property
+    def in_proj_weight(self) -> Tensor | None:
+        """The projections' weights as torch packs them, or None where their widths differ."""
+        weights = [getattr(self, name).weight for name in PROJECTIONS]
+        return torch.cat(weights) if len({weight.shape[1] for weight in weights}) == 1 else None
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """The projections' biases as torch packs them."""
+        biases = [getattr(self, name).bias for name in PROJECTIONS]
+        return None if biases[0] is None else torch.cat(biases)
+
+    def _reset_parameters(self) -> None:
+        """Nothing: the projections are modules, which are initialized by themselves."""
+
     def forward(  # type: ignore[override]
         self,
         query: Tensor,
@@ -132,8 +147,10 @@ def _unpack(module: nn.MultiheadAttention) -> None:
     else:
         weights = tuple(getattr(module, f"{name}_weight").detach() for name in PROJECTIONS)
     biases = (None,) * 3 if module.in_proj_bias is None else module.in_proj_bias.detach().chunk(3)
-    for name in ("in_proj_weight", "in_proj_bias", *(f"{name}_weight" for name in PROJECTIONS)):
-        module.register_parameter(name, None)
+    for name in ("in_proj_weight", "in_proj_bias"):
+        del module._parameters[name]
+    for name in PROJECTIONS:
+        module.register_parameter(f"{name}_weight", None)
     for name, weight, bias in zip(PROJECTIONS, weights, biases, strict=True):
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
         linear.weight = nn.Parameter(weight.clone())

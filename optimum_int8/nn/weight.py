@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +14,22 @@ from torch.utils._pytree import tree_map
 
 from ..errors import QuantizationError
 from .base import Int8Module
+
+PROBE = "float_probe"
+"""Name of an empty parameter of each INT8 module with a weight, never stored: `next(model.parameters()).dtype` finds one."""
+
+_initializing: ContextVar[bool] = ContextVar("initializing", default=False)
+
+
+@contextlib.contextmanager
+def keeping_weights() -> Iterator[None]:
+    """Within, INT8 weights read as float ones even while they are loaded, and what is written to them is dropped: Transformers draws
+    random numbers into the weights it believes to be missing."""
+    token = _initializing.set(True)
+    try:
+        yield
+    finally:
+        _initializing.reset(token)
 
 
 class DequantizedWeight(Tensor):
@@ -57,6 +75,8 @@ class DequantizedWeight(Tensor):
         arguments = func._schema.arguments
         given = [*zip(arguments, args, strict=False), *((a, (kwargs or {}).get(a.name)) for a in arguments)]
         if any(a.alias_info is not None and a.alias_info.is_write and isinstance(x, cls) for a, x in given):
+            if _initializing.get():
+                return args[0]
             raise _not_writable(func.__name__)
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
 
@@ -151,11 +171,11 @@ class Int8Weighted(Int8Module):
     def weight(self) -> Tensor:
         """The float weight."""
         stored = self._buffers.get("weight")
-        if stored is not None:
+        if stored is not None and not _initializing.get():
             return stored
         if is_traced():
             return self.dequantize()
-        storage = self.int8_storage()
+        storage = self.int8_storage() if stored is None else stored
         return DequantizedWeight(self.dequantize, storage.data_ptr, self.float_shape(), storage, self.dtype)
 
     @weight.setter
@@ -171,23 +191,37 @@ class Int8Weighted(Int8Module):
     def _hold(self, stored: Tensor) -> None:
         """Make an int8 tensor the buffer `weight`, which hides the float one until `finish_loading`."""
         self._buffers["weight"] = stored
+        self._parameters[PROBE] = _probe(torch.empty(0, dtype=self.dtype, device="cpu"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Weighted:
-        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(fn, recurse)  # type: ignore[return-value]
+        probe = self._parameters.pop(PROBE, None)
+        super()._apply(fn, recurse)
+        like = fn(torch.empty(0, dtype=self.dtype))
+        self.dtype = like.dtype
+        if probe is not None:
+            self._parameters[PROBE] = _probe(like)
+        return self
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.pop(prefix + PROBE, None)
         destination[prefix + "weight"] = self.quantized_weight()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         self.release()
+        probe = self._parameters.pop(PROBE, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if probe is not None:
+            self._parameters[PROBE] = probe
         self.finish_loading()
 
     def release(self) -> None:
         """The inverse of `finish_loading`."""
         raise NotImplementedError
+
+
+def _probe(like: Tensor) -> nn.Parameter:
+    return nn.Parameter(like.detach(), requires_grad=False)
 
 
 class Int8Biased(Int8Weighted):
