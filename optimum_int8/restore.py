@@ -222,6 +222,9 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     if any(kind in CORES for kind in metadata["modules"].values()) or _takes_any_core(model):
         set_attention(model, IMPLEMENTATION)
     run_eagerly(model)
+    model.requires_grad_(
+        False
+    )  # so that gradients are computed where the caller asks for them, and blocks run fused elsewhere
     settings = metadata["config"]
     if settings.get("fuse", True):  # what a checkpoint does not say was not there when it was made
         install(model, settings.get("residuals", "float32") if settings["approach"] == "static" else "float32")

@@ -6,11 +6,13 @@ the core can find the grids of that module: its child `int8_attention`. A module
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.integrations.sdpa_attention import create_position_bias_mask, sdpa_attention_forward
 
 from .. import numerics
@@ -23,6 +25,7 @@ from .eager import (
     wants_weights,
     warn_without_weights,
 )
+from .gradient import straight_through, wants_gradients
 from .masks import int8_mask
 from .relative import CoreCaller
 
@@ -60,7 +63,16 @@ class Int8Attention(Int8Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool
     ) -> Tensor:
-        """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
+        """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype. The gradient is that of the float core."""
+        if wants_gradients(query, key, value, mask):
+            compute = functools.partial(self._compute, scaling=scaling, causal=causal)
+            reference = functools.partial(_in_float, scaling=scaling, causal=causal)
+            return straight_through(compute, reference, query, key, value, mask)
+        return self._compute(query, key, value, mask, scaling, causal)
+
+    def _compute(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool
+    ) -> Tensor:
         scales = (self.query_scale, self.key_scale, self.value_scale)
         if self.activation_bits < 8:
             query, key, value = (self._clip(x, s) for x, s in zip((query, key, value), scales, strict=True))
@@ -73,6 +85,14 @@ class Int8Attention(Int8Module):
     def extra_repr(self) -> str:
         """What `print` shows."""
         return "dynamic" if self.query_scale is None else "static"
+
+
+def _in_float(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    out = functional.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=causal, scale=scaling, enable_gqa=grouped
+    )
+    return out.transpose(1, 2)
 
 
 def uses_attention_interface(module: nn.Module) -> bool:
@@ -150,11 +170,6 @@ def float32_attention(
 ) -> Tensor:
     """A core in float32, of `Int8Attention`'s arguments and result; see `numerics.float_attention`."""
     return torch.ops.optimum_int8.float_attention(query, key, value, False, mask, scaling, causal).to(query.dtype)
-
-
-def wants_gradients(*tensors: Tensor) -> bool:
-    """Whether autograd watches: the kernels have no derivative."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def fits_eager_core(module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..numerics import for_each_query
-from .attention import wants_gradients
 from .base import Int8Module
+from .gradient import wants_gradients
 
 
 class Bfloat16Attention(Int8Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Int8Module
+from .gradient import straight_through, wants_gradients
 
 MATMUL, ADD, CAT = "matmul", "add", "cat"
 CALLS = (MATMUL, ADD, CAT)
@@ -58,16 +59,24 @@ class Int8Call(Int8Module):
 
     def round(self, x: Tensor, i: int) -> Tensor:
         """`x` on the grid of input `i`, in float32."""
-        return _round(x, self.grid(i)) if self.inputs_quantized[i] else x
+        return _round_straight_through(x, self.grid(i)) if self.inputs_quantized[i] else x
 
     def round_output(self, y: Tensor) -> Tensor:
         """`y` on the result's grid, in float32."""
-        return _round(y, (self.output_scale, self.output_zero_point)) if self.output_quantized else y
+        if not self.output_quantized:
+            return y
+        return _round_straight_through(y, (self.output_scale, self.output_zero_point))
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         inputs = ", ".join("INT8" if quantized else "FP32" for quantized in self.inputs_quantized)
         return f"{inputs} -> INT8" if self.output_quantized else inputs
+
+
+def _round_straight_through(x: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
+    if wants_gradients(x):
+        return straight_through(lambda x: _round(x, grid), Tensor.float, x)
+    return _round(x, grid)
 
 
 def _round(x: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
@@ -79,6 +88,11 @@ class Int8MatMul(Int8Call):
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """float `[..., M, K]` by `[..., K, N]` to `[..., M, N]`, in the first one's dtype."""
+        if wants_gradients(input, other):
+            return straight_through(self._compute, torch.matmul, input, other)
+        return self._compute(input, other)
+
+    def _compute(self, input: Tensor, other: Tensor) -> Tensor:
         grids = self.grid(0), self.grid(1)
         a, b = (torch.ops.optimum_int8.quantize(x, *grid) for x, grid in zip((input, other), grids, strict=True))
         return torch.ops.optimum_int8.matmul(a, *grids[0], b, grids[1][0]).to(input.dtype)
@@ -89,7 +103,7 @@ class Int8Add(Int8Call):
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """As `input + other`."""
-        if all(self.inputs_quantized):
+        if all(self.inputs_quantized) and not wants_gradients(input, other):
             grids = self.grid(0), self.grid(1)
             x, y = (torch.ops.optimum_int8.quantize(v, *grid) for v, grid in zip((input, other), grids, strict=True))
             total = torch.ops.optimum_int8.add(x, *grids[0], y, *grids[1])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .. import kernels, numerics
 from ..numerics import MAX_TAPS, Window
 from .base import as_float
+from .gradient import straight_through, wants_gradients
 from .weight import Int8Biased
 
 
@@ -101,6 +103,17 @@ class Int8Conv(Int8Biased):
         convolution without its own."""
         if x.dim() == self.spatial + 1:
             return self.forward(x.unsqueeze(0), bias).squeeze(0)
+        if wants_gradients(x, bias):
+            return straight_through(self._compute, self._in_float, x, bias)
+        return self._compute(x, bias)
+
+    def _in_float(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        bias = self._buffers["bias"] if bias is None else bias
+        options = (self.stride, self.padding, self.dilation, self.groups)
+        function: Any = functional.conv1d if self.spatial == 1 else functional.conv2d
+        return function(x, self.dequantize().to(x.dtype), None if bias is None else bias.to(x.dtype), *options)
+
+    def _compute(self, x: Tensor, bias: Tensor | None) -> Tensor:
         image = x.unsqueeze(2) if self.spatial == 1 else x
         rows = image.permute(0, 2, 3, 1)
         if self.input_scale is None or self.input_zero_point is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from .. import kernels, numerics
 from .base import Int8Module, as_float
 from .expert_weight import ExpertWeight
+from .gradient import straight_through, wants_gradients
 from .slot import WeightSlot
 
 
@@ -203,7 +205,17 @@ class Int8Experts(Experts, Int8Module):
         return values.mT if self.transposed else values
 
     def forward(self, x: Tensor, expert: int, bias: Tensor | None = None) -> Tensor:
-        """float `[..., in]` to `[..., out]` by the matrix of one expert, in x's dtype."""
+        """float `[..., in]` to `[..., out]` by the matrix of one expert, in x's dtype. The gradient is that of the float matrix."""
+        if wants_gradients(x, bias):
+            compute = functools.partial(self._compute, expert)
+            return straight_through(compute, functools.partial(self._in_float, expert), x, bias)
+        return self._compute(expert, x, bias)
+
+    def _in_float(self, expert: int, x: Tensor, bias: Tensor | None) -> Tensor:
+        weight = self.quantized(expert).to(torch.float32) * self.weight_scale[expert, :, None]
+        return F.linear(x, weight.to(x.dtype), bias)
+
+    def _compute(self, expert: int, x: Tensor, bias: Tensor | None) -> Tensor:
         panels, weight_sum, weight_scale, *grid = self._matrix(expert)
         if grid:
             scale, zero_point = grid

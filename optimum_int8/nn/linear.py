@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .. import kernels, numerics
 from .base import as_float
 from .embedding import Int8Embedding
+from .gradient import straight_through, wants_gradients
 from .weight import Int8Biased
 
 
@@ -92,7 +94,17 @@ class Int8Linear(Int8Biased):
         self.register_buffer("weight_sum", kernels.row_sums(weight), persistent=False)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See the class. `bias` is one that the caller holds, of a linear without its own."""
+        """See the class. `bias` is one that the caller holds, of a linear without its own. The gradient is that of the float linear."""
+        if wants_gradients(x, bias):
+            return straight_through(self._compute, self._in_float, x, bias)
+        return self._compute(x, bias)
+
+    def _in_float(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        weight = super().dequantize().to(x.dtype)
+        bias = self._buffers["bias"] if bias is None else bias
+        return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+    def _compute(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.input_scale is None or self.input_zero_point is None:
             q, scale, zero_point = torch.ops.optimum_int8.quantize_rows(x)
         else:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import numerics
+from ..errors import QuantizationError
 from ..numerics import MAX_POSITIONS, Window, pool_window
 from .base import Int8Module
+from .gradient import wants_gradients
 
 AVERAGES: dict[type[nn.Module], int] = {
     nn.AvgPool1d: 1,
@@ -61,6 +63,11 @@ class Int8AvgPool(Int8Module):
         """float `[batch, channels, ...]`, or without the batch, as the float module."""
         if x.dim() == self.spatial + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
+        if wants_gradients(x):
+            raise QuantizationError(
+                "the input of an INT8 average pooling requires a gradient, which it does not compute; call the model under "
+                "torch.no_grad(), or exclude the pooling"
+            )
         rows = (x.unsqueeze(2) if self.spatial == 1 else x).permute(0, 2, 3, 1)
         q = torch.ops.optimum_int8.quantize(rows, self.input_scale, self.input_zero_point)
         if self.activation_bits < 8:  # see `Int8Linear`

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .. import numerics
 from .base import Int8Module
+from .gradient import straight_through, wants_gradients
 
 SCORES_INPUTS = ("query", "key")
 
@@ -40,7 +41,12 @@ class Int8Scores(Int8Module):
         return new
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """See `Scores`; in query's dtype."""
+        """See `Scores`; in query's dtype. The gradient is that of `Scores`."""
+        if wants_gradients(query, key):
+            return straight_through(self._compute, lambda query, key: query @ key.transpose(-1, -2), query, key)
+        return self._compute(query, key)
+
+    def _compute(self, query: Tensor, key: Tensor) -> Tensor:
         if self.activation_bits < 8:
             query, key = self._clip(query, self.query_scale), self._clip(key, self.key_scale)
         return torch.ops.optimum_int8.scores(query, key, self.query_scale, self.key_scale).to(query.dtype)
