@@ -47,6 +47,7 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
         new = cls(module.num_embeddings, module.embedding_dim, module.padding_idx, module.weight.dtype)
         if type(module) is not nn.Embedding:
             vars(new).update({name: value for name, value in vars(module).items() if name not in vars(new)})
+            new._modules.update(module._modules)
             new.__class__ = _int8_class(type(module))
         return new.train(module.training)
 
@@ -102,14 +103,15 @@ def embedding_obstacle(module: nn.Embedding) -> str:
     cls = type(module)
     if module.max_norm is not None:
         return "max_norm changes the table while reading it"
-    if cls is not nn.Embedding and len(list(module.parameters())) + len(list(module.buffers())) > 1:
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    if cls is not nn.Embedding and len(own) > 1:
         return f"{cls.__name__} holds tensors beside its table"
-    own = [
+    forwards = [
         base.__dict__["forward"]
         for base in cls.__mro__[: cls.__mro__.index(nn.Embedding)]
         if "forward" in base.__dict__
     ]
-    if not all(_reads_through_super(function) for function in own):
+    if not all(_reads_through_super(function) for function in forwards):
         return f"{cls.__name__} is an Embedding with a forward of its own that reads its table itself"
     return ""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from ..config import Int8Config
 from .call_modules import CALLS, fits_call
@@ -161,7 +162,7 @@ def _packed(name: str, module: nn.MultiheadAttention, op: str, operands: list[Te
 
 def _rows_first(module: nn.Module) -> Tensor:
     weight: Tensor = module.weight  # type: ignore[assignment]
-    return weight.T if type(module).__name__ == "Conv1D" else weight
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def _operands(op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

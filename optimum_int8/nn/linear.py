@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .. import kernels, numerics
 from .base import as_float
@@ -156,6 +159,40 @@ class Int8Linear(Int8Biased):
         """What `print` shows."""
         kind = "dynamic" if self.input_scale is None else "static"
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._buffers['bias'] is not None}, {kind}"
+
+
+def linear_obstacle(module: nn.Module) -> str:
+    """Why an INT8 linear would not compute the same as a subclass of `nn.Linear` or `Conv1D`, or nothing."""
+    name = type(module).__name__
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return f"{name}: torch's attention reads its weight without calling it"
+    tensors = {**module._parameters, **module._buffers}
+    if "weight" not in module._parameters or set(tensors) != {"weight", "bias"} or module._modules:
+        return f"{name} is a Linear with tensors or modules of its own"
+    return "" if _is_matrix_product(module) else f"{name} is a Linear with a forward of its own"
+
+
+def _is_matrix_product(module: nn.Module) -> bool:
+    """Whether a module takes one tensor and gives `x @ weight.T + bias`, found by comparing values of all sizes."""
+    if len(inspect.signature(module.forward).parameters) != 1:
+        return False
+    weight = float_weight(module).detach()
+    bias: Tensor | None = module.bias  # type: ignore[assignment]
+    generator = torch.Generator().manual_seed(0)
+    for shape, size in (((3,), 1.0), ((2, 3), 1e-3), ((1, 2), 1e4), ((2, 1, 2), -30.0), ((2,), 0.0)):
+        x = size * torch.randn(*shape, weight.shape[1], generator=generator).to(weight.dtype)
+        expected = functional.linear(x, weight, bias)
+        try:
+            with torch.no_grad():
+                found = module.forward(x)
+        except Exception:  # whatever it is, it is no matrix product
+            return False
+        tolerance = 8 * torch.finfo(weight.dtype).eps * float(expected.abs().max() + 1e-30) * weight.shape[1] ** 0.5
+        if not isinstance(found, Tensor) or found.shape != expected.shape or found.dtype != expected.dtype:
+            return False
+        if not bool(((found - expected).abs() <= tolerance).all()):
+            return False
+    return True
 
 
 def float_weight(module: nn.Module) -> Tensor:

@@ -21,7 +21,7 @@ from .embedding import embedding_obstacle, tables_read_directly
 from .experts import FloatExperts
 from .float_kinds import float_layers
 from .functional import FUNCTIONAL
-from .linear import float_weight
+from .linear import float_weight, linear_obstacle
 from .pool import AVERAGES, pool_obstacle
 from .scores import Scores
 
@@ -215,10 +215,10 @@ def _kind(module: nn.Module) -> str | None:
 def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> str:
     if kind == LINEAR:
         inner = float_weight(module).shape[1]
-        if type(module) not in (nn.Linear, Conv1D):
-            return f"{type(module).__name__} is a Linear with a forward of its own"
         if inner > numerics.MAX_REDUCTION:
             return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
+        if type(module) not in (nn.Linear, Conv1D):
+            return linear_obstacle(module)
     if kind == CONV:
         return conv_obstacle(module)  # type: ignore[arg-type]
     if kind == POOL:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from .. import numerics
 from ..config import Int8Config
@@ -177,4 +178,4 @@ def _set_weight_scales(module: Any, op: Op, original: nn.Module) -> None:
 
 def _rows(original: nn.Module) -> Tensor:
     weight: Tensor = original.weight.detach().to(torch.float32)  # type: ignore[operator]
-    return weight.T if type(original).__name__ == "Conv1D" else weight.flatten(1)
+    return weight.T if isinstance(original, Conv1D) else weight.flatten(1)
