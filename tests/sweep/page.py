@@ -31,7 +31,7 @@ def write(results: Iterable[Result], folder: Path = DOCS) -> None:
 def render(found: dict[str, Any]) -> str:
     """The page."""
     classes = found["classes"]
-    made = {key: row for key, row in classes.items() if "fp32" not in row and "dynamic" in row}
+    made = {key: row for key, row in classes.items() if "fp32" not in row and ("dynamic" in row or "faults" in row)}
     parts = [_introduction(found["versions"], classes, made), _faults(made)]
     for family in FAMILIES:
         rows = [(key, row) for key, row in made.items() if row["family"] == family]
