@@ -39,7 +39,7 @@ def core_program(attention: str, batch: int, rows: list[Tensor], out: Tensor) ->
     """One call of a native core on queries, keys and values as rows."""
     program, width = Program(), HEADS * HEAD
     inputs, result = [program.external(4 * width) for _ in rows], program.external(4 * width)
-    fields: dict[str, Any] = {"columns": width, "groups": HEADS, "kv_groups": HEADS, "parameter": HEAD**-0.5}
+    fields: dict[str, Any] = {"columns": width, "heads": HEADS, "key_heads": HEADS, "scaling": HEAD**-0.5}
     if attention == "int8":
         grid = {"columns": width, "output_scale": 0.03, "output_zero_point": 128}
         quantized = [program.local(width) for _ in rows]

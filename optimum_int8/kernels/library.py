@@ -13,36 +13,53 @@ from pathlib import Path
 
 import torch  # loads libgomp with global visibility, which the library binds to
 
-from ..errors import ConfigError
+from ..errors import ConfigError, KernelError
+from .interface import ABI as _ABI
+from .interface import ISAS, Fact, differences
 
 ISA_VARIABLE = "OPTIMUM_INT8_ISA"
-ISAS = ("portable", "avx2", "avx512_vnni", "amx")
-"""Instruction sets in rising order, numbered as `enum oi8_isa`."""
 
-_ABI = 8
 _NAME = "_liboptimum_int8.so"
 _override = threading.local()
 
 
 class Library:
-    """The loaded library and the instruction sets that this machine can run with it."""
+    """The loaded library and the instruction sets that this machine can run with it.
+
+    Raises:
+        OSError: the file cannot be loaded.
+        KernelError: its interface is not the one that this package was written for.
+    """
 
     def __init__(self, path: Path) -> None:
         self.native = ctypes.CDLL(str(path))
         if self.native.oi8_abi() != _ABI:
-            raise OSError(
+            raise KernelError(
                 f"{path} has interface version {self.native.oi8_abi()}, this package needs {_ABI}: rebuild or reinstall"
+            )
+        if different := differences(_reported(self.native)):
+            raise KernelError(
+                f"{path} was not built from this package's sources ({'; '.join(different[:3])}"
+                f"{'; ...' if different[3:] else ''}): rebuild (scripts/build_kernels) or reinstall"
             )
         self.run = self.native.oi8_run
         self.run.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
         self.prepare_weight = self.native.oi8_prepare_weight
         self.prepare_weight.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
         self.prepare_weight.restype = ctypes.c_int64
-        if not hasattr(self.native, "oi8_changed"):
-            raise OSError(f"{path} is older than this package: rebuild or reinstall")
         self.changed = self.native.oi8_changed
         self.changed.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
         self.available = tuple(name for i, name in enumerate(ISAS) if self.native.oi8_isa_available(i))
+
+
+def _reported(native: ctypes.CDLL) -> dict[str, int]:
+    """What the library says about its enumerators and structs."""
+    report = native.oi8_interface
+    report.argtypes = (ctypes.POINTER(ctypes.c_int32),)
+    report.restype = ctypes.POINTER(Fact)
+    count = ctypes.c_int32()
+    facts = report(ctypes.byref(count))
+    return {facts[i].name.decode(): facts[i].value for i in range(count.value)}
 
 
 @functools.cache
@@ -55,7 +72,7 @@ def _load() -> tuple[Library | None, str | None]:
     else:
         try:
             return Library(path), None
-        except OSError as error:
+        except (OSError, KernelError) as error:
             reason = str(error)
     warnings.warn(
         f"optimum_int8 runs without its native kernels, correct but slow: {reason}", RuntimeWarning, stacklevel=2

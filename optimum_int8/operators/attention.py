@@ -129,7 +129,7 @@ def _append(
         fields["scale_column"] = [s.column for s in scales]  # type: ignore[union-attr]
     else:
         fields["input_scale"] = [float(s) for s in scales]  # type: ignore[arg-type]
-    fields |= {"groups": heads, "kv_groups": kv_heads, "causal": int(causal), "parameter": scaling}
+    fields |= {"heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
     e.program.add("attention", inputs, [out.value], columns=out.columns, column=[r.column for r in qkv], **fields)
     return out
 

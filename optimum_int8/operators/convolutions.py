@@ -96,21 +96,18 @@ def _append(
     e.size = moved.output_size(*x.size)
     out = {dtype: e.new(weight_scale.shape[0], dtype) for dtype in dtypes}
     inputs = [x.value, -1, -1, -1 if residual is None else residual.value]
-    scales = [0.0, 0.0]
     if isinstance(scale, Rows) and isinstance(zero_point, Rows):
         inputs[1:3] = scale.value, zero_point.value
     else:
-        scales[0] = float(scale)  # type: ignore[arg-type]
-        fields["input_zero_point"] = int(zero_point)  # type: ignore[arg-type]
+        fields |= {"input_scale": float(scale), "input_zero_point": int(zero_point)}  # type: ignore[arg-type]
     if residual_scale is not None and residual_zero_point is not None:
-        scales[1] = float(residual_scale)
-        fields["residual_zero_point"] = int(residual_zero_point)
+        fields |= {"residual_scale": float(residual_scale), "residual_zero_point": int(residual_zero_point)}
     if bias is not None:
         fields["bias"] = bias
-    fields |= {"input_scale": scales, "weight": packed, "weight_sum": weight_sum, "weight_scale": weight_scale}
+    fields |= {"weight": packed, "weight_sum": weight_sum, "weight_scale": weight_scale}
     fields |= {"columns": weight_scale.shape[0], "reduction": moved.taps * (x.columns // groups), "groups": groups}
-    fields |= {"activation": activation, "parameter": slope}
-    fields["window"] = program.window(moved, *x.size, packed.dtype == torch.float32, final)
+    fields |= {"activation": activation, "final_activation": final, "slope": slope}
+    fields |= {"window": program.window(moved, *x.size), "depthwise": int(packed.dtype == torch.float32)}
     outputs = [out[dtype].value if dtype in out else -1 for dtype in (torch.float32, torch.uint8)]
     e.program.add("conv", inputs, outputs, **fields)
     return tuple(out.values())

@@ -69,7 +69,7 @@ def _append(
     if isinstance(scale, Rows) and isinstance(zero_point, Rows):
         inputs += [scale.value, zero_point.value]
     else:
-        fields |= {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}  # type: ignore[arg-type]
+        fields |= {"input_scale": float(scale), "input_zero_point": int(zero_point)}  # type: ignore[arg-type]
     if bias is not None:
         fields["bias"] = bias
     fields |= {"weight": panels, "weight_sum": weight_sum, "weight_scale": weight_scale, "activation": activation}

@@ -51,7 +51,7 @@ def _append(
 ) -> None:
     inputs = [x.value] if residual is None else [x.value, residual.value]
     fields |= {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
-    e.program.add("norm", inputs, [r.value for r in outs], columns=x.columns, norm=kind, parameter=eps, **fields)
+    e.program.add("norm", inputs, [r.value for r in outs], columns=x.columns, kind=kind, epsilon=eps, **fields)
 
 
 def _emit_norm(e: Emission, x: Rows, residual, weight, bias, kind, eps) -> Rows:  # type: ignore[no-untyped-def]

@@ -40,8 +40,8 @@ def _emit_max_pool(e: ImageEmission, x: Rows, window: Sequence[int]) -> Rows:
     e.size = moved.output_size(*x.size)
     out = e.new(x.columns, x.dtype)
     shape = program.window(moved, *x.size)
-    shape.floats = x.dtype == torch.float32
-    e.program.add("max_pool", [x.value], [out.value], columns=x.columns, window=shape)
+    floats = int(x.dtype == torch.float32)
+    e.program.add("max_pool", [x.value], [out.value], columns=x.columns, floats=floats, window=shape)
     return out
 
 
@@ -92,10 +92,9 @@ def _append(
     e.size = moved.output_size(*x.size)
     out = e.new(x.columns, dtype)
     shape = program.window(moved, *x.size)
-    shape.floats = x.dtype == torch.float32
-    shape.padding_counts = padding_counts
+    fields |= {"floats": int(x.dtype == torch.float32), "padding_counts": int(padding_counts)}
     if scale is not None and zero_point is not None:
-        fields |= {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}
+        fields |= {"input_scale": float(scale), "input_zero_point": int(zero_point)}
     outputs = [out.value, -1] if dtype == torch.float32 else [-1, out.value]
     e.program.add("avg_pool", [x.value], outputs, columns=x.columns, window=shape, **fields)
     return out

@@ -55,7 +55,7 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 def _emit_dequantize(e: Emission, q: Rows, scale: Tensor, zero_point: Tensor) -> Rows:
     out = e.new(q.columns, torch.float32)
-    fields = {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}
+    fields = {"input_scale": float(scale), "input_zero_point": int(zero_point)}
     e.program.add("add", [q.value], [out.value], columns=q.columns, **fields)
     return out
 

@@ -37,8 +37,8 @@ def add(x: Tensor, scale: Tensor, zero_point: Tensor, y: Tensor, y_scale: Tensor
 
 
 def _append(e: Emission, out: Rows, x: Rows, scale, zero_point, y: Rows, y_scale, y_zero_point, **fields: Any) -> Rows:  # type: ignore[no-untyped-def]
-    fields |= {"input_scale": [float(scale), float(y_scale)], "input_zero_point": int(zero_point)}
-    fields["parameter"] = float(y_zero_point)
+    fields |= {"input_scale": float(scale), "input_zero_point": int(zero_point)}
+    fields |= {"other_scale": float(y_scale), "other_zero_point": int(y_zero_point)}
     e.program.add("add", [x.value, y.value], [out.value], columns=x.columns, **fields)
     return out
 
@@ -119,7 +119,7 @@ def _emit_cat_quantized(  # type: ignore[no-untyped-def]
     out = e.new(sum(x.columns for x in parts), torch.uint8)
     column = 0
     for x, scale, zero_point in zip(parts, scales, zero_points, strict=True):
-        fields = {"input_scale": [float(scale)], "input_zero_point": int(zero_point), "column": [0, 0, column]}
+        fields = {"input_scale": float(scale), "input_zero_point": int(zero_point), "output_column": column}
         fields |= output_fields(output_scale, output_zero_point)
         e.program.add("add", [x.value], [out.value], columns=x.columns, **fields)
         column += x.columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import torch
 from benchmarks.differences import difference
 from optimum_int8 import kernels, operators
 from optimum_int8.errors import ConfigError, KernelError
+from optimum_int8.kernels import interface
 from optimum_int8.operators import REGISTRY
 from tests.kernels.conftest import library
 from tests.operators.cases import CASES, linear_arguments
@@ -116,3 +118,39 @@ def test_a_library_of_another_interface_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(library, "_ABI", 999)
     with pytest.warns(RuntimeWarning, match=r"has interface version \d+, this package needs 999: rebuild or reinstall"):
         assert library.library() is None
+
+
+@needs_library
+def test_a_library_with_another_struct_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its interface version is the same: somebody changed one side and did not rebuild."""
+
+    class Norm(interface.Norm):
+        _fields_ = [("added", ctypes.c_int32)]
+
+    monkeypatch.setitem(interface._STRUCTS, "oi8_norm", Norm)
+    path = Path(library.__file__).with_name(library._NAME)
+    with pytest.raises(KernelError, match=r"sizeof oi8_norm is \d+, expected \d+.*rebuild"):
+        library.Library(path)
+    monkeypatch.setattr(library, "_load", library.functools.cache(library._load.__wrapped__))
+    with pytest.warns(RuntimeWarning, match="sizeof oi8_norm"):
+        assert library.library() is None
+
+
+@needs_library
+@pytest.mark.parametrize("change", ["order", "missing", "renamed", "place"])
+def test_what_the_library_reports_is_compared(change: str) -> None:
+    found = library._reported(library.library().native)
+    assert interface.differences(found) == [] and found["OI8_LINEAR"] == 1 and len(found) > 150
+    if change == "order":
+        found["OI8_LINEAR"], found["OI8_NORM"] = found["OI8_NORM"], found["OI8_LINEAR"]
+        expected = ["OI8_LINEAR is 2, expected 1", "OI8_NORM is 1, expected 2"]
+    elif change == "missing":
+        del found["oi8_conv.slope"]
+        expected = ["oi8_conv.slope is missing, expected 72"]
+    elif change == "renamed":
+        found["OI8_SWISH"] = 9
+        expected = ["OI8_SWISH is 9, expected nothing of this name"]
+    else:
+        found["oi8_call.mask"] = 8
+        expected = ["oi8_call.mask is 8, expected 16"]
+    assert interface.differences(found) == expected

@@ -198,9 +198,20 @@ def test_unknown_instruction() -> None:
         program.run(1, 1, [torch.zeros(16)])
 
 
+@pytest.mark.parametrize(
+    ("op", "field"), [("norm", "scaling"), ("attention", "groups"), ("add", "parameter"), ("quantize", "op_")]
+)
+def test_a_field_of_another_operator(op: str, field: str) -> None:
+    program = kernels.Program()
+    x = program.external(64)
+    with pytest.raises(KernelError, match=f"the operator '{op}' has no field '{field}'"):
+        program.add(op, [x], [x], columns=16, **{field: 1})
+    assert len(program) == 0
+
+
 def test_nothing_to_do() -> None:
     program = kernels.Program()
     x, y = program.external(64), program.external(64)
-    program.add("norm", [x], [y], columns=16, norm="none")
+    program.add("norm", [x], [y], columns=16, kind="none")
     program.run(1, 0, [torch.empty(0, 16), torch.empty(0, 16)])
     assert operators.quantize(torch.empty(3, 0, 8), *static_grid()).shape == (3, 0, 8)

@@ -28,7 +28,7 @@ def emit(e: Emission, x: Rows, scale: Tensor, zero_point: Tensor) -> Rows:
     bytes_ = e.program.local(row_bytes(x.columns, torch.uint8))
     out = e.new(x.columns, torch.float32)
     e.program.add("quantize", [x.value], [bytes_], columns=x.columns, **output_fields(scale, zero_point))
-    fields = {"input_scale": [float(scale)], "input_zero_point": int(zero_point)}
+    fields = {"input_scale": float(scale), "input_zero_point": int(zero_point)}
     e.program.add("add", [bytes_], [out.value], columns=x.columns, **fields)
     return out
 

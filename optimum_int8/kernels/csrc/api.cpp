@@ -83,15 +83,23 @@ class Padding {
         call.key_length != call.length)
       return false;
     for (int index = 0; index < program.instruction_count; index++) {
-      const oi8_instruction &instruction = program.instructions[index];
-      if (instruction.key_side || instruction.causal) return false;
+      const oi8_instruction &instruction = *program.instructions[index];
+      if (instruction.key_side || causal(instruction)) return false;
       if (instruction.op != OI8_LINEAR && instruction.op != OI8_ATTENTION &&
           instruction.op != OI8_FLOAT_ATTENTION)
         continue;
-      for (const int index : instruction.input)
-        if (index >= 0 && program.values[index].external >= 0) return false;
+      for (const int value : instruction.input)
+        if (value >= 0 && program.values[value].external >= 0) return false;
     }
     return true;
+  }
+
+  static bool causal(const oi8_instruction &instruction) {
+    if (instruction.op == OI8_ATTENTION)
+      return reinterpret_cast<const oi8_attention &>(instruction).causal;
+    if (instruction.op == OI8_FLOAT_ATTENTION)
+      return reinterpret_cast<const oi8_float_attention &>(instruction).causal;
+    return false;
   }
 
   std::vector<int32_t> kept_, start_, dropped_;
@@ -104,7 +112,7 @@ constexpr int64_t group_tokens = 256;
 bool can_group(const oi8_program &program, const oi8_call &call) {
   if (program.instruction_count < 2 || call.key_length != call.length) return false;
   for (int index = 0; index < program.instruction_count; index++)
-    if (program.instructions[index].key_side) return false;
+    if (program.instructions[index]->key_side) return false;
   return true;
 }
 

@@ -1,30 +1,8 @@
-// Every operator, compiled for amx. The namespace keeps the four copies apart.
+// Every operator, compiled for amx.
 #define OI8_NAMESPACE oi8_amx
-#include <omp.h>
+#define OI8_VECTOR "vector_avx512.h"
+#define OI8_TILE "tile_amx.h"
 
-#include "isa.h"
-#include "vector_avx512.h"
-//
-#include "tile_amx.h"
-//
-#include "../ops/context.h"
-#include "../ops/math.h"
-#include "../ops/quantize.h"
-#include "../ops/norm.h"
-#include "../ops/linear.h"
-#include "../ops/embedding.h"
-#include "../ops/conv_epilogue.h"
-#include "../ops/windows.h"
-#include "../ops/conv.h"
-#include "../ops/conv_chain.h"
-#include "../ops/pool.h"
-#include "../ops/add.h"
-#include "../ops/attention_pack.h"
-#include "../ops/attention.h"
-#include "../ops/float_tile.h"
-#include "../ops/float_product.h"
-#include "tile_bf16_amx.h"
-#include "../ops/float_attention.h"
 #include "../ops/run.h"
 
 const Isa isa_amx = {oi8_amx::scratch_bytes, oi8_amx::run, nullptr};

@@ -1,14 +1,14 @@
 // Weights that vpmaddubsw multiplies without saturating, for tile_avx2.h.
 //
 // Two products of bytes, and two of another group of four inputs, are added in int16: exact where
-// the positive of these four weights sum up to at most 128, and the negative too (255 * 128 <
-// 2^15). Groups are paired so that few fours do not fit (pairing_avx2.h); the largest weights of
-// those are clamped, and what was taken away, the *excess*, is multiplied apart: each excess with
-// its column of A, which is transposed for that.
+// the positive ones of these four weights sum up to at most 128, and the negative ones too (255 *
+// 128 < 2^15). Groups are paired so that few exceed it (pairing_avx2.h); of those that do the
+// largest weights are clamped, and the *residual weights*, what was taken away, are handled
+// separately: each is multiplied with its column of A, which is transposed for that.
 //
 // A prepared weight: where each panel begins and the last one ends (int64), then each panel
-// clamped, its groups pair by pair; behind it where in a span of steps the inputs of each group lie
-// in A (uint16, of both halves), and its excess.
+// clamped, its groups pair by pair; behind it where in a span of steps the inputs of each group
+// begin in A (uint16, of both halves), and its residual weights.
 #pragma once
 #include <immintrin.h>
 
@@ -18,6 +18,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "../layout.h"
 #include "pairing_avx2.h"
 
 namespace OI8_NAMESPACE {
@@ -29,14 +30,14 @@ struct ResidualWeights {
   int8_t value[4];
 };
 
-// Of one panel; its excesses follow, channel by channel.
+// Of one panel; its residual weights follow, channel by channel.
 struct PanelResidual {
   int32_t start[32];  // what a sum begins with: -128 times the sum of the weights
-  uint16_t fours[32];
+  uint16_t counts[32];
 };
 
 constexpr int row_group_bytes = 16;             // of a group of inputs in four rows
-constexpr int most_clamped_steps = 65536 / 64;  // the columns of an excess have 16 bits
+constexpr int most_clamped_steps = 65536 / 64;  // the columns of residual weights have 16 bits
 
 namespace clamping {
 
@@ -88,19 +89,19 @@ inline void clamp_groups(int8_t *one, int8_t *other, int one_column, int other_c
   }
 }
 
-// Pairs may not sum up to more than 128 on one side; the largest meet the smallest, or nothing.
+// Pairs may not sum up to more than 128 on one side; a part without a partner is joined with zero.
 inline void join(std::vector<Part> &parts, std::vector<ResidualWeights> &out) {
   std::vector<Part> pairs;
   while (!parts.empty()) {
     const Part part = parts.back();
     parts.pop_back();
-    size_t fits = 0;
-    while (fits < parts.size() && part.value * parts[fits].value > 0 &&
-           std::abs(part.value) + std::abs(parts[fits].value) > 128)
-      fits++;
+    size_t partner = 0;
+    while (partner < parts.size() && part.value * parts[partner].value > 0 &&
+           std::abs(part.value) + std::abs(parts[partner].value) > 128)
+      partner++;
     pairs.push_back(part);
-    pairs.push_back(fits < parts.size() ? parts[fits] : Part{0, 0});
-    if (fits < parts.size()) parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(fits));
+    pairs.push_back(partner < parts.size() ? parts[partner] : Part{0, 0});
+    if (partner < parts.size()) parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(partner));
   }
   for (size_t i = 0; i < pairs.size(); i += 4) {
     ResidualWeights four = {};
@@ -112,22 +113,20 @@ inline void join(std::vector<Part> &parts, std::vector<ResidualWeights> &out) {
 }
 
 // Pairs and clamps a panel. `order` gets where in its span the inputs of each group begin, half by
-// half; `excess` is what is left, channel by channel.
+// half; `residual` is what is left, channel by channel.
 inline void clamp_panel(const int8_t *panel, int steps, int8_t *clamped, uint16_t *order,
                         PanelResidual &head, std::vector<ResidualWeights> &residual) {
   std::vector<Part> taken[32];
   __m256i sums[4] = {};
-  std::memset(clamped, 0, static_cast<size_t>(steps) * 2048);
+  std::memset(clamped, 0, static_cast<size_t>(steps) * step_bytes);
   for (int half = 0; half < 2; half++)
     for (int step = 0; step < steps; step += pairing_steps) {
       const int some = steps - step < pairing_steps ? steps - step : pairing_steps;
       int from[span_groups];
-      const int8_t *const source = panel + int64_t(step) * 2048 + half * 1024;
-      int8_t *const target = clamped + int64_t(step) * 2048 + half * 1024;
+      const int8_t *const source = panel + half_at(int64_t(step), half);
+      int8_t *const target = clamped + half_at(int64_t(step), half);
       pair_groups(source, some, from);
-      const auto place = [](auto *half, int group) {
-        return half + group / 16 * 2048 + group % 16 * 64;
-      };
+      const auto place = [](auto *first, int group) { return group_at(first, group); };
       for (int group = 0; group < some * 16; group++, order++) {
         *order = static_cast<uint16_t>(from[group] < 0 ? 0 : from[group] * row_group_bytes);
         if (from[group] >= 0) std::memcpy(place(target, group), place(source, from[group]), 64);
@@ -143,7 +142,8 @@ inline void clamp_panel(const int8_t *panel, int steps, int8_t *clamped, uint16_
                 _mm256_madd_epi16(
                     pair_sums(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(weights))),
                     _mm256_set1_epi16(-128)));
-          clamp_groups(one, other, step * 64 + from[group] * 4, step * 64 + from[group + 1] * 4,
+          clamp_groups(one, other, step * step_inputs + from[group] * group_inputs,
+                       step * step_inputs + from[group + 1] * group_inputs,
                        taken + half * 16 + eight * 8);
         }
     }
@@ -152,29 +152,30 @@ inline void clamp_panel(const int8_t *panel, int steps, int8_t *clamped, uint16_
   for (int channel = 0; channel < 32; channel++) {
     const size_t before = residual.size();
     join(taken[channel], residual);
-    head.fours[channel] = static_cast<uint16_t>(residual.size() - before);
+    head.counts[channel] = static_cast<uint16_t>(residual.size() - before);
   }
 }
 
 }  // namespace clamping
 
-// Bytes of a panel without its excesses; of its order; and the most fours of excess that pay: for
-// 32 rows a four takes 24 instructions and putting a panel's sums in place some 1900, a group of
-// inputs 192 less than with signs.
+// Bytes of a panel without its residual weights; of its order; and the most groups of four residual
+// weights that pay: for 32 rows such a group takes 24 instructions and the start of a panel's sums
+// some 1900; a group of inputs takes 192 less than on the sign-magnitude path.
 constexpr int64_t order_bytes(int steps) { return int64_t(steps) * 64; }
 constexpr int64_t clamped_bytes(int steps) {
-  return int64_t(steps) * 2048 + order_bytes(steps) + static_cast<int64_t>(sizeof(PanelResidual));
+  return int64_t(steps) * step_bytes + order_bytes(steps) +
+         static_cast<int64_t>(sizeof(PanelResidual));
 }
-constexpr int64_t most_fours(int64_t panels, int steps) {
+constexpr int64_t most_residuals(int64_t panels, int steps) {
   return panels * (steps * 16 * 192 * 2 / 3 - 1900) / 24;
 }
 
 // Writes the prepared form of so many panels to `out` and returns its bytes, 0 where it would not
 // pay. Returns how many it may have when `out` is null.
 inline int64_t prepare_weight(const int8_t *weight, int64_t panels, int steps, char *out) {
-  const int64_t most = most_fours(panels, steps);
+  const int64_t most = most_residuals(panels, steps);
   if (steps > most_clamped_steps || most < 0) return 0;
-  int64_t offset = (panels * 8 + 8 + 63) / 64 * 64, fours = 0;
+  int64_t offset = (panels * 8 + 8 + 63) / 64 * 64, residuals = 0;
   if (!out)
     return offset + panels * (clamped_bytes(steps) + 64) +
            most * static_cast<int64_t>(sizeof(ResidualWeights));
@@ -182,11 +183,11 @@ inline int64_t prepare_weight(const int8_t *weight, int64_t panels, int steps, c
   for (int64_t panel = 0; panel < panels; panel++) {
     int8_t *const target = reinterpret_cast<int8_t *>(out) + offset;
     PanelResidual head;
-    clamping::clamp_panel(weight + panel * steps * 2048, steps, target,
-                          reinterpret_cast<uint16_t *>(target + int64_t(steps) * 2048), head,
+    clamping::clamp_panel(weight + panel * steps * step_bytes, steps, target,
+                          reinterpret_cast<uint16_t *>(target + int64_t(steps) * step_bytes), head,
                           residual);
-    fours += static_cast<int64_t>(residual.size());
-    if (fours > most) return 0;
+    residuals += static_cast<int64_t>(residual.size());
+    if (residuals > most) return 0;
     char *const behind = out + offset + clamped_bytes(steps);
     std::memcpy(behind - sizeof(head), &head, sizeof(head));
     std::memcpy(behind, residual.data(), residual.size() * sizeof(ResidualWeights));
@@ -200,13 +201,13 @@ inline int64_t prepare_weight(const int8_t *weight, int64_t panels, int steps, c
 }
 
 // Rows as the products read them, four by four: of each group of inputs the 16 bytes of its four
-// rows. A line of the cache more than that lies between two fours of rows, so that they do not meet
-// in one set. Rows from `count` on repeat the last.
+// rows. Two blocks of four rows are a cache line further apart, so that they do not share a set.
+// Rows from `count` on repeat the last.
 constexpr int64_t four_rows_bytes(int steps) { return int64_t(steps) * 16 * row_group_bytes + 64; }
 
 inline void interleave_rows(const uint8_t *inputs, int64_t lda, int count, int columns,
                             uint8_t *out) {
-  const int64_t distance = four_rows_bytes((columns + 63) / 64);
+  const int64_t distance = four_rows_bytes(steps_of(columns));
   for (int first_row = 0; first_row < count; first_row += 4, out += distance) {
     const uint8_t *row[4];
     for (int i = 0; i < 4; i++)
@@ -229,8 +230,8 @@ inline void interleave_rows(const uint8_t *inputs, int64_t lda, int count, int c
   }
 }
 
-// Rows as an excess reads them: for each column 32 bytes, rows 0 to 7, 16 to 23, 8 to 15, 24 to 31.
-// Rows from `count` on repeat the last.
+// Rows as residual weights read them: for each column 32 bytes, rows 0 to 7, 16 to 23, 8 to 15, 24
+// to 31. Rows from `count` on repeat the last.
 inline void transpose_rows(const uint8_t *inputs, int64_t lda, int count, int columns,
                            uint8_t *out) {
   const uint8_t *low[16], *high[16];
@@ -246,8 +247,7 @@ inline void transpose_rows(const uint8_t *inputs, int64_t lda, int count, int co
           _mm256_castsi128_si256(
               _mm_loadu_si128(reinterpret_cast<const __m128i *>(low[i] + column))),
           _mm_loadu_si128(reinterpret_cast<const __m128i *>(high[i] + column)), 1);
-    // Four times the halves of the list are dealt into each other, byte by byte: that is the
-    // transposition.
+    // The halves of the list, interleaved byte by byte four times, are the transposition.
     for (int stage = 0; stage < 4; stage++) {
       for (int i = 0; i < 8; i++)
         mixed[2 * i] = _mm256_unpacklo_epi8(lines[i], lines[i + 8]),
@@ -277,8 +277,8 @@ inline void transpose_8(__m256i (&lines)[8]) {
   for (int i = 0; i < 8; i++) lines[i] = mixed[i];
 }
 
-// What the sums of a block of rows begin with: the start of each channel and its excesses. Written
-// for 16 rows, or 32 when Wide.
+// What the sums of a block of rows begin with: the start of each channel and its residual weights.
+// Written for 16 rows, or 32 when Wide.
 template <bool Wide>
 inline void begin_sums(const PanelResidual *head, const uint8_t *transposed, int32_t *sums_out,
                        int64_t ldc) {
@@ -294,7 +294,7 @@ inline void begin_sums(const PanelResidual *head, const uint8_t *transposed, int
     return _mm256_set1_epi16(both);
   };
   for (int first = 0; first < 32; first += 8) {
-    if (_mm_testz_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(head->fours + first)),
+    if (_mm_testz_si128(_mm_loadu_si128(reinterpret_cast<const __m128i *>(head->counts + first)),
                         _mm_set1_epi32(-1))) {
       const __m256i start =
           _mm256_loadu_si256(reinterpret_cast<const __m256i *>(head->start + first));
@@ -306,7 +306,7 @@ inline void begin_sums(const PanelResidual *head, const uint8_t *transposed, int
     for (int i = 0; i < 8; i++) {
       __m256i acc[4];
       acc[0] = acc[1] = acc[2] = acc[3] = _mm256_set1_epi32(head->start[first + i]);
-      for (int rest = head->fours[first + i]; rest > 0; rest--, next++) {
+      for (int rest = head->counts[first + i]; rest > 0; rest--, next++) {
         const __m256i first_column = column(next->column[0]),
                       second_column = column(next->column[1]),
                       third_column = column(next->column[2]),

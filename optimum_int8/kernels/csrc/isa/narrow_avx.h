@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "namespace.h"
+
 namespace OI8_NAMESPACE {
 
 // 32 bytes.
@@ -44,9 +46,9 @@ inline Shorts centred(const uint8_t *source) {
   return {_mm256_cvtepi8_epi16(_mm_xor_si128(
       _mm_loadu_si128(reinterpret_cast<const __m128i *>(source)), _mm_set1_epi8(char(0x80))))};
 }
-// The first or the second two of each of eight fours of bytes.
+// The first or the second pair of each of eight groups of four bytes.
 template <bool second>
-inline Shorts twos(const int8_t *source) {
+inline Shorts input_pair(const int8_t *source) {
   constexpr char first = second ? 2 : 0, second_byte = first + 1;
   const __m256i order = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(-1, first, -1, second_byte, -1, first + 4, -1, second_byte + 4, -1, first + 8,

@@ -1,5 +1,5 @@
-// Which groups of four inputs are multiplied together, for clamped_avx2.h: of the weights that meet
-// in int16 as few as possible have to be clamped.
+// Which groups of four inputs are multiplied together, for clamped_avx2.h: so that as few weights
+// as possible have to be clamped.
 //
 // Two groups fit each other where of none of 16 channels two weights of one and the two of the
 // other sum up to more than 128 on one side of zero. Within a span of steps each group, the
@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+
+#include "../layout.h"
 
 namespace OI8_NAMESPACE {
 
@@ -73,7 +75,7 @@ inline void pair_groups(const int8_t *half, int steps, int *order) {
   } left[span_groups];
   int count = 0, written = 0;
   for (int group = 0; group < steps * 16; group++) {
-    sides[group] = pairing::Sides(half + group / 16 * 2048 + group % 16 * 64);
+    sides[group] = pairing::Sides(group_at(half, group));
     if (!sides[group].empty()) left[count++] = {group, sides[group].weight()};
   }
   std::stable_sort(left, left + count, [](const Candidate &one, const Candidate &other) {

@@ -1,7 +1,16 @@
-// How a tile wants the rows of A, where it takes them as they lie. A tile that rewrites them has
-// members of the same names.
+// What all tiles share: the prefetch of weights, and the rows of A as they are, for a tile that
+// does not rewrite them. A tile that does has members of the same names.
+//
+// Contract of `Tile::block` on every ISA: C[rows][32] = A[rows][64 * steps] (uint8) by one weight
+// panel (int8, layout.h), exact in int32. At most `Tile::rows` rows; A readable for a multiple of
+// 16 rows and of 64 columns; rows of C are `ldc` integers apart and written for a multiple of 16
+// rows. `between(i)` is called `pauses` times, so that other work (the epilogue of the previous
+// block) overlaps the products; `prefetch` is fetched meanwhile. A goes through `prepare`, once for
+// all panels; the sums are those of A - `offset`.
 #pragma once
 #include <cstdint>
+
+#include "../layout.h"
 
 namespace OI8_NAMESPACE {
 
@@ -59,7 +68,7 @@ struct PlainRows {
   using Panel = const int8_t *;
   static constexpr bool winograd = false;  // whether 3x3 kernels may go the way of ops/winograd.h
   static constexpr bool takes_spans =
-      false;                            // whether a row may be runs of bytes from anywhere (`runs`)
+      false;  // whether a row may be spans of bytes from anywhere (`spans`)
   static constexpr int32_t offset = 0;  // the sums of `block` are those of A - offset
 
   static const void *prepared_for(const void *, int64_t) {
@@ -74,10 +83,10 @@ struct PlainRows {
     return {inputs, lda};
   }  // so many rows of so many columns
   static Panel panel(const void *weight, const void *, int64_t index, int steps) {
-    return static_cast<const int8_t *>(weight) + index * steps * 2048;
+    return static_cast<const int8_t *>(weight) + index * steps * step_bytes;
   }
   static Span bytes_of(Panel panel, int steps) {
-    return {reinterpret_cast<const char *>(panel), int64_t(steps) * 2048};
+    return {reinterpret_cast<const char *>(panel), int64_t(steps) * step_bytes};
   }
   static int pauses(int steps) { return steps; }  // how often `block` calls `between`
   static void column_sums(const int8_t *, int, int32_t *) {

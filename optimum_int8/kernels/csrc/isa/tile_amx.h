@@ -1,18 +1,13 @@
-// The integer tile on AMX: C[rows][32] = A[rows][64 * steps] (uint8) by one weight panel (int8),
-// exact in int32. Rows of C lie `ldc` integers apart; C is written for a multiple of 16 rows.
-//
-// Contract of `Tile::block` on every ISA: at most `Tile::rows` rows; A readable for a multiple of
-// 16 rows and of 64 columns; `between(i)` is called `pauses` times (here once per 64 columns), so
-// that other work (the epilogue of the previous block) overlaps the products; `ahead` is prefetched
-// (rows.h). A goes through `prepare`, once for all panels; the sums are those of A - `offset`
-// (rows.h). Permission for AMX is per process (cpu.cpp), the tile configuration per thread
-// (`enter`, `leave`).
+// The integer tile on AMX. Contract in rows.h; `between` is called once per step. Permission for
+// AMX is per process (cpu.cpp), the tile configuration per thread (`enter`, `leave`).
 #pragma once
 #include <immintrin.h>
 
 #include <cstdint>
 
+#include "../layout.h"
 #include "rows.h"
+#include "tile_bf16_amx.h"
 
 namespace OI8_NAMESPACE {
 
@@ -50,11 +45,11 @@ struct Tile : PlainRows {
       _tile_zero(2);
       _tile_zero(3);
       // all loads, then all products: switching between the two can be slow (kernels/README.md)
-      for (int step = 0; step < steps; step++, panel += 2048) {
-        _tile_loadd(4, first_row + step * 64, lda);
-        _tile_loadd(6, panel, 64);
-        _tile_loadd(7, panel + 1024, 64);
-        _tile_loadd(5, low + step * 64, lda);
+      for (int step = 0; step < steps; step++, panel += step_bytes) {
+        _tile_loadd(4, first_row + step * step_inputs, lda);
+        _tile_loadd(6, panel, group_bytes);
+        _tile_loadd(7, panel + half_bytes, group_bytes);
+        _tile_loadd(5, low + step * step_inputs, lda);
         _tile_dpbusd(0, 4, 6);
         _tile_dpbusd(1, 4, 7);
         _tile_dpbusd(2, 5, 6);
@@ -62,18 +57,19 @@ struct Tile : PlainRows {
         // the rows of A lie far apart, which the hardware's own prefetch does not follow
         if (step + 1 < steps)
           for (int i = 0; i < 32; i++)
-            _mm_prefetch(reinterpret_cast<const char *>(first_row + i * lda + step * 64 + 64),
-                         _MM_HINT_T0);
+            _mm_prefetch(
+                reinterpret_cast<const char *>(first_row + i * lda + step * step_inputs + 64),
+                _MM_HINT_T0);
         prefetch.fetch(prefetch.lines);
         between(step);
       }
       _tile_stored(2, sums + 16 * ldc, ldc * 4);
       _tile_stored(3, sums + 16 * ldc + 16, ldc * 4);
     } else {
-      for (int step = 0; step < steps; step++, panel += 2048) {
-        _tile_loadd(4, first_row + step * 64, lda);
-        _tile_loadd(6, panel, 64);
-        _tile_loadd(7, panel + 1024, 64);
+      for (int step = 0; step < steps; step++, panel += step_bytes) {
+        _tile_loadd(4, first_row + step * step_inputs, lda);
+        _tile_loadd(6, panel, group_bytes);
+        _tile_loadd(7, panel + half_bytes, group_bytes);
         _tile_dpbusd(0, 4, 6);
         _tile_dpbusd(1, 4, 7);
         prefetch.fetch(prefetch.lines);

@@ -1,17 +1,20 @@
-// The integer tile on AVX2: vpmaddubsw, made exact in two ways. Contract in tile_amx.h. Sums are
-// those of A - 128 (`offset`).
+// The integer tile on AVX2: vpmaddubsw, made exact in two ways. Contract in rows.h; sums are those
+// of A - 128 (`offset`).
 //
 // vpmaddubsw multiplies unsigned by signed bytes and adds pairs in int16, where 255 * 127 * 2
 // saturates.
 //
-// Clamped weights (clamped_avx2.h), where they were prepared and there are rows to divide the cost
-// of the excess by: A enters as it is, four rows interleaved, since its groups of inputs are read
-// in the order of each half of a panel. Any weights: A is shifted by 128 to signed, and enters as
-// its magnitude, at most 128, while the weight takes its sign: 128 * 128 * 2 just fits, since only
-// -32768 is reached. The sign is applied by inverting bits, -w - 1, which costs one operation on
-// any port; the magnitudes of the negative values of a row, added to its sums, make up for the
-// ones. Rows are rewritten once for all panels (`prepare`). Of the last step only the groups of
-// four that hold something are multiplied.
+// Clamped weights (clamped_avx2.h), where they were prepared and enough rows share the cost of the
+// residual weights: A enters as it is, four rows interleaved, since its groups of inputs are read
+// in the order of each half of a panel.
+//
+// Sign-magnitude path, for any weights: A minus 128 enters as its magnitude, at most 128, while the
+// weight takes its sign: of 128 * 128 * 2 only -32768 is reached, which int16 holds. The sign is
+// applied by inverting bits, -w - 1, one operation on any port; the magnitudes of a row's negative
+// values, added to its sums, make up for the ones. Rows are rewritten once for all panels
+// (`prepare`).
+//
+// Of the last step only the groups of four that hold something are multiplied.
 #pragma once
 #include <immintrin.h>
 
@@ -20,6 +23,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "../layout.h"
 #include "clamped_avx2.h"
 #include "rows.h"
 
@@ -28,15 +32,15 @@ namespace OI8_NAMESPACE {
 struct Tile {
   static constexpr int rows = 32;
   static constexpr bool winograd = true, takes_spans = false;
-  // Vector instructions. Direct: 2.5 for 32 products, a seventh more for the excess, and a quarter
-  // less of all, as one long product keeps the ports busier than a mixture.
+  // Vector instructions. Direct: 2.5 for 32 products, a seventh more for the residual weights, and
+  // a quarter less of all, as one long product keeps the ports busier than a mixture.
   static constexpr WinogradCosts winograd_costs = {20.8, 144, 920, 300, 18};
   static constexpr int32_t offset = 128;
 
   // For clamped weights rows four by four and transposed. Otherwise these are null, and of each
   // row: what its sums begin with, then for each step 64 magnitudes and 64 signs (0 or -1).
   struct Rows {
-    const uint8_t *fours, *transposed;
+    const uint8_t *interleaved, *transposed;
     const int32_t *start;
     const uint8_t *steps;
     int groups;
@@ -53,14 +57,14 @@ struct Tile {
 
   static int pauses(int steps) { return steps; }
 
-  // Few rows cost less without the excess.
+  // Few rows cost less without the residual weights.
   static const void *prepared_for(const void *prepared, int64_t rows) {
     return rows < 6 ? nullptr : prepared;
   }
   static constexpr bool keeps_rows = false;
 
   static inline Panel panel(const void *weight, const void *prepared, int64_t index, int steps) {
-    const int64_t bytes = int64_t(steps) * 2048;
+    const int64_t bytes = int64_t(steps) * step_bytes;
     if (!prepared) {
       const int8_t *packed = static_cast<const int8_t *>(weight) + index * bytes;
       return {packed, nullptr, nullptr, reinterpret_cast<const char *>(packed + bytes)};
@@ -79,28 +83,28 @@ struct Tile {
   }
 
   // not a multiple of 4 KiB, at which stores would meet in one set of the cache
-  static constexpr int64_t row_bytes = 128, step_bytes = (rows + 1) * row_bytes;
+  static constexpr int64_t row_bytes = 128, signed_step_bytes = (rows + 1) * row_bytes;
 
   static int64_t prepared_bytes(int steps, const void *prepared = nullptr) {
-    return prepared ? int64_t(steps) * 2048 + rows / 4 * four_rows_bytes(steps)
-                    : rows * 4 + steps * step_bytes;
+    return prepared ? int64_t(steps) * step_bytes + rows / 4 * four_rows_bytes(steps)
+                    : rows * 4 + steps * signed_step_bytes;
   }
 
   static inline Rows prepare(const uint8_t *inputs, int64_t lda, int count, int columns,
                              char *target, const void *prepared = nullptr) {
-    if (!prepared) return with_signs(inputs, lda, count, columns, target);
-    uint8_t *const transposed = reinterpret_cast<uint8_t *>(target), *const fours =
+    if (!prepared) return sign_magnitude(inputs, lda, count, columns, target);
+    uint8_t *const transposed = reinterpret_cast<uint8_t *>(target), *const interleaved =
                                                                          transposed +
-                                                                         int64_t((columns + 63) /
-                                                                                 64) *
-                                                                             2048;
+                                                                         int64_t(
+                                                                             steps_of(columns)) *
+                                                                             step_bytes;
     transpose_rows(inputs, lda, count, columns, transposed);
-    interleave_rows(inputs, lda, count, columns, fours);
-    return {fours, transposed, nullptr, nullptr, (columns + 3) / 4};
+    interleave_rows(inputs, lda, count, columns, interleaved);
+    return {interleaved, transposed, nullptr, nullptr, (columns + 3) / 4};
   }
 
-  static inline Rows with_signs(const uint8_t *inputs, int64_t lda, int count, int columns,
-                                char *target) {
+  static inline Rows sign_magnitude(const uint8_t *inputs, int64_t lda, int count, int columns,
+                                    char *target) {
     int32_t *start = reinterpret_cast<int32_t *>(target);
     uint8_t *out = reinterpret_cast<uint8_t *>(target + rows * 4);
     const __m256i flip = _mm256_set1_epi8(char(0x80)), zero = _mm256_setzero_si256();
@@ -111,7 +115,7 @@ struct Tile {
       __m256i negative = zero;
       const auto put = [&](int part, __m256i x) {
         const __m256i centred = _mm256_xor_si256(x, flip);
-        uint8_t *place = out + part / 2 * step_bytes + row * row_bytes + part % 2 * 32;
+        uint8_t *place = out + part / 2 * signed_step_bytes + row * row_bytes + part % 2 * 32;
         store(place, _mm256_abs_epi8(centred));
         store(place + 64, _mm256_cmpgt_epi8(zero, centred));
         negative = _mm256_add_epi64(negative, _mm256_sad_epu8(_mm256_subs_epu8(flip, x), zero));
@@ -131,8 +135,8 @@ struct Tile {
     __m256i acc[4] = {};
     for (int group = 0; group < (columns + 3) / 4; group++)
       for (int quarter = 0; quarter < 4; quarter++) {
-        const __m256i weights = load(panel + group / 16 * 2048 + quarter / 2 * 1024 +
-                                     group % 16 * 64 + quarter % 2 * 32);
+        const __m256i weights =
+            load(group_at(panel, group) + quarter / 2 * half_bytes + quarter % 2 * 32);
         acc[quarter] = _mm256_add_epi32(
             acc[quarter], _mm256_madd_epi16(_mm256_maddubs_epi16(ones, weights), wide));
       }
@@ -150,32 +154,32 @@ struct Tile {
       begin_sums<false>(panel.residual, inputs.transposed, sums, ldc);
     const int lines = prefetch.share((count + 3) / 4 * 2);
     const int8_t *weights = panel.bytes;
-    for (int step = 0; step < steps; step += span, weights += span * 2048) {
+    for (int step = 0; step < steps; step += span, weights += span * step_bytes) {
       const int last = step + span < steps ? step + span : steps,
                 pairs =
                     ((last * 16 < inputs.groups ? last * 16 : inputs.groups) - step * 16 + 1) / 2;
       for (int row = 0; row < count; row += 4)
         for (int half = 0; half < 2; half++) {
           const uint8_t *rows_of_span =
-              inputs.fours + row / 4 * four_rows_bytes(steps) + step * 16 * row_group_bytes;
+              inputs.interleaved + row / 4 * four_rows_bytes(steps) + step * 16 * row_group_bytes;
           const uint16_t *order = panel.order + (half * steps + step) * 16;
           int32_t *out = sums + row * ldc + half * 16;
           switch (count - row) {
             case 1:
-              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
-                           lines, std::make_integer_sequence<int, 1>());
+              some_clamped(rows_of_span, order, pairs, weights + half * half_bytes, out, ldc,
+                           prefetch, lines, std::make_integer_sequence<int, 1>());
               break;
             case 2:
-              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
-                           lines, std::make_integer_sequence<int, 2>());
+              some_clamped(rows_of_span, order, pairs, weights + half * half_bytes, out, ldc,
+                           prefetch, lines, std::make_integer_sequence<int, 2>());
               break;
             case 3:
-              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
-                           lines, std::make_integer_sequence<int, 3>());
+              some_clamped(rows_of_span, order, pairs, weights + half * half_bytes, out, ldc,
+                           prefetch, lines, std::make_integer_sequence<int, 3>());
               break;
             default:
-              some_clamped(rows_of_span, order, pairs, weights + half * 1024, out, ldc, prefetch,
-                           lines, std::make_integer_sequence<int, 4>());
+              some_clamped(rows_of_span, order, pairs, weights + half * half_bytes, out, ldc,
+                           prefetch, lines, std::make_integer_sequence<int, 4>());
           }
         }
       for (int done = step; done < last; done++) between(done);
@@ -185,12 +189,12 @@ struct Tile {
   template <class Between>
   static inline void block(const Rows &inputs, int count, const int8_t *panel, int steps,
                            int32_t *sums, int64_t ldc, Prefetch &prefetch, Between &&between) {
-    for (int step = 0; step < steps; step++, panel += 2048) {
+    for (int step = 0; step < steps; step++, panel += step_bytes) {
       const int groups = inputs.groups - step * 16 < 16 ? inputs.groups - step * 16 : 16;
       for (int half = 0; half < 2; half++) {
         prefetch.fetch(prefetch.share(2));
-        all_rows(inputs.steps + step * step_bytes, groups, step ? nullptr : inputs.start, count,
-                 panel + half * 1024, sums + half * 16, ldc);
+        all_rows(inputs.steps + step * signed_step_bytes, groups, step ? nullptr : inputs.start,
+                 count, panel + half * half_bytes, sums + half * half_columns, ldc);
       }
       between(step);
     }
@@ -213,9 +217,9 @@ struct Tile {
 
   // One row of two groups by 16 channels. In assembly, because gcc 12 would copy registers in a
   // loop that is unrolled; 17 are needed, so that the second weights stay in memory.
-  static inline void add_fours(__m256i (&sums)[2], __m256i x, __m256i y, __m256i weights0,
-                               const int8_t *weights1, __m256i weights2, __m256i weights3,
-                               __m256i ones) {
+  static inline void add_pair(__m256i (&sums)[2], __m256i x, __m256i y, __m256i weights0,
+                              const int8_t *weights1, __m256i weights2, __m256i weights3,
+                              __m256i ones) {
     __m256i left, right;
     // clang-format off: an instruction per line
     __asm__(
@@ -250,11 +254,11 @@ struct Tile {
       const int8_t *pair_weights = weights + pair_index * 128;
       const __m256i weights0 = load(pair_weights), weights2 = load(pair_weights + 64),
                     weights3 = load(pair_weights + 96);
-      (add_fours(acc[row], four(one + row * 4), four(other + row * 4), weights0, pair_weights + 32,
-                 weights2, weights3, ones),
+      (add_pair(acc[row], four(one + row * 4), four(other + row * 4), weights0, pair_weights + 32,
+                weights2, weights3, ones),
        ...);
     };
-    for (; pairs >= 8; pairs -= 8, order += 16, weights += 2048) {
+    for (; pairs >= 8; pairs -= 8, order += 16, weights += step_bytes) {
       prefetch.fetch(lines);
 #pragma GCC unroll 8  // what a loop costs is a tenth of the instructions
       for (int pair_index = 0; pair_index < 8; pair_index++) pair(pair_index);

@@ -1,5 +1,5 @@
 // The integer tile with vpdpbusd (exact: it does not saturate between the four products). Contract
-// in tile_amx.h.
+// in rows.h.
 #pragma once
 #include <immintrin.h>
 
@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "../layout.h"
 #include "rows.h"
 
 namespace OI8_NAMESPACE {
@@ -19,13 +20,13 @@ struct Tile : PlainRows {
   static constexpr WinogradCosts winograd_costs = {
       5, 36, 450, 250, 20};  // cycles of a Zen 4, fitted to the layers of a ResNet-50
 
-  // Each row is runs of 16 bytes times `fours`, `distance` apart.
+  // Each row is spans of 16 bytes times `quarters`, `distance` apart.
   struct Rows {
     const uint8_t *first;
     int64_t lda;
     const int32_t *offsets;  // of rows from `a`, in place of lda
     int64_t distance;
-    int runs, fours;
+    int spans, quarters;
   };
   static void enter() {}
   static void leave() {}
@@ -36,9 +37,9 @@ struct Tile : PlainRows {
                       const void * = nullptr) {
     return {inputs, lda, nullptr, 0, 1, (columns + 15) / 16};
   }
-  static Rows runs(const uint8_t *inputs, const int32_t *offsets, int runs, int64_t distance,
-                   int64_t bytes) {
-    return {inputs, 0, offsets, distance, runs, static_cast<int>(bytes / 16)};
+  static Rows spans(const uint8_t *inputs, const int32_t *offsets, int spans, int64_t distance,
+                    int64_t bytes) {
+    return {inputs, 0, offsets, distance, spans, static_cast<int>(bytes / 16)};
   }
 
   template <class Between>
@@ -84,17 +85,17 @@ struct Tile : PlainRows {
 #pragma GCC unroll 4
       for (int group = 0; group < 4; group++, weights += 64) {
         const __m512i low_weights = _mm512_loadu_si512(weights),
-                      high_weights = _mm512_loadu_si512(weights + 1024);
+                      high_weights = _mm512_loadu_si512(weights + half_bytes);
         (multiply_add(acc[group % sides][index], row[index] + offset + group * 4, low_weights,
                       high_weights),
          ...);
       }
       offset += 16;
     };
-    if (inputs.fours % 4 == 0) {
-      for (int i = 0; i < inputs.runs; i++) {
+    if (inputs.quarters % 4 == 0) {
+      for (int i = 0; i < inputs.spans; i++) {
         int64_t offset = i * inputs.distance;
-        for (int step = inputs.fours; step > 0; step -= 4, panel += 2048) {
+        for (int step = inputs.quarters; step > 0; step -= 4, panel += step_bytes) {
           if (Fetch) prefetch.fetch(prefetch.lines);
 #pragma GCC unroll 4
           for (int quarter_step = 0; quarter_step < 4; quarter_step++)
@@ -103,11 +104,11 @@ struct Tile : PlainRows {
       }
     } else {  // a run ends within a step
       int quarter = 0;
-      for (int i = 0; i < inputs.runs; i++) {
+      for (int i = 0; i < inputs.spans; i++) {
         int64_t offset = i * inputs.distance;
-        for (int quarter_step = 0; quarter_step < inputs.fours; quarter_step++, quarter++) {
+        for (int quarter_step = 0; quarter_step < inputs.quarters; quarter_step++, quarter++) {
           if (Fetch && quarter % 4 == 0) prefetch.fetch(prefetch.lines);
-          four(offset, panel + quarter / 4 * 2048 + quarter % 4 * 256);
+          four(offset, panel + quarter / 4 * step_bytes + quarter % 4 * (half_bytes / 4));
         }
       }
     }

@@ -2,13 +2,16 @@
 // tiles are those that `Tile::enter` configures.
 //
 // tdpbf16ps adds 16 pairs in two chains, their sum to the tile, and takes numbers below 2**-126 for
-// zero (numerics_bfloat16.py): equal to the other ISAs up to float rounding. Keys, values, queries
-// and weights are padded with zeros to whole steps of 32.
+// zero (numerics/attention_float.py): equal to the other ISAs up to float rounding. Keys, values,
+// queries and weights are padded with zeros to whole steps of 32.
 #pragma once
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+
+#include "../layout.h"
+#include "vector_avx512.h"
 
 #define OI8_BFLOAT16_TILE Bf16TileProduct
 
@@ -37,13 +40,13 @@ struct Bf16TileProduct {
                           bfloat16_bits(load(query + i, i < head ? head - i : 0)));
   }
 
-  // Tiles of 32 columns of 16 keys: pair g of key n at [g][n].
+  // Tiles of 32 columns of 16 keys: a pair of columns of a key at [pair][key].
   static void pack_keys(const float *source, int64_t stride, int keys, int head, char *target) {
     alignas(64) uint16_t lines[16][32];
     for (int key = 0; key < padded(keys); key += 16)
-      for (int column = 0; column < head; column += 32, target += 1024) {
+      for (int first = 0; first < head; first += 32, target += half_bytes) {
         for (int i = 0; i < 32; i++) {
-          const int column = column + i % 2 * 16,
+          const int column = first + i % 2 * 16,
                     count = key + i / 2 < keys && column < head ? head - column : 0;
           const Floats values = load(source + (count ? (key + i / 2) * stride + column : 0), count);
           _mm256_storeu_si256(reinterpret_cast<__m256i *>(lines[i / 2] + i % 2 * 16),
@@ -53,7 +56,7 @@ struct Bf16TileProduct {
       }
   }
 
-  // Tiles of 32 keys of 16 columns: keys 2 g and 2 g + 1 of column n at [g][n].
+  // Tiles of 32 keys of 16 columns: a pair of keys of a column at [pair][column].
   static void pack_values(const float *source, int64_t stride, int keys, int head, char *target) {
     for (int column = 0; column < padded(head); column += 16)
       for (int first_key = 0; first_key < padded(keys); first_key += 2, target += 64) {
@@ -83,8 +86,8 @@ struct Bf16TileProduct {
   static void weigh(const Weight *weights, int64_t lda, int rows, const char *values, int64_t,
                     int keys, int all, int head, float *out) {
     multiply(weights, lda, rows, values, static_cast<int>(padded(keys) / 32),
-             static_cast<int>(padded(all) / 32), static_cast<int>(up16(head) / 16), out, up16(head),
-             true);
+             static_cast<int>(padded(all) / 32), static_cast<int>(up_to_lanes(head) / 16), out,
+             up_to_lanes(head), true);
   }
 
  private:
@@ -92,7 +95,7 @@ struct Bf16TileProduct {
   // next.
   static void multiply(const uint16_t *rows_of_a, int64_t lda, int rows, const char *packed,
                        int steps, int stored, int columns, float *sums, int64_t ldc, bool add) {
-    for (; columns > 0; columns -= 2, packed += 2 * stored * 1024, sums += 32) {
+    for (; columns > 0; columns -= 2, packed += 2 * stored * half_bytes, sums += 32) {
       if (columns == 1)
         rows > 16 ? tiles<true, false>(rows_of_a, lda, packed, steps, stored, sums, ldc, add)
                   : tiles<false, false>(rows_of_a, lda, packed, steps, stored, sums, ldc, add);
@@ -105,7 +108,7 @@ struct Bf16TileProduct {
   template <bool Low, bool Right>
   static inline void tiles(const uint16_t *rows_of_a, int64_t lda, const char *packed, int steps,
                            int stored, float *sums, int64_t ldc, bool add) {
-    const char *right = packed + stored * 1024;
+    const char *right = packed + stored * half_bytes;
     float *low = sums + 16 * ldc;
     _tile_zero(0);
     _tile_zero(1);
@@ -120,8 +123,8 @@ struct Bf16TileProduct {
     for (int step = 0; step < steps; step++) {
       _tile_loadd(4, rows_of_a + step * 32, lda * 2);
       if (Low) _tile_loadd(5, rows_of_a + 16 * lda + step * 32, lda * 2);
-      _tile_loadd(6, packed + step * 1024, 64);
-      if (Right) _tile_loadd(7, right + step * 1024, 64);
+      _tile_loadd(6, packed + step * half_bytes, 64);
+      if (Right) _tile_loadd(7, right + step * half_bytes, 64);
       _tile_dpbf16ps(0, 4, 6);
       if (Right) _tile_dpbf16ps(1, 4, 7);
       if (Low) _tile_dpbf16ps(2, 5, 6);

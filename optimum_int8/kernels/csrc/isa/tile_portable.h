@@ -1,7 +1,8 @@
-// The integer tile in plain C++. Contract in tile_amx.h.
+// The integer tile in plain C++. Contract in rows.h.
 #pragma once
 #include <cstdint>
 
+#include "../layout.h"
 #include "rows.h"
 
 namespace OI8_NAMESPACE {
@@ -19,8 +20,9 @@ struct Tile : PlainRows {
         int32_t sums[16] = {0};
         for (int step = 0; step < steps; step++)
           for (int group = 0; group < 16; group++) {
-            const uint8_t *values = inputs.first + row * inputs.lda + step * 64 + group * 4;
-            const int8_t *weights = panel + step * 2048 + half * 1024 + group * 64;
+            const uint8_t *values =
+                inputs.first + row * inputs.lda + step * step_inputs + group * group_inputs;
+            const int8_t *weights = panel + half_at(step, half) + group * group_bytes;
             for (int channel = 0; channel < 16; channel++)
               sums[channel] +=
                   values[0] * weights[channel * 4] + values[1] * weights[channel * 4 + 1] +

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "namespace.h"
+
 namespace OI8_NAMESPACE {
 
 // out[j][i] = the j-th four bytes of row i

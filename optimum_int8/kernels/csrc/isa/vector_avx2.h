@@ -1,4 +1,4 @@
-// 16 float32 or int32 lanes in two AVX2 registers; lanes 0-7 in `a`, 8-15 in `b`.
+// 16 float32 or int32 lanes in two AVX2 registers; lanes 0-7 in `low`, 8-15 in `high`.
 #pragma once
 #include <immintrin.h>
 

@@ -44,7 +44,7 @@ inline void store_bytes(uint8_t *target, Ints x, Ints y) {
                                                _mm512_cvtepi32_epi8(y), 1);
   _mm256_storeu_si256(reinterpret_cast<__m256i *>(target), both);
 }
-// Where the fours of bytes belong that packing twice leaves lane by lane.
+// Where each group of four bytes belongs that packing twice leaves lane by lane.
 inline Ints packed_order() {
   return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
@@ -64,7 +64,7 @@ inline Floats mul(Floats x, Floats y) { return _mm512_mul_ps(x, y); }
 inline Floats div(Floats x, Floats y) { return _mm512_div_ps(x, y); }
 inline Floats multiply_add(Floats x, Floats y, Floats sum) {
   return _mm512_fmadd_ps(x, y, sum);
-}                                                                      // rounded once
+}  // rounded once
 inline Floats max(Floats x, Floats y) { return _mm512_max_ps(x, y); }  // b when a is NaN
 inline Floats min(Floats x, Floats y) { return _mm512_min_ps(x, y); }
 inline Floats round(Floats x) {

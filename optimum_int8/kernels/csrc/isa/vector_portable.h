@@ -6,6 +6,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "namespace.h"
+
 namespace OI8_NAMESPACE {
 
 struct Floats {

@@ -1,9 +1,16 @@
 // ATTENTION: softmax(Q K^T * scaling + mask) V on uint8 queries, keys and values with zero point
-// 128, probabilities uint8, softmax float32 in numerics.py's order. One task is one head of one
-// sequence; threads divide the tasks. Keys and values are packed into panels in scratch, so that
-// both products are the tile of the linears. Any head size and length.
+// 128, probabilities uint8.
+//
+// Accumulator: int32, exact, in both products; the softmax in float32, in the order of numerics.
+// Any head size, length and mask; K of the products (head size, number of keys) up to
+// numerics.MAX_REDUCTION. A task is a key head of one sequence with the heads of queries that share
+// it; each thread owns a share of the tasks, and packs their keys and values into panels in its
+// scratch, so that both products are those of the linear's tile.
 #pragma once
 #include <cstring>
+
+#include "attention_pack.h"
+#include "linear.h"
 
 namespace OI8_NAMESPACE {
 
@@ -19,7 +26,7 @@ struct AttentionScratch {
   char *prepared;                  // 32 rows of either product
 
   static int64_t bytes(int64_t length, int64_t head) {
-    const int64_t padded_length = up64(length), padded_head = up64(head);
+    const int64_t padded_length = up_to_step(length), padded_head = up_to_step(head);
     return 2 * padded_length * padded_head + padded_length * 4 + 32 * padded_length * 4 +
            32 * padded_length + 2 * padded_length * 4 +
            Tile::prepared_bytes(
@@ -27,7 +34,7 @@ struct AttentionScratch {
            64;
   }
   AttentionScratch(char *base, int64_t length, int64_t head) {
-    const int64_t padded_length = up64(length), padded_head = up64(head);
+    const int64_t padded_length = up_to_step(length), padded_head = up_to_step(head);
     keys = reinterpret_cast<int8_t *>(base);
     values = keys + padded_length * padded_head;
     key_sum = reinterpret_cast<int32_t *>(values + padded_length * padded_head);
@@ -70,10 +77,10 @@ inline Floats score(const AttentionScratch &scratch, const int32_t *sums, int ke
 // Integer scores of one query to uint8 probabilities; returns what one unit of the second product
 // is worth. One factor for all keys and no mask: the largest sum is the largest score, and nothing
 // has to be kept.
-inline float plain_softmax(const HeadTask &task, const AttentionScratch &scratch, int count,
+inline float plain_softmax(const HeadTask &task, const AttentionScratch &scratch, int visible,
                            const int32_t *sums, uint8_t *probabilities) {
   Floats top = set(-1e30f), total = set(0.0f);
-  by_16(count, [&](int key, auto count) {
+  by_16(visible, [&](int key, auto count) {
     top = max(keep(count, to_float(sub(load(sums + key), load(scratch.key_sum + key))), top), top);
   });
   const Floats factor = set(task.scaling), peak = set(largest(top) * task.scaling);
@@ -84,27 +91,27 @@ inline float plain_softmax(const HeadTask &task, const AttentionScratch &scratch
     return to_int(weight);
   };
   const Whole whole;
-  const int fours = count / 64 * 64;
-  for (int key = 0; key < fours; key += 64) {
+  const int whole_steps = visible / 64 * 64;
+  for (int key = 0; key < whole_steps; key += 64) {
     const Ints first = level(key, whole), second = level(key + 16, whole),
                third = level(key + 32, whole), fourth = level(key + 48, whole);
     store_bytes(probabilities + key, first, second, third, fourth);
   }
-  by_16(count - fours, [&](int key, auto count) {
-    store_bytes(probabilities + fours + key, level(fours + key, count));
+  by_16(visible - whole_steps, [&](int key, auto count) {
+    store_bytes(probabilities + whole_steps + key, level(whole_steps + key, count));
   });
   return task.value_scale / sum(total);
 }
 
 // The same with masks, or with the scale of each query, key and value; works in place.
-inline float masked_softmax(const HeadTask &task, const AttentionScratch &scratch, int count,
+inline float masked_softmax(const HeadTask &task, const AttentionScratch &scratch, int visible,
                             int64_t query, float *scores, uint8_t *probabilities) {
   const int32_t *sums = reinterpret_cast<const int32_t *>(scores);
   const Floats masked = set(-1e30f),
                factor = set(task.dynamic ? task.q_scale[query * task.q_scale_stride] * task.scaling
                                          : task.scaling);
   Floats top = masked;
-  by_16(count, [&](int key, auto count) {
+  by_16(visible, [&](int key, auto count) {
     Floats scaled = score(scratch, sums, key,
                           task.dynamic ? mul(factor, load(scratch.key_scale + key)) : factor);
     if (task.bool_mask)
@@ -119,7 +126,7 @@ inline float masked_softmax(const HeadTask &task, const AttentionScratch &scratc
   });
   const Floats peak = set(largest(top));
   Floats total = set(0.0f), heaviest = set(0.0f);
-  by_16(count, [&](int key, auto count) {
+  by_16(visible, [&](int key, auto count) {
     const Floats weight = keep(count, softmax_weight(sub(load(scores + key), peak)), set(0.0f));
     total = add(total, weight);
     if (task.dynamic) {
@@ -133,29 +140,31 @@ inline float masked_softmax(const HeadTask &task, const AttentionScratch &scratc
   if (!task.dynamic) return task.value_scale / sum(total);
   const float most = largest(heaviest);
   const Floats to_levels = set(255.0f / most);
-  for (int key = 0; key < count; key += 16)
+  for (int key = 0; key < visible; key += 16)
     store_bytes(probabilities + key, to_int(mul(load(scores + key), to_levels)));
   return (most * (1.0f / 255.0f)) / sum(total);
 }
 
 inline float softmax_row(const HeadTask &task, const AttentionScratch &scratch, int64_t query,
                          float *scores, uint8_t *probabilities) {
-  const int count = static_cast<int>(task.reach(query));
+  const int visible = static_cast<int>(task.reach(query));
   const bool plain = !task.dynamic && !task.bool_mask && !task.float_mask && task.scaling > 0.0f;
-  const float unit = plain ? plain_softmax(task, scratch, count,
+  const float unit = plain ? plain_softmax(task, scratch, visible,
                                            reinterpret_cast<const int32_t *>(scores), probabilities)
-                           : masked_softmax(task, scratch, count, query, scores, probabilities);
-  const int64_t written = (count + 15) / 16 * 16;
-  if (written < up64(task.keys)) std::memset(probabilities + written, 0, up64(task.keys) - written);
+                           : masked_softmax(task, scratch, visible, query, scores, probabilities);
+  const int64_t written = (visible + (half_columns - 1)) / half_columns * half_columns;
+  if (written < up_to_step(task.keys))
+    std::memset(probabilities + written, 0, up_to_step(task.keys) - written);
   return unit;
 }
 
-// The first n of 16 results to element `column` of a line.
+// The first `count` of 16 results to element `column` of a line.
 inline void write_16(char *line, int64_t column, int count, Floats values, bool to_bytes,
-                     const Quantization &grid) {
+                     const Quantization &quantization) {
   if (to_bytes) {
     uint8_t *out = reinterpret_cast<uint8_t *>(line) + column;
-    count >= 16 ? store_bytes(out, grid(values)) : store_bytes(out, grid(values), count);
+    count >= 16 ? store_bytes(out, quantization(values))
+                : store_bytes(out, quantization(values), count);
   } else {
     float *out = reinterpret_cast<float *>(line) + column;
     count >= 16 ? store(out, values) : store(out, values, count);
@@ -169,26 +178,26 @@ struct HeadResults {
   int64_t first_row;
   int column;
   bool to_bytes;
-  Quantization grid;
+  Quantization quantization;
 
   char *line(int64_t row) const {
     return context.row<char>(value, first_row + row) + column * (to_bytes ? 1 : 4);
   }
-  // The first n of 32 results, from column c on.
-  inline void write(char *line, int column, int count, Floats values, Floats more) const {
+  // The first `count` of 32 results, from column `first` on.
+  inline void write(char *line, int first, int count, Floats values, Floats more) const {
     if (to_bytes && count >= 32)
-      return grid.store(reinterpret_cast<uint8_t *>(line) + column, values, more);
-    write_16(line, column, count, values, to_bytes, grid);
-    if (count > 16) write_16(line, column + 16, count - 16, more, to_bytes, grid);
+      return quantization.store(reinterpret_cast<uint8_t *>(line) + first, values, more);
+    write_16(line, first, count, values, to_bytes, quantization);
+    if (count > 16) write_16(line, first + 16, count - 16, more, to_bytes, quantization);
   }
 };
 
 inline void attend(const HeadTask &task, const AttentionScratch &scratch,
                    const HeadResults &results, Prefetch &prefetch) {
-  const int64_t width = up64(task.keys);
-  const int key_steps = (task.head + 63) / 64;
+  const int64_t width = up_to_step(task.keys);
+  const int key_steps = steps_of(task.head);
   Prefetch nothing;
-  alignas(64) int32_t sums[Tile::rows * 32];
+  alignas(64) int32_t sums[Tile::rows * panel_columns];
   int32_t *scores = reinterpret_cast<int32_t *>(scratch.scores);
   for (int64_t query = 0; query < task.length; query += Tile::rows) {
     const int rows =
@@ -203,8 +212,8 @@ inline void attend(const HeadTask &task, const AttentionScratch &scratch,
           Tile::prepare(task.query_rows + query * task.q_stride, task.q_stride, rows, task.head,
                         scratch.prepared);
       for (int64_t key = 0; key < reach; key += 32)
-        Tile::block(queries, rows, scratch.keys + key / 32 * key_steps * 2048, key_steps,
-                    scores + key, width, nothing, [](int) {});
+        Tile::block(queries, rows, scratch.keys + key / panel_columns * key_steps * step_bytes,
+                    key_steps, scores + key, width, nothing, [](int) {});
     }
     float unit[Tile::rows];
     char *line[Tile::rows];
@@ -214,19 +223,21 @@ inline void attend(const HeadTask &task, const AttentionScratch &scratch,
       line[row] = results.line(query + row);
       if (prefetch.next < prefetch.end) prefetch.fetch(prefetch.lines);
     }
-    const int value_steps = static_cast<int>(up64(reach) / 64);
+    const int value_steps = static_cast<int>(up_to_step(reach) / step_inputs);
     const typename Tile::Rows probabilities = Tile::prepare(
         scratch.probabilities, width, rows, static_cast<int>(reach), scratch.prepared);
     for (int column = 0; column < task.head; column += 32) {
-      const int8_t *panel = scratch.values + column / 32 * (width / 64) * 2048;
+      const int8_t *panel =
+          scratch.values + column / panel_columns * (width / step_inputs) * step_bytes;
       alignas(64) int32_t value_sum[32] = {};
       if (Tile::offset) Tile::column_sums(panel, static_cast<int>(reach), value_sum);
       Tile::block(probabilities, rows, panel, value_steps, sums, 32, nothing, [](int) {});
       const Ints correction0 = mul(load(value_sum), set_int(Tile::offset)),
                  correction1 = mul(load(value_sum + 16), set_int(Tile::offset));
       for (int row = 0; row < rows; row++) {
-        const Floats low = mul(to_float(add(load(sums + row * 32), correction0)), set(unit[row])),
-                     high = mul(to_float(add(load(sums + row * 32 + 16), correction1)),
+        const Floats low = mul(to_float(add(load(sums + row * panel_columns), correction0)),
+                               set(unit[row])),
+                     high = mul(to_float(add(load(sums + row * panel_columns + 16), correction1)),
                                 set(unit[row]));
         results.write(line[row], column, task.head - column, low, high);
       }
@@ -245,60 +256,68 @@ inline int kept_keys(const oi8_call &call, int64_t batch) {
   return count > 0 ? count : call.key_length;
 }
 
-inline void attention(const oi8_instruction &instruction, const Context &context) {
+inline void attention(const oi8_attention &instruction, const Context &context) {
   const oi8_call &call = *context.call;
   const bool skipping =
       context.memory->kept;  // then every token that is left is seen by every other
-  const int heads = instruction.groups, head = instruction.columns / heads,
-            group = heads / instruction.kv_groups;
-  const bool dynamic = instruction.input[3] >= 0, to_bytes = instruction.output_scale > 0;
-  const Quantization grid(to_bytes ? instruction.output_scale : 1.0f,
-                          instruction.output_zero_point);
+  const int heads = instruction.heads, head = instruction.columns / heads,
+            group = heads / instruction.key_heads;
+  const bool dynamic = instruction.head.input[OI8_ATTENTION_QUERY_SCALES] >= 0,
+             to_bytes = instruction.output_scale > 0;
+  const Quantization quantization(to_bytes ? instruction.output_scale : 1.0f,
+                                  instruction.output_zero_point);
   const AttentionScratch scratch(context.scratch, call.key_length, head);
-  const Range mine = context.share(context.batch * instruction.kv_groups);
-  Prefetch prefetch =
-      prefetch_of(next_linear(instruction, context, 512 << 10), (mine.end - mine.begin) * group,
-                  call.length);  // it reads little memory itself
+  const Range mine = context.share(context.batch * instruction.key_heads);
+  Prefetch prefetch = prefetch_of(next_linear(context, 512 << 10), (mine.end - mine.begin) * group,
+                                  call.length);  // it reads little memory itself
   for (int64_t task = mine.begin; task < mine.end; task++) {
-    const int64_t batch = task / instruction.kv_groups, key_head = task % instruction.kv_groups,
+    const int64_t batch = task / instruction.key_heads, key_head = task % instruction.key_heads,
                   first_row = context.begin(batch);
     const int length = static_cast<int>(context.begin(batch + 1) - first_row),
               keys = skipping ? length : call.key_length;
     const int64_t first_key = skipping ? first_row : batch * keys;
-    const uint8_t *key_rows = context.row<uint8_t>(instruction.input[1], first_key) +
-                              instruction.column[1] + key_head * head;
+    const uint8_t *key_rows =
+        context.row<uint8_t>(instruction.head.input[OI8_ATTENTION_KEYS], first_key) +
+        instruction.column[1] + key_head * head;
     const bool few = length * group <= FEW_QUERIES;
     if (few)
-      std::memset(scratch.key_sum, 0, up64(keys) * sizeof(int32_t));
+      std::memset(scratch.key_sum, 0, up_to_step(keys) * sizeof(int32_t));
     else
-      pack_keys(key_rows, context.row_bytes(instruction.input[1]), keys, head, scratch.keys,
-                scratch.key_sum);
-    pack_values(context.row<uint8_t>(instruction.input[2], first_key) + instruction.column[2] +
-                    key_head * head,
-                context.row_bytes(instruction.input[2]), keys, head, scratch.values);
+      pack_keys(key_rows, context.row_bytes(instruction.head.input[OI8_ATTENTION_KEYS]), keys, head,
+                scratch.keys, scratch.key_sum);
+    pack_values(context.row<uint8_t>(instruction.head.input[OI8_ATTENTION_VALUES], first_key) +
+                    instruction.column[2] + key_head * head,
+                context.row_bytes(instruction.head.input[OI8_ATTENTION_VALUES]), keys, head,
+                scratch.values);
     for (int key = 0; dynamic && key < keys; key++) {
-      scratch.key_scale[key] = context.row<float>(
-          instruction.input[4], first_key + key)[instruction.scale_column[1] + key_head];
-      scratch.value_scale[key] = context.row<float>(
-          instruction.input[5], first_key + key)[instruction.scale_column[2] + key_head];
+      scratch.key_scale[key] =
+          context.row<float>(instruction.head.input[OI8_ATTENTION_KEY_SCALES],
+                             first_key + key)[instruction.scale_column[1] + key_head];
+      scratch.value_scale[key] =
+          context.row<float>(instruction.head.input[OI8_ATTENTION_VALUE_SCALES],
+                             first_key + key)[instruction.scale_column[2] + key_head];
     }
     for (int64_t head_index = key_head * group; head_index < (key_head + 1) * group; head_index++) {
       HeadTask head_task = {};
-      head_task.query_rows = context.row<uint8_t>(instruction.input[0], first_row) +
-                             instruction.column[0] + head_index * head;
-      head_task.q_stride = context.row_bytes(instruction.input[0]);
+      head_task.query_rows =
+          context.row<uint8_t>(instruction.head.input[OI8_ATTENTION_QUERIES], first_row) +
+          instruction.column[0] + head_index * head;
+      head_task.q_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_QUERIES]);
       if (few)
-        head_task.key_rows = key_rows, head_task.k_stride = context.row_bytes(instruction.input[1]);
+        head_task.key_rows = key_rows,
+        head_task.k_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_KEYS]);
       head_task.head = head, head_task.length = length, head_task.keys = keys,
       head_task.kept = skipping ? keys : kept_keys(call, context.first_batch + batch),
       head_task.dynamic = dynamic, head_task.causal = instruction.causal;
-      const float scaling = instruction.parameter * LOG2E;
+      const float scaling = instruction.scaling * LOG2E;
       head_task.scaling =
           dynamic ? scaling : (instruction.input_scale[0] * scaling) * instruction.input_scale[1];
       if (dynamic)
-        head_task.q_scale = context.row<float>(instruction.input[3], first_row) +
-                            instruction.scale_column[0] + head_index,
-        head_task.q_scale_stride = context.row_bytes(instruction.input[3]) / 4;
+        head_task.q_scale =
+            context.row<float>(instruction.head.input[OI8_ATTENTION_QUERY_SCALES], first_row) +
+            instruction.scale_column[0] + head_index,
+        head_task.q_scale_stride =
+            context.row_bytes(instruction.head.input[OI8_ATTENTION_QUERY_SCALES]) / 4;
       head_task.value_scale = instruction.input_scale[2];
       const int64_t mask_at =
           (context.first_batch + batch) * call.mask_stride[0] + head_index * call.mask_stride[1];
@@ -308,11 +327,15 @@ inline void attention(const oi8_instruction &instruction, const Context &context
         head_task.float_mask = static_cast<const float *>(call.mask) + mask_at;
       head_task.mask_stride = call.mask_stride[2];
       attend(head_task, scratch,
-             {context, instruction.output[0], first_row, static_cast<int>(head_index) * head,
-              to_bytes, grid},
+             {context, instruction.head.output[OI8_ATTENTION_RESULT], first_row,
+              static_cast<int>(head_index) * head, to_bytes, quantization},
              prefetch);
     }
   }
+}
+
+inline int64_t attention_scratch(const oi8_attention &instruction, const oi8_call &call) {
+  return AttentionScratch::bytes(call.key_length, instruction.columns / instruction.heads);
 }
 
 }  // namespace OI8_NAMESPACE

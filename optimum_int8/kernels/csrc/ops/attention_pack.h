@@ -1,12 +1,16 @@
-// Keys and values of one head as the panels that the tile of the linears reads; and scores of a few
-// queries without them.
+// Keys and values of one head as panels (layout.h), which the tile of the linears reads, and scores
+// of a few queries without panels. Any head size and number of keys: what is absent is zero.
 #pragma once
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include <cstring>
 
-namespace OI8_NAMESPACE {
+#include "../isa/target.h"
+#include "../layout.h"
 
-inline int64_t up64(int64_t count) { return (count + 63) / 64 * 64; }
-inline int64_t up32(int64_t count) { return (count + 31) / 32 * 32; }
+namespace OI8_NAMESPACE {
 
 // 16 keys, 64 columns: dword g of key n goes to out[g][n]; adds each key's sum to sums[n]. Absent
 // keys and columns are 0.
@@ -27,7 +31,7 @@ inline void pack_16_keys(const uint8_t *source, int64_t stride, int keys, int co
     __m256i *sums_out = reinterpret_cast<__m256i *>(sums + half / 4),
             total = _mm256_loadu_si256(sums_out);
     for (int group = 0; group < 16; group++) {
-      __m256i *place = reinterpret_cast<__m256i *>(out + group * 64 + half);
+      __m256i *place = reinterpret_cast<__m256i *>(out + group * group_bytes + half);
       const __m256i line = _mm256_xor_si256(_mm256_loadu_si256(place), flip);
       _mm256_storeu_si256(place, line);
       total = _mm256_add_epi32(total, _mm256_madd_epi16(_mm256_maddubs_epi16(ones, line), wide));
@@ -35,9 +39,9 @@ inline void pack_16_keys(const uint8_t *source, int64_t stride, int keys, int co
     _mm256_storeu_si256(sums_out, total);
   }
 #else
-  for (int i = 0; i < 1024; i++) {
+  for (int i = 0; i < half_bytes; i++) {
     out[i] = static_cast<int8_t>(static_cast<uint8_t>(out[i]) ^ 0x80);
-    sums[i % 64 / 4] += out[i];
+    sums[i % group_bytes / group_inputs] += out[i];
   }
 #endif
 }
@@ -46,15 +50,16 @@ inline void pack_16_keys(const uint8_t *source, int64_t stride, int keys, int co
 // the queries' zero point.
 inline void pack_keys(const uint8_t *source, int64_t stride, int length, int head, int8_t *panels,
                       int32_t *sums) {
-  const int steps = (head + 63) / 64;
-  std::memset(sums, 0, up64(length) * sizeof(int32_t));
-  for (int64_t key = 0; key < up32(length); key += 16)
+  const int steps = steps_of(head);
+  std::memset(sums, 0, up_to_step(length) * sizeof(int32_t));
+  for (int64_t key = 0; key < up_to_panel(length); key += 16)
     for (int step = 0; step < steps; step++) {
       const int keys = static_cast<int>(length - key < 16 ? length - key : 16);
       pack_16_keys(source + key * stride + step * 64, stride, keys, head - step * 64,
-                   panels + ((key / 32 * steps + step) * 2 + key / 16 % 2) * 1024, sums + key);
+                   panels + half_at(key / panel_columns * steps + step, key / half_columns % 2),
+                   sums + key);
     }
-  for (int64_t key = 0; key < up32(length); key++) sums[key] *= 128 - Tile::offset;
+  for (int64_t key = 0; key < up_to_panel(length); key++) sums[key] *= 128 - Tile::offset;
 }
 
 // Integer scores of one query without panels: making them costs more than what a few queries gain
@@ -101,11 +106,13 @@ inline void interleave_signed(const uint8_t *lines, int64_t stride, int8_t *out)
 // Values as the weight of a linear: panels of 32 head columns, K = keys.
 inline void pack_values(const uint8_t *source, int64_t stride, int length, int head,
                         int8_t *panels) {
-  const int64_t steps = up64(length) / 64;
-  for (int64_t key = 0; key < steps * 64; key += 4)
-    for (int column = 0; column < up32(head); column += 16) {
-      int8_t *out = panels + (((column / 32) * steps + key / 64) * 2 + column / 16 % 2) * 1024 +
-                    key % 64 / 4 * 64;
+  const int64_t steps = up_to_step(length) / step_inputs;
+  for (int64_t key = 0; key < steps * step_inputs; key += group_inputs)
+    for (int column = 0; column < up_to_panel(head); column += 16) {
+      int8_t *out =
+          panels +
+          half_at((column / panel_columns) * steps + key / step_inputs, column / half_columns % 2) +
+          key % step_inputs / group_inputs * group_bytes;
       if (key + 4 <= length && column + 16 <= head) {
         interleave_signed(source + key * stride + column, stride, out);
         continue;

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "../isa/isa.h"
+#include "../isa/namespace.h"
 
 namespace OI8_NAMESPACE {
 
@@ -34,6 +35,7 @@ struct Context {
   char *scratch;  // this thread's, of `scratch_bytes`
   const Memory *memory;
   int64_t first_batch, batch;  // the group of sequences that is computed now
+  int position;                // in the program, of the instruction that is computed now
   int64_t first_row;           // of the group, among all rows that are computed
 
   int64_t rows(const oi8_instruction &instruction) const {

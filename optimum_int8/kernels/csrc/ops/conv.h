@@ -1,16 +1,21 @@
-// CONV: one image of uint8 pixels by packed int8 weights; int32 sums exact on every ISA, epilogue
-// in conv_epilogue.h.
+// CONV: one image of uint8 pixels by packed int8 weights; epilogue in conv_epilogue.h.
 //
-// Implicit GEMM: rows are output pixels, and the windows of some hundred of them are gathered at a
-// time into this thread's scratch, where they meet the panels of a linear; padding becomes the zero
-// point. A tile that takes runs of bytes reads them where they lie (windows.h). A 1x1 kernel of
-// stride 1 reads the image as it lies. A depthwise kernel goes over pairs of taps, 32 channels at a
-// time. A 3x3 kernel of stride 1 may have a shorter way (winograd.h). Largest K per group is
-// numerics.MAX_REDUCTION; every size is free. Threads divide the pixels, or the panels where there
-// are few pixels.
+// Accumulator: int32, exact up to a reduction of numerics.MAX_REDUCTION per group; every size,
+// stride, dilation, padding and number of groups is free. An implicit matrix product: rows are
+// output pixels, and the windows of some hundred of them at a time are gathered into the thread's
+// scratch, where the panels of a linear (layout.h) multiply them; padding becomes the zero point. A
+// tile that takes spans of bytes reads them in place (windows.h), as a 1x1 kernel of stride 1 reads
+// the image. A depthwise kernel goes over pairs of taps, 32 channels at a time. A 3x3 kernel of
+// stride 1 may take the shorter path of winograd.h. Each thread owns a share of the output pixels,
+// or of the panels where there are few pixels.
 #pragma once
 #include <algorithm>
 #include <cstring>
+
+#include "../layout.h"
+#include "conv_epilogue.h"
+#include "windows.h"
+#include "winograd.h"
 
 namespace OI8_NAMESPACE {
 
@@ -19,21 +24,19 @@ namespace OI8_NAMESPACE {
 constexpr int64_t conv_chunk_bytes = 192 << 10,
                   conv_most_blocks = conv_chunk_bytes / (Tile::rows * 64);
 
-constexpr int64_t conv_cached_panels = 160
-                                       << 10;  // bytes of panels that stay in L2 beside the rows
+constexpr int64_t conv_cached_panels = 160 << 10;  // bytes of panels that stay in L2 with the rows
 
-inline int64_t conv_row_bytes(const oi8_instruction &instruction) {
-  return (int64_t(instruction.reduction) + 63) / 64 * 64;
+inline int64_t conv_row_bytes(const oi8_conv &instruction) {
+  return up_to_step(int64_t(instruction.reduction));
 }
 
-inline const void *conv_prepared(const oi8_instruction &instruction) {
-  return Tile::prepared_for(instruction.prepared, int64_t(instruction.window->out_height) *
-                                                      instruction.window->out_width);
+inline const void *conv_prepared(const oi8_conv &instruction) {
+  return Tile::prepared_for(instruction.prepared,
+                            int64_t(instruction.window.out_height) * instruction.window.out_width);
 }
 
-inline int64_t conv_prepared_bytes(const oi8_instruction &instruction) {
-  return (Tile::prepared_bytes((instruction.reduction + 63) / 64, conv_prepared(instruction)) +
-          63) /
+inline int64_t conv_prepared_bytes(const oi8_conv &instruction) {
+  return (Tile::prepared_bytes(steps_of(instruction.reduction), conv_prepared(instruction)) + 63) /
          64 * 64;
 }
 
@@ -43,38 +46,29 @@ inline bool conv_in_place(const oi8_window &window) {
          window.out_height == window.height && window.out_width == window.width;
 }
 
-inline int64_t conv_blocks(const oi8_instruction &instruction) {
+inline int64_t conv_blocks(const oi8_conv &instruction) {
   const int64_t bytes = conv_prepared_bytes(instruction) +
                         (Tile::keeps_rows ? conv_row_bytes(instruction) * Tile::rows : 0);
   return conv_chunk_bytes < bytes ? 1 : conv_chunk_bytes / bytes;
 }
 
 // Windows are gathered where the tile reads them, or block by block on their way to there.
-inline int64_t conv_gathered_bytes(const oi8_instruction &instruction) {
-  if (conv_in_place(*instruction.window)) return 64;
+inline int64_t conv_gathered_bytes(const oi8_conv &instruction) {
+  if (conv_in_place(instruction.window)) return 64;
   return (Tile::keeps_rows ? conv_blocks(instruction) : 1) * Tile::rows *
              conv_row_bytes(instruction) +
          64;
 }
 
-// In winograd.h, for tiles that have a use for it: memory per thread; and the way itself, or false
-// where the direct one is shorter.
-template <class AnyTile>
-int64_t winograd_scratch(const oi8_instruction &instruction);
-template <class AnyTile>
-bool takes_winograd(const oi8_instruction &instruction, int threads);
-template <class AnyTile>
-bool winograd(const ConvArguments &args, const Context &context, int panels);
-
 constexpr int depthwise_rows = 8;
 
 // `AnyTile` is the tile: of a template only the branch that is taken is compiled.
 template <class AnyTile>
-int64_t panels_scratch(const oi8_instruction &instruction) {
+int64_t panels_scratch(const oi8_conv &instruction) {
   int64_t direct = conv_blocks(instruction) * conv_prepared_bytes(instruction) +
                    conv_gathered_bytes(instruction);
   if constexpr (AnyTile::takes_spans)
-    if (WindowSpans::fit(instruction))
+    if (WindowSpans::possible(instruction))
       direct = std::max(
           direct,
           WindowSpans(instruction, conv_chunk_bytes, conv_most_blocks * Tile::rows).scratch());
@@ -85,12 +79,12 @@ int64_t panels_scratch(const oi8_instruction &instruction) {
   return direct;
 }
 
-inline int64_t conv_scratch(const oi8_instruction &instruction) {
-  const oi8_window &window = *instruction.window;
-  if (window.depthwise)
+inline int64_t conv_scratch(const oi8_conv &instruction, const oi8_call &) {
+  const oi8_window &window = instruction.window;
+  if (instruction.depthwise)
     return (int64_t(instruction.columns) + 96) +
            int64_t(window.kernel_height * window.kernel_width + 1) *
-               (depthwise_rows * 8 + (int64_t(instruction.columns) + 31) / 32 * 64);
+               (depthwise_rows * 8 + panels_of(int64_t(instruction.columns)) * 2 * panel_columns);
   return panels_scratch<Tile>(instruction);
 }
 
@@ -99,22 +93,24 @@ inline int64_t conv_scratch(const oi8_instruction &instruction) {
 template <int Activation>
 void conv_panels(const ConvEnd &end, int group, const typename Tile::Rows *blocks, int64_t row,
                  int64_t count, int first, int last) {
-  const oi8_instruction &instruction = *end.args.instruction;
-  const int steps = (instruction.reduction + 63) / 64,
-            width = instruction.columns / instruction.groups, panels = (width + 31) / 32;
+  const oi8_conv &instruction = *end.args.instruction;
+  const int steps = steps_of(instruction.reduction),
+            width = instruction.columns / instruction.groups, panels = panels_of(width);
   // Panels that stay in the cache are walked for each block of rows, so that results are written
   // line by line.
-  const bool by_blocks = int64_t(last - first) * steps * 2048 <= conv_cached_panels;
-  ConvEpilogue<Activation> epilogues[conv_cached_panels / 2048];
+  const bool by_blocks = int64_t(last - first) * steps * step_bytes <= conv_cached_panels;
+  ConvEpilogue<Activation> epilogues[conv_cached_panels / step_bytes];
   const auto epilogue_of = [&](int panel_index) {
-    const int padded_index = group * panels + panel_index, rest = width - panel_index * 32;
+    const int padded_index = group * panels + panel_index,
+              rest = width - panel_index * panel_columns;
     ConvEpilogue<Activation> &epilogue =
         epilogues[by_blocks ? panel_index - first : panel_index % 2];
-    epilogue = ConvEpilogue<Activation>(end, group * width + panel_index * 32,
-                                        rest < 32 ? rest : 32, padded_index * 32, Tile::offset);
+    epilogue = ConvEpilogue<Activation>(end, group * width + panel_index * panel_columns,
+                                        rest < panel_columns ? rest : panel_columns,
+                                        padded_index * panel_columns, Tile::offset);
     return &epilogue;
   };
-  alignas(64) int32_t sums[2][Tile::rows * 32];
+  alignas(64) int32_t sums[2][Tile::rows * panel_columns];
   const ConvEpilogue<Activation> *last_epilogue = nullptr;
   int64_t previous = row;
   int waiting = 0, side = 0;
@@ -132,7 +128,8 @@ void conv_panels(const ConvEnd &end, int group, const typename Tile::Rows *block
     Tile::block(blocks[first_row / Tile::rows], rows, panel, steps, sums[side], 32, prefetch,
                 [&](int) {
                   const int some = done + share < waiting ? share : waiting - done;
-                  if (some > 0) last_epilogue->rows(ready + done * 32, previous + done, some);
+                  if (some > 0)
+                    last_epilogue->rows(ready + done * panel_columns, previous + done, some);
                   done += some;
                 });
     previous = row + first_row, waiting = rows, side ^= 1, last_epilogue = epilogue;
@@ -158,21 +155,21 @@ void conv_panels(const ConvEnd &end, int group, const typename Tile::Rows *block
   last_epilogue->rows(sums[side ^ 1], previous, waiting);
 }
 
-// The same for rows that are runs of bytes.
+// The same for rows that are spans of bytes.
 template <int Activation, class AnyTile>
 void conv_spans_region(const ConvEnd &end, const Context &context, int64_t first_row,
                        int64_t last_row, int first, int last) {
   const oi8_window &window = *end.args.window;
-  const WindowSpans runs(*end.args.instruction, conv_chunk_bytes, conv_most_blocks * Tile::rows);
+  const WindowSpans spans(*end.args.instruction, conv_chunk_bytes, conv_most_blocks * Tile::rows);
   typename AnyTile::Rows blocks[conv_most_blocks];
-  for (int64_t row = first_row; row < last_row; row += runs.rows) {
-    const int64_t count = last_row - row < runs.rows ? last_row - row : runs.rows;
-    const uint8_t *const from = runs.lay(end.args, row, count, context.scratch);
+  for (int64_t row = first_row; row < last_row; row += spans.rows) {
+    const int64_t count = last_row - row < spans.rows ? last_row - row : spans.rows;
+    const uint8_t *const from = spans.locate(end.args, row, count, context.scratch);
     const int32_t *const offsets = reinterpret_cast<const int32_t *>(context.scratch);
     for (int64_t i = 0; i < count; i += Tile::rows)
       blocks[i / Tile::rows] =
-          AnyTile::runs(from, offsets + i, window.kernel_height, runs.line * window.dilation_y,
-                        window.kernel_width * runs.channels);
+          AnyTile::spans(from, offsets + i, window.kernel_height, spans.line * window.dilation_y,
+                         window.kernel_width * spans.channels);
     conv_panels<Activation>(end, 0, blocks, row, count, first, last);
   }
 }
@@ -181,16 +178,16 @@ void conv_spans_region(const ConvEnd &end, const Context &context, int64_t first
 template <int Activation, class AnyTile>
 void conv_region(const ConvArguments &args, const Context &context, int64_t begin, int64_t end,
                  int first, int last) {
-  const oi8_instruction &instruction = *args.instruction;
+  const oi8_conv &instruction = *args.instruction;
   const oi8_window &window = *args.window;
   const ConvEnd ending(args);
   const bool in_place = conv_in_place(window);
   if constexpr (AnyTile::takes_spans)
-    if (!in_place && WindowSpans::fit(instruction) &&
+    if (!in_place && WindowSpans::possible(instruction) &&
         args.pixel_bytes == instruction.reduction / (window.kernel_height * window.kernel_width))
       return conv_spans_region<Activation, AnyTile>(ending, context, begin, end, first, last);
   const int channels = instruction.reduction / (window.kernel_height * window.kernel_width),
-            panels = (instruction.columns / instruction.groups + 31) / 32;
+            panels = panels_of(instruction.columns / instruction.groups);
   const int64_t lda = in_place ? args.pixel_bytes : conv_row_bytes(instruction),
                 chunk = conv_blocks(instruction) * Tile::rows,
                 prepared = conv_prepared_bytes(instruction);
@@ -219,8 +216,7 @@ void conv_region(const ConvArguments &args, const Context &context, int64_t begi
 }
 
 // The weights of two taps side by side, for each pair of taps: [pairs][stride][2].
-inline void depthwise_pairs(const oi8_instruction &instruction, int taps, int stride,
-                            int16_t *out) {
+inline void depthwise_pairs(const oi8_conv &instruction, int taps, int stride, int16_t *out) {
   const float *table = static_cast<const float *>(instruction.weight);
   for (int tap = 0; tap < taps; tap += 2)
     for (int channel = 0; channel < stride; channel++) {
@@ -233,10 +229,10 @@ inline void depthwise_pairs(const oi8_instruction &instruction, int taps, int st
 template <int Activation>
 void depthwise_region(const ConvArguments &args, const Context &context, int64_t begin,
                       int64_t end) {
-  const oi8_instruction &instruction = *args.instruction;
+  const oi8_conv &instruction = *args.instruction;
   const oi8_window &window = *args.window;
   const int taps = window.kernel_height * window.kernel_width, even_taps = (taps + 1) / 2 * 2,
-            stride = (instruction.columns + 31) / 32 * 32;
+            stride = static_cast<int>(up_to_panel(instruction.columns));
   int16_t *pairs = reinterpret_cast<int16_t *>(context.scratch);
   depthwise_pairs(instruction, taps, stride, pairs);
   const uint8_t **from = reinterpret_cast<const uint8_t **>(pairs + int64_t(even_taps) * stride);
@@ -282,30 +278,15 @@ void depthwise_region(const ConvArguments &args, const Context &context, int64_t
   }
 }
 
-// Calls body with the activation as a constant.
-template <class Body>
-inline void by_activation(int activation, Body &&body) {
-  switch (activation) {
-    case OI8_RELU: return body(std::integral_constant<int, OI8_RELU>());
-    case OI8_GELU: return body(std::integral_constant<int, OI8_GELU>());
-    case OI8_GELU_TANH: return body(std::integral_constant<int, OI8_GELU_TANH>());
-    case OI8_SILU: return body(std::integral_constant<int, OI8_SILU>());
-    case OI8_TANH: return body(std::integral_constant<int, OI8_TANH>());
-    case OI8_LEAKY_RELU: return body(std::integral_constant<int, OI8_LEAKY_RELU>());
-    case OI8_HARDSWISH: return body(std::integral_constant<int, OI8_HARDSWISH>());
-    default: return body(std::integral_constant<int, OI8_NONE>());
-  }
+inline int64_t conv_pixels(const oi8_conv &instruction) {
+  return int64_t(instruction.window.out_height) * instruction.window.out_width;
 }
-
-inline int64_t conv_pixels(const oi8_instruction &instruction) {
-  return int64_t(instruction.window->out_height) * instruction.window->out_width;
-}
-inline int conv_all_panels(const oi8_instruction &instruction) {
+inline int conv_all_panels(const oi8_conv &instruction) {
   return (instruction.columns / instruction.groups + 31) / 32 * instruction.groups;
 }
 
 // By pixels unless a thread would have one block more of a few.
-inline bool conv_divides_pixels(const oi8_instruction &instruction, int threads) {
+inline bool conv_divides_pixels(const oi8_conv &instruction, int threads) {
   return (conv_pixels(instruction) + Tile::rows - 1) / Tile::rows >= 4 * threads ||
          conv_all_panels(instruction) < threads;
 }
@@ -326,7 +307,7 @@ inline void conv_some_pixels(const ConvArguments &args, const Context &context, 
 
 template <class AnyTile>
 void conv_by_panels(const ConvArguments &args, const Context &context) {
-  const oi8_instruction &instruction = *args.instruction;
+  const oi8_conv &instruction = *args.instruction;
   const int panels = conv_all_panels(instruction);
   if constexpr (AnyTile::winograd)
     if (winograd<AnyTile>(args, context, panels)) return;
@@ -339,9 +320,9 @@ void conv_by_panels(const ConvArguments &args, const Context &context) {
   });
 }
 
-inline void conv(const oi8_instruction &instruction, const Context &context) {
+inline void conv(const oi8_conv &instruction, const Context &context) {
   const ConvArguments args = conv_arguments(instruction, context);
-  if (!instruction.window->depthwise) return conv_by_panels<Tile>(args, context);
+  if (!instruction.depthwise) return conv_by_panels<Tile>(args, context);
   const Range mine = context.share(conv_pixels(instruction));
   by_activation(instruction.activation, [&](auto activation) {
     depthwise_region<activation>(args, context, mine.begin, mine.end);

@@ -1,12 +1,14 @@
 // The epilogue of a convolution: int32 sums of 32 output channels to float32, uint8 or both, in the
-// order of numerics_conv.conv: scale, bias, activation, residual, final activation. One epilogue
+// order of numerics.conv: scale, bias, activation, residual, final activation. One epilogue
 // serves panels, depthwise kernels and every ISA.
 #pragma once
+#include "context.h"
+#include "math.h"
 
 namespace OI8_NAMESPACE {
 
 struct ConvArguments {
-  const oi8_instruction *instruction;
+  const oi8_conv *instruction;
   const oi8_window *window;
   const uint8_t *image;
   int64_t pixel_bytes;
@@ -19,23 +21,25 @@ struct ConvArguments {
   bool residual_quantized;  // uint8 instead of float32
 };
 
-inline ConvArguments conv_arguments(const oi8_instruction &instruction, const Context &context) {
-  const bool dynamic = instruction.input[1] >= 0;
+inline ConvArguments conv_arguments(const oi8_conv &instruction, const Context &context) {
+  const bool dynamic = instruction.head.input[OI8_CONV_SCALE] >= 0;
   auto address = [&](int index) { return index >= 0 ? context.value<char>(index) : nullptr; };
   auto distance = [&](int index) { return index >= 0 ? context.row_bytes(index) : 0; };
   return {&instruction,
-          instruction.window,
-          context.value<uint8_t>(instruction.input[0]),
-          context.row_bytes(instruction.input[0]),
-          dynamic ? *context.value<float>(instruction.input[1]) : instruction.input_scale[0],
-          dynamic ? *context.value<int32_t>(instruction.input[2]) : instruction.input_zero_point,
-          address(instruction.output[0]),
-          address(instruction.output[1]),
-          distance(instruction.output[0]),
-          distance(instruction.output[1]),
-          address(instruction.input[3]),
-          distance(instruction.input[3]),
-          instruction.input[3] >= 0 && instruction.input_scale[1] > 0.0f};
+          &instruction.window,
+          context.value<uint8_t>(instruction.head.input[OI8_CONV_IMAGE]),
+          context.row_bytes(instruction.head.input[OI8_CONV_IMAGE]),
+          dynamic ? *context.value<float>(instruction.head.input[OI8_CONV_SCALE])
+                  : instruction.input_scale,
+          dynamic ? *context.value<int32_t>(instruction.head.input[OI8_CONV_ZERO_POINT])
+                  : instruction.input_zero_point,
+          address(instruction.head.output[OI8_CONV_FLOATS]),
+          address(instruction.head.output[OI8_CONV_BYTES]),
+          distance(instruction.head.output[OI8_CONV_FLOATS]),
+          distance(instruction.head.output[OI8_CONV_BYTES]),
+          address(instruction.head.input[OI8_CONV_RESIDUAL]),
+          distance(instruction.head.input[OI8_CONV_RESIDUAL]),
+          instruction.head.input[OI8_CONV_RESIDUAL] >= 0 && instruction.residual_scale > 0.0f};
 }
 
 template <int Activation>
@@ -61,16 +65,16 @@ inline __attribute__((noinline)) Floats activate_any(int activation, Floats x, F
 // What the epilogues of all channels share.
 struct ConvEnd {
   const ConvArguments &args;
-  Quantization grid;
+  Quantization quantization;
   Floats slope, residual_scale;
   Ints residual_zero;
 
   explicit ConvEnd(const ConvArguments &arguments)
       : args(arguments),
-        grid(arguments.bytes ? arguments.instruction->output_scale : 1.0f,
-             arguments.instruction->output_zero_point),
-        slope(set(arguments.instruction->parameter)),
-        residual_scale(set(arguments.instruction->input_scale[1])),
+        quantization(arguments.bytes ? arguments.instruction->output_scale : 1.0f,
+                     arguments.instruction->output_zero_point),
+        slope(set(arguments.instruction->slope)),
+        residual_scale(set(arguments.instruction->residual_scale)),
         residual_zero(set_int(arguments.instruction->residual_zero_point)) {}
 
   inline Floats dequantized(const uint8_t *residual) const {
@@ -86,7 +90,7 @@ class ConvEpilogue {
   ConvEpilogue() = default;
   ConvEpilogue(const ConvEnd &end, int channel, int width, int sum, int32_t offset)
       : end_(&end), channel_(channel), width_(width) {
-    const oi8_instruction &instruction = *end.args.instruction;
+    const oi8_conv &instruction = *end.args.instruction;
     for (int half = 0; half < 2; half++) {
       const int count = width - half * 16 < 0 ? 0 : width - half * 16;
       factor_[half] =
@@ -98,7 +102,8 @@ class ConvEpilogue {
     }
     const ConvArguments &args = end.args;
     whole_ = nullptr;
-    if (width == 32 && (args.window->final == OI8_NONE || args.window->final == OI8_RELU))
+    if (width == 32 && (args.instruction->final_activation == OI8_NONE ||
+                        args.instruction->final_activation == OI8_RELU))
       whole_ = !args.residual            ? whole_for<Residual::none>(args)
                : args.residual_quantized ? whole_for<Residual::bytes>(args)
                                          : whole_for<Residual::floats>(args);
@@ -122,13 +127,14 @@ class ConvEpilogue {
 
   using Whole32 = void (*)(const ConvEpilogue &, const ConvEnd &, const int32_t *, int64_t, int);
 
-  // For whole panels that end with nothing or a ReLU, which is then the least byte of the grid.
+  // For whole panels that end with nothing or a ReLU, which is then the zero point as the least
+  // byte.
   template <Residual Added>
   static Whole32 whole_for(const ConvArguments &args) {
     constexpr bool positive = Activation == OI8_RELU && Added == Residual::none;
     if (!args.bytes) return whole<Added, false, false>;
     if constexpr (!positive)
-      if (args.window->final == OI8_NONE) return whole<Added, true, false>;
+      if (args.instruction->final_activation == OI8_NONE) return whole<Added, true, false>;
     return whole<Added, true, true>;
   }
 
@@ -140,7 +146,7 @@ class ConvEpilogue {
         ToBytes && Added == Residual::none && Activation == OI8_RELU ? OI8_NONE : Activation;
     const ConvArguments args = end.args;
     const bool floats = args.floats != nullptr,
-               cut = activation != Activation || args.window->final == OI8_RELU;
+               cut = activation != Activation || args.instruction->final_activation == OI8_RELU;
     const int64_t channel = self.channel_;
     for (int i = 0; i < count; i++, sums += 32, row++) {
       Floats low = activate_with<activation>(
@@ -166,7 +172,7 @@ class ConvEpilogue {
         store(out + 16, cut ? max(high, zero) : high);
       }
       if constexpr (ToBytes)
-        end.grid.template store<Positive>(
+        end.quantization.template store<Positive>(
             reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + channel, low, high);
     }
   }
@@ -188,16 +194,16 @@ class ConvEpilogue {
           values,
           load(reinterpret_cast<const float *>(args.residual + row * args.residual_bytes) + column,
                count));
-    if (args.window->final == OI8_RELU)
+    if (args.instruction->final_activation == OI8_RELU)
       values = max(values, set(0.0f));
-    else if (args.window->final != OI8_NONE)
-      values = activate_any(args.window->final, values, end.slope);
+    else if (args.instruction->final_activation != OI8_NONE)
+      values = activate_any(args.instruction->final_activation, values, end.slope);
     if (args.floats)
       store(reinterpret_cast<float *>(args.floats + row * args.float_bytes) + column, values,
             count);
     if (args.bytes)
       store_bytes(reinterpret_cast<uint8_t *>(args.bytes + row * args.byte_bytes) + column,
-                  end.grid(values), count);
+                  end.quantization(values), count);
   }
 
   const ConvEnd *end_;

@@ -1,10 +1,17 @@
 // FLOAT_ATTENTION: softmax(Q K^T * scaling + mask) V on float32 rows, or on the bfloat16 next to
-// them, in the order of numerics_float.py. Any head size and length. One task is a key head of one
-// sequence; threads divide the tasks. Its rows are the queries of all heads that share the key
-// head. Blocks of keys are walked with running maxima and sums, so that what a group of rows reads
-// stays in L2.
+// them.
+//
+// Accumulator: float32, each product added with one rounding, in the order of
+// numerics/attention_float.py; tiles of bfloat16 (isa/tile_bf16_amx.h) add in their own order.
+// Blocks of KEY_BLOCK keys with running maxima and sums, so that what a group of rows reads stays
+// in L2. Any head size, length and mask. A task is a key head of one sequence; its rows are the
+// queries of all heads that share the key head. Each thread owns a share of the tasks.
 #pragma once
+#include <cstring>
+
 #include "../cpu.h"
+#include "attention.h"
+#include "float_product.h"
 
 namespace OI8_NAMESPACE {
 
@@ -27,7 +34,7 @@ struct FloatScratch {
     const int64_t block =
         Product::key_bytes(KEY_BLOCK, head) + Product::value_bytes(KEY_BLOCK, head);
     return fixed + blocks(keys, rows) * block +
-           4 * (QUERY_GROUP * (up16(head) + 2) + Product::rows * KEY_BLOCK);
+           4 * (QUERY_GROUP * (up_to_lanes(head) + 2) + Product::rows * KEY_BLOCK);
   }
   FloatScratch(char *base, int64_t all, int64_t rows, int64_t head) {
     const int64_t count = blocks(all, rows);
@@ -37,7 +44,7 @@ struct FloatScratch {
     queries = take(Product::query_bytes(QUERY_GROUP, head));
     weight_memory = take(Product::weight_bytes(KEY_BLOCK));
     keys = take(count * key_bytes), values = take(count * value_bytes);
-    sums = reinterpret_cast<float *>(take(QUERY_GROUP * up16(head) * 4));
+    sums = reinterpret_cast<float *>(take(QUERY_GROUP * up_to_lanes(head) * 4));
     scores = reinterpret_cast<float *>(take(Product::rows * KEY_BLOCK * 4));
     peak = reinterpret_cast<float *>(take(QUERY_GROUP * 4)),
     total = reinterpret_cast<float *>(take(QUERY_GROUP * 4));
@@ -75,12 +82,12 @@ inline __attribute__((noinline)) float rescaling(float step) {
 // One row's scores of `n` keys from `from` on, to the exponentials of what they lie below the row's
 // largest so far. Returns what the sums before this block are worth now.
 template <class Product>
-inline float weigh_row(const FloatTask &task, int64_t row, int64_t from, int count, float *scores,
+inline float weigh_row(const FloatTask &task, int64_t row, int64_t from, int visible, float *scores,
                        typename Product::Weight *weights, float &peak, float &total) {
   const Floats masked = set(-1e30f), factor = set(task.scaling);
   const int64_t mask = task.mask_at(row) + from;
   Floats top = set(peak);
-  by_16(count, [&](int key, auto count) {
+  by_16(visible, [&](int key, auto count) {
     Floats score = mul(load(scores + key), factor);
     if (task.bool_mask) score = select(task.bool_mask + mask + key, count, score, masked);
     if (task.float_mask) score = add(score, max(load(task.float_mask + mask + key, count), masked));
@@ -89,7 +96,7 @@ inline float weigh_row(const FloatTask &task, int64_t row, int64_t from, int cou
   });
   const Floats limit = set(-80.0f), zero = set(0.0f), largest_yet = set(largest(top));
   Floats lanes = zero;
-  by_16(count, [&](int key, auto count) {
+  by_16(visible, [&](int key, auto count) {
     const Floats score = sub(load(scores + key), largest_yet),
                  exponential = keep(count, where_above(score, limit, exp(score)), zero);
     lanes = add(lanes, exponential);
@@ -116,17 +123,17 @@ inline void attend_block(const FloatTask &task, const FloatScratch<Product> &scr
   const int seen = static_cast<int>(most - from < all ? most - from : all);
   Product::scores(scratch.queries, first, count, keys, seen, task.head, scratch.scores, KEY_BLOCK);
   typename Product::Weight *weights = Product::weights(scratch.scores, scratch.weight_memory);
-  const int64_t width = up16(task.head), padded = (seen + 31) / 32 * 32;
+  const int64_t width = up_to_lanes(task.head), padded = (seen + 31) / 32 * 32;
   for (int row_index = 0; row_index < count; row_index++) {
     const int64_t row = group + first + row_index, reach = task.reach(row) - from;
-    const int count = static_cast<int>(reach < 0 ? 0 : reach < seen ? reach : seen);
+    const int visible = static_cast<int>(reach < 0 ? 0 : reach < seen ? reach : seen);
     typename Product::Weight *line = weights + row_index * KEY_BLOCK;
-    const float before =
-        count ? weigh_row<Product>(task, row, from, count, scratch.scores + row_index * KEY_BLOCK,
-                                   line, scratch.peak[first + row_index],
-                                   scratch.total[first + row_index])
-              : 1.0f;
-    const int64_t written = up16(count);
+    const float before = visible ? weigh_row<Product>(task, row, from, visible,
+                                                      scratch.scores + row_index * KEY_BLOCK, line,
+                                                      scratch.peak[first + row_index],
+                                                      scratch.total[first + row_index])
+                                 : 1.0f;
+    const int64_t written = up_to_lanes(visible);
     std::memset(line + written, 0, (padded - written) * sizeof *line);
     float *sums = scratch.sums + (first + row_index) * width;
     for (int64_t column = 0; before != 1.0f && column < width; column += 16)
@@ -138,7 +145,7 @@ inline void attend_block(const FloatTask &task, const FloatScratch<Product> &scr
 
 template <class Product, class Put>
 inline void attend_floats(const FloatTask &task, const FloatScratch<Product> &scratch, Put put) {
-  const int64_t rows = int64_t(task.heads) * task.length, width = up16(task.head);
+  const int64_t rows = int64_t(task.heads) * task.length, width = up_to_lanes(task.head);
   const bool as_they_lie = rows <= Product::rows && Product::takes_rows(task.head);
   for (int64_t group = 0; group < rows; group += QUERY_GROUP) {
     const int count = static_cast<int>(rows - group < QUERY_GROUP ? rows - group : QUERY_GROUP);
@@ -176,35 +183,37 @@ inline void attend_floats(const FloatTask &task, const FloatScratch<Product> &sc
 }
 
 template <class Product>
-inline void float_attention_by(const oi8_instruction &instruction, const Context &context) {
+inline void float_attention_by(const oi8_float_attention &instruction, const Context &context) {
   const oi8_call &call = *context.call;
   const bool skipping = context.memory->kept, to_bytes = instruction.output_scale > 0;
-  const int heads = instruction.groups, head = instruction.columns / heads,
-            group = heads / instruction.kv_groups;
-  const Quantization grid(to_bytes ? instruction.output_scale : 1.0f,
-                          instruction.output_zero_point);
+  const int heads = instruction.heads, head = instruction.columns / heads,
+            group = heads / instruction.key_heads;
+  const Quantization quantization(to_bytes ? instruction.output_scale : 1.0f,
+                                  instruction.output_zero_point);
   const FloatScratch<Product> scratch(context.scratch, call.key_length,
                                       int64_t(call.length) * group, head);
-  const Range mine = context.share(context.batch * instruction.kv_groups);
+  const Range mine = context.share(context.batch * instruction.key_heads);
   for (int64_t task = mine.begin; task < mine.end; task++) {
-    const int64_t batch = task / instruction.kv_groups, key_head = task % instruction.kv_groups,
+    const int64_t batch = task / instruction.key_heads, key_head = task % instruction.key_heads,
                   first_row = context.begin(batch), first_head = key_head * group;
     FloatTask head_task = {};
     head_task.length = static_cast<int>(context.begin(batch + 1) - first_row),
     head_task.keys = skipping ? head_task.length : call.key_length;
     const int64_t first_key = skipping ? first_row : batch * head_task.keys;
-    head_task.query_rows = context.row<float>(instruction.input[0], first_row) +
-                           instruction.column[0] + first_head * head;
-    head_task.key_rows = context.row<float>(instruction.input[1], first_key) +
+    head_task.query_rows =
+        context.row<float>(instruction.head.input[OI8_ATTENTION_QUERIES], first_row) +
+        instruction.column[0] + first_head * head;
+    head_task.key_rows = context.row<float>(instruction.head.input[OI8_ATTENTION_KEYS], first_key) +
                          instruction.column[1] + key_head * head;
-    head_task.value_rows = context.row<float>(instruction.input[2], first_key) +
-                           instruction.column[2] + key_head * head;
-    head_task.q_stride = context.row_bytes(instruction.input[0]) / 4,
-    head_task.k_stride = context.row_bytes(instruction.input[1]) / 4,
-    head_task.v_stride = context.row_bytes(instruction.input[2]) / 4;
+    head_task.value_rows =
+        context.row<float>(instruction.head.input[OI8_ATTENTION_VALUES], first_key) +
+        instruction.column[2] + key_head * head;
+    head_task.q_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_QUERIES]) / 4,
+    head_task.k_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_KEYS]) / 4,
+    head_task.v_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_VALUES]) / 4;
     head_task.head = head, head_task.heads = group,
     head_task.kept = skipping ? head_task.keys : kept_keys(call, context.first_batch + batch);
-    head_task.scaling = instruction.parameter, head_task.causal = instruction.causal;
+    head_task.scaling = instruction.scaling, head_task.causal = instruction.causal;
     const int64_t mask_at =
         (context.first_batch + batch) * call.mask_stride[0] + first_head * call.mask_stride[1];
     if (call.mask_kind == OI8_BOOL_MASK && !skipping)
@@ -216,15 +225,15 @@ inline void float_attention_by(const oi8_instruction &instruction, const Context
         head_task, scratch, [&](int64_t row, int first_column, int count, Floats values) {
           const int64_t row_index = first_row + row % head_task.length,
                         column = (first_head + row / head_task.length) * head + first_column;
-          write_16(context.row<char>(instruction.output[0], row_index), column, count, values,
-                   to_bytes, grid);
+          write_16(context.row<char>(instruction.head.output[OI8_ATTENTION_RESULT], row_index),
+                   column, count, values, to_bytes, quantization);
         });
   }
 }
 
 // Calls body with the product that an instruction asks for, on this processor.
 template <class Body>
-inline auto with_float_product(const oi8_instruction &instruction, Body body) {
+inline auto with_float_product(const oi8_float_attention &instruction, Body body) {
   if (!instruction.bfloat16) return body(LaneProduct<false>());
 #ifdef OI8_BFLOAT16_TILE
   if (cpu_has_bfloat16_tiles()) return body(OI8_BFLOAT16_TILE());
@@ -232,15 +241,16 @@ inline auto with_float_product(const oi8_instruction &instruction, Body body) {
   return body(LaneProduct<true>());
 }
 
-inline int64_t float_attention_scratch(const oi8_instruction &instruction, const oi8_call &call) {
-  const int64_t rows = int64_t(call.length) * (instruction.groups / instruction.kv_groups),
-                head = instruction.columns / instruction.groups;
+inline int64_t float_attention_scratch(const oi8_float_attention &instruction,
+                                       const oi8_call &call) {
+  const int64_t rows = int64_t(call.length) * (instruction.heads / instruction.key_heads),
+                head = instruction.columns / instruction.heads;
   return with_float_product(instruction, [&](auto product) {
     return FloatScratch<decltype(product)>::bytes(call.key_length, rows, head);
   });
 }
 
-inline void float_attention(const oi8_instruction &instruction, const Context &context) {
+inline void float_attention(const oi8_float_attention &instruction, const Context &context) {
   with_float_product(instruction, [&](auto product) {
     float_attention_by<decltype(product)>(instruction, context);
   });

@@ -2,14 +2,16 @@
 // or rounded to bfloat16. Written once for all ISAs; what an ISA has for bfloat16
 // (isa/tile_bf16_amx.h) has members of the same names.
 //
-// Sizes are free. Keys and values of a block come packed; so do the queries. Weights take the place
-// of the scores.
+// Sizes are free. Keys, values and queries of a block are packed; weights take the place of the
+// scores.
 #pragma once
 #include <cstring>
 
-namespace OI8_NAMESPACE {
+#include "../layout.h"
+#include "context.h"
+#include "float_tile.h"
 
-inline int64_t up16(int64_t count) { return (count + 15) / 16 * 16; }
+namespace OI8_NAMESPACE {
 
 // Up to 16 rows of up to 16 columns, transposed; what is absent is 0.
 inline void transpose_some(const float *source, int64_t stride, int rows, int columns, float *out) {
@@ -25,22 +27,24 @@ struct LaneProduct {
   using Weight = float;
   static constexpr int rows = float_rows;
 
-  static int64_t query_bytes(int64_t rows, int64_t head) { return rows * up16(head) * 4; }
-  static int64_t key_bytes(int64_t keys, int64_t head) { return up16(keys) * up16(head) * 4; }
-  static int64_t value_bytes(int64_t keys, int64_t head) { return keys * up16(head) * 4; }
+  static int64_t query_bytes(int64_t rows, int64_t head) { return rows * up_to_lanes(head) * 4; }
+  static int64_t key_bytes(int64_t keys, int64_t head) {
+    return up_to_lanes(keys) * up_to_lanes(head) * 4;
+  }
+  static int64_t value_bytes(int64_t keys, int64_t head) { return keys * up_to_lanes(head) * 4; }
   static int64_t weight_bytes(int64_t) { return 0; }  // they take the scores' place
   static Weight *weights(float *scores, char *) { return scores; }
   static Floats rounded(Floats x) { return Round ? to_bfloat16(x) : x; }
 
   static void pack_query(const float *query, int head, char *target, int64_t row) {
-    float *out = reinterpret_cast<float *>(target) + row * up16(head);
+    float *out = reinterpret_cast<float *>(target) + row * up_to_lanes(head);
     by_16(head, [&](int i, auto count) { store(out + i, rounded(load(query + i, count))); });
   }
 
   static void pack_keys(const float *source, int64_t stride, int keys, int head, char *target) {
     for (int key = 0; key < keys; key += 16)
       for (int column = 0; column < head; column += 16) {
-        float *out = reinterpret_cast<float *>(target) + key * up16(head) + column * 16;
+        float *out = reinterpret_cast<float *>(target) + key * up_to_lanes(head) + column * 16;
         transpose_some(source + key * stride + column, stride, keys - key, head - column, out);
         for (int i = 0; Round && i < 16; i++) store(out + i * 16, rounded(load(out + i * 16)));
       }
@@ -59,9 +63,10 @@ struct LaneProduct {
   // Scores of rows from `row` on.
   static void scores(const char *queries, int64_t row, int rows, const char *packed, int keys,
                      int head, float *out, int64_t ldc) {
-    const float *first_query = reinterpret_cast<const float *>(queries) + row * up16(head);
+    const float *first_query = reinterpret_cast<const float *>(queries) + row * up_to_lanes(head);
     const float *first_key = reinterpret_cast<const float *>(packed);
-    float_tile({first_query, up16(head), first_key, 16, 16 * up16(head), head, out, ldc, false},
+    float_tile({first_query, up_to_lanes(head), first_key, 16, 16 * up_to_lanes(head), head, out,
+                ldc, false},
                rows, (keys + 15) / 16);
   }
 
@@ -74,8 +79,8 @@ struct LaneProduct {
                     int64_t stride, int keys, int all, int head, float *out) {
     const int64_t ldb = stride ? stride : 16, next = stride ? 16 : int64_t(16) * all;
     float_tile({weights, lda, reinterpret_cast<const float *>(values), ldb, next, keys, out,
-                up16(head), true},
-               rows, static_cast<int>(up16(head) / 16));
+                up_to_lanes(head), true},
+               rows, static_cast<int>(up_to_lanes(head) / 16));
   }
 };
 

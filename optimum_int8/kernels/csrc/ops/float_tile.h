@@ -4,6 +4,8 @@
 #pragma once
 #include <utility>
 
+#include "../isa/target.h"
+
 namespace OI8_NAMESPACE {
 
 struct FloatBlock {

@@ -1,17 +1,24 @@
-// LINEAR: uint8 rows by packed int8 weight, int32 accumulators, float32 epilogue: bias, activation,
-// float32 or uint8 result.
+// LINEAR: uint8 rows by packed int8 weights (layout.h); epilogue: bias, activation, to float32 or
+// uint8.
 //
-// Largest K is numerics.MAX_REDUCTION. N, K and the number of rows are free: the weight's padding
-// is zero, so what stands in A's padding does not matter. Threads divide the panels, or the rows
-// where there are more row blocks than panels.
+// Accumulator: int32, exact up to K = numerics.MAX_REDUCTION. Rounding: the epilogue in float32,
+// one rounding per operation, in the order of numerics.linear. N, K and the number of rows are
+// free: the padding of the weights is zero, so that the padding of the rows may hold anything, but
+// rows must be readable up to whole steps and blocks (optimum_int8.h). Each thread owns a share of
+// the panels, or of the blocks of rows where there are more of them than panels.
 #pragma once
 #include <cstring>
 #include <initializer_list>
 
+#include "../layout.h"
+#include "context.h"
+#include "math.h"
+#include "operator.h"
+
 namespace OI8_NAMESPACE {
 
 struct LinearArguments {
-  const oi8_instruction *instruction;
+  const oi8_linear *instruction;
   const uint8_t *inputs;
   int64_t lda;
   char *rows;              // place for the rows of a chunk, as the tile wants them
@@ -30,16 +37,16 @@ class PanelEpilogue {
  public:
   PanelEpilogue(const LinearArguments &arguments, int panel)
       : args_(arguments),
-        column_(panel * 32),
-        width_(arguments.instruction->columns - panel * 32),
-        grid_{column_quantization(*arguments.instruction, column_),
-              column_quantization(*arguments.instruction, column_ + 16)} {
-    const oi8_instruction &instruction = *args_.instruction;
+        column_(panel * panel_columns),
+        width_(arguments.instruction->columns - panel * panel_columns),
+        quantization_{column_quantization(*arguments.instruction, column_),
+                      column_quantization(*arguments.instruction, column_ + 16)} {
+    const oi8_linear &instruction = *args_.instruction;
     for (int half = 0; half < 2; half++) {
       const int column = column_ + half * 16, count = width_ - half * 16;
       const Floats scale = load(instruction.weight_scale + column, count < 0 ? 0 : count);
       const Ints sums = load(instruction.weight_sum + column);
-      factor_[half] = Dynamic ? scale : mul(set(instruction.input_scale[0]), scale);
+      factor_[half] = Dynamic ? scale : mul(set(instruction.input_scale), scale);
       correction_[half] =
           Dynamic ? sums : mul(set_int(instruction.input_zero_point - Tile::offset), sums);
       bias_[half] =
@@ -56,7 +63,7 @@ class PanelEpilogue {
   }
 
  private:
-  static Quantization column_quantization(const oi8_instruction &instruction, int column) {
+  static Quantization column_quantization(const oi8_linear &instruction, int column) {
     if (!ToBytes) return Quantization(1.0f, 0);
     if (!instruction.output_scales)
       return Quantization(instruction.output_scale, instruction.output_zero_point);
@@ -90,12 +97,13 @@ class PanelEpilogue {
       if constexpr (ToBytes) {
         uint8_t *out = reinterpret_cast<uint8_t *>(line) + column_;
         if constexpr (Whole) {
-          store_quantized<false>(out, mul(low, grid_[0].inverse), mul(high, grid_[1].inverse),
-                                 grid_[0].low, grid_[0].high,
-                                 grid_[0].zero_point);  // only scales differ
+          store_quantized<false>(out, mul(low, quantization_[0].inverse),
+                                 mul(high, quantization_[1].inverse), quantization_[0].low,
+                                 quantization_[0].high,
+                                 quantization_[0].zero_point);  // only scales differ
         } else {
-          store_bytes(out, grid_[0](low), width_);
-          if (width_ > 16) store_bytes(out + 16, grid_[1](high), width_ - 16);
+          store_bytes(out, quantization_[0](low), width_);
+          if (width_ > 16) store_bytes(out + 16, quantization_[1](high), width_ - 16);
         }
       } else {
         float *out = reinterpret_cast<float *>(line) + column_;
@@ -114,24 +122,24 @@ class PanelEpilogue {
   const int column_, width_;
   Floats factor_[2], bias_[2];
   Ints correction_[2];
-  const Quantization grid_[2];
+  const Quantization quantization_[2];
 };
 
 constexpr int linear_blocks = 1024;  // of rows in a chunk, at most
 
 // Blocks of rows whose bytes, as the tile reads them, stay in L2 while the weights stream by.
-inline int64_t linear_chunk_blocks(const oi8_instruction &instruction, const void *prepared,
+inline int64_t linear_chunk_blocks(const oi8_linear &instruction, const void *prepared,
                                    int64_t lda) {
   constexpr int64_t cached_bytes = 1 << 20, prepared_bytes = 384 << 10;
-  const int64_t bytes = Tile::prepared_bytes((instruction.reduction + 63) / 64, prepared),
+  const int64_t bytes = Tile::prepared_bytes(steps_of(instruction.reduction), prepared),
                 blocks = bytes ? prepared_bytes / bytes : cached_bytes / lda / Tile::rows;
   return blocks < 1 ? 1 : blocks > linear_blocks ? linear_blocks : blocks;
 }
 
-inline int64_t linear_scratch(const oi8_instruction &instruction) {
+inline int64_t linear_scratch(const oi8_linear &instruction, const oi8_call &) {
   int64_t most = 0;
   for (const void *prepared : {static_cast<const void *>(nullptr), instruction.prepared}) {
-    const int64_t bytes = Tile::prepared_bytes((instruction.reduction + 63) / 64, prepared),
+    const int64_t bytes = Tile::prepared_bytes(steps_of(instruction.reduction), prepared),
                   all = bytes ? bytes * linear_chunk_blocks(instruction, prepared, 1) : 0;
     if (all > most) most = all;
   }
@@ -144,7 +152,7 @@ inline int64_t linear_scratch(const oi8_instruction &instruction) {
 template <int Activation, bool ToBytes, bool Dynamic>
 void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int first, int last) {
   using Epilogue = PanelEpilogue<Activation, ToBytes, Dynamic>;
-  const int steps = (args.instruction->reduction + 63) / 64;
+  const int steps = steps_of(args.instruction->reduction);
   const int64_t block_bytes = Tile::prepared_bytes(steps, args.prepared);
   typename Tile::Rows ready_rows[linear_blocks];
   for (int64_t row = begin; row < end; row += Tile::rows) {
@@ -154,7 +162,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
                       static_cast<int>(end - row < Tile::rows ? end - row : Tile::rows),
                       args.instruction->reduction, args.rows + block * block_bytes, args.prepared);
   }
-  alignas(64) int32_t sums[2][Tile::rows * 32];
+  alignas(64) int32_t sums[2][Tile::rows * panel_columns];
   const int64_t blocks = (end - begin + Tile::rows - 1) / Tile::rows;
   for (int panel_index = first; panel_index < last; panel_index++) {
     const Epilogue epilogue(args, panel_index);
@@ -173,7 +181,7 @@ void linear_region(const LinearArguments &args, int64_t begin, int64_t end, int 
       Tile::block(ready_rows[(row - begin) / Tile::rows], rows, panel, steps, sums[side], 32,
                   prefetch, [&](int) {
                     const int count = done + share < waiting ? share : waiting - done;
-                    epilogue.rows(ready + done * 32, previous + done, count);
+                    epilogue.rows(ready + done * panel_columns, previous + done, count);
                     done += count;
                   });
       previous = row;
@@ -211,9 +219,9 @@ struct LinearShare {
   bool by_rows;
   Range mine;
 
-  LinearShare(const oi8_instruction &instruction, const Context &context, int64_t rows) {
+  LinearShare(const oi8_linear &instruction, const Context &context, int64_t rows) {
     const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows,
-                  panels = (instruction.columns + 31) / 32;
+                  panels = panels_of(instruction.columns);
     by_rows = panels < 2 * context.threads && blocks > panels;
     mine = context.share(by_rows ? blocks : panels);
   }
@@ -221,17 +229,18 @@ struct LinearShare {
 
 // What this thread reads first of the next linear of the program: so many bytes of it, and a panel
 // at least.
-inline Span next_linear(const oi8_instruction &instruction, const Context &context,
-                        int64_t bytes = 0) {
-  const oi8_instruction *next = &instruction + 1, *const end = context.program->instructions +
-                                                               context.program->instruction_count;
-  while (next < end && next->op != OI8_LINEAR) next++;
-  if (next == end) return {};
-  const int64_t rows = context.rows(*next);
+inline Span next_linear(const Context &context, int64_t bytes = 0) {
+  const oi8_program &program = *context.program;
+  int index = context.position + 1;
+  while (index < program.instruction_count && program.instructions[index]->op != OI8_LINEAR)
+    index++;
+  if (index == program.instruction_count) return {};
+  const oi8_linear *const next = &parameters_of<oi8_linear>(*program.instructions[index]);
+  const int64_t rows = context.rows(next->head);
   const LinearShare share(*next, context, rows);
   if (share.mine.begin == share.mine.end) return {};
-  const int steps = (next->reduction + 63) / 64;
-  const Range panels = share.by_rows ? Range{0, (next->columns + 31) / 32} : share.mine;
+  const int steps = steps_of(next->reduction);
+  const Range panels = share.by_rows ? Range{0, panels_of(next->columns)} : share.mine;
   Span span_of_weights = Tile::bytes_of(
       Tile::panel(next->weight, Tile::prepared_for(next->prepared, rows), panels.begin, steps),
       steps);
@@ -240,20 +249,21 @@ inline Span next_linear(const oi8_instruction &instruction, const Context &conte
   return span_of_weights;
 }
 
-inline void linear(const oi8_instruction &instruction, const Context &context) {
-  const bool dynamic = instruction.input[1] >= 0;
-  const int64_t rows = context.rows(instruction);
-  const LinearArguments args = {&instruction,
-                                context.row<uint8_t>(instruction.input[0], 0),
-                                context.row_bytes(instruction.input[0]),
-                                context.scratch,
-                                Tile::prepared_for(instruction.prepared, rows),
-                                dynamic ? context.row<float>(instruction.input[1], 0) : nullptr,
-                                dynamic ? context.row<int32_t>(instruction.input[2], 0) : nullptr,
-                                context.value<char>(instruction.output[0]),
-                                context.row_bytes(instruction.output[0]),
-                                context.is_external(instruction.output[0]) ? &context : nullptr,
-                                next_linear(instruction, context)};
+inline void linear(const oi8_linear &instruction, const Context &context) {
+  const bool dynamic = instruction.head.input[OI8_LINEAR_SCALES] >= 0;
+  const int64_t rows = context.rows(instruction.head);
+  const LinearArguments args = {
+      &instruction,
+      context.row<uint8_t>(instruction.head.input[OI8_LINEAR_ROWS], 0),
+      context.row_bytes(instruction.head.input[OI8_LINEAR_ROWS]),
+      context.scratch,
+      Tile::prepared_for(instruction.prepared, rows),
+      dynamic ? context.row<float>(instruction.head.input[OI8_LINEAR_SCALES], 0) : nullptr,
+      dynamic ? context.row<int32_t>(instruction.head.input[OI8_LINEAR_ZERO_POINTS], 0) : nullptr,
+      context.value<char>(instruction.head.output[OI8_LINEAR_RESULT]),
+      context.row_bytes(instruction.head.output[OI8_LINEAR_RESULT]),
+      context.is_external(instruction.head.output[OI8_LINEAR_RESULT]) ? &context : nullptr,
+      next_linear(context)};
   const LinearRegion region = linear_variant(
       instruction.activation, instruction.output_scale > 0 || instruction.output_scales, dynamic);
   const LinearShare share(instruction, context, rows);
@@ -262,7 +272,7 @@ inline void linear(const oi8_instruction &instruction, const Context &context) {
   const int64_t end =
       share.by_rows ? (mine.end * Tile::rows < rows ? mine.end * Tile::rows : rows) : rows;
   const int first = share.by_rows ? 0 : static_cast<int>(mine.begin),
-            last = share.by_rows ? (instruction.columns + 31) / 32 : static_cast<int>(mine.end);
+            last = share.by_rows ? panels_of(instruction.columns) : static_cast<int>(mine.end);
   const int64_t chunk = linear_chunk_blocks(instruction, args.prepared, args.lda) * Tile::rows;
   for (int64_t row = begin; row < end; row += chunk)
     region(args, row, row + chunk < end ? row + chunk : end, first, last);

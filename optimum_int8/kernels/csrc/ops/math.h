@@ -1,5 +1,7 @@
-// Elementary functions on 16 lanes: the steps of numerics.py, in its order.
+// Elementary functions on 16 lanes: the steps of numerics, in its order.
 #pragma once
+#include "../isa/target.h"
+#include "../optimum_int8.h"
 
 namespace OI8_NAMESPACE {
 
@@ -95,7 +97,23 @@ inline Floats activate(Floats x) {
   return x;
 }
 
-// Constants of one uint8 grid: q = clamp(round(x / scale) + zero_point, 0, 255). NaN gives 0.
+// Calls body with the activation as a constant.
+template <class Body>
+inline void by_activation(int activation, Body &&body) {
+  switch (activation) {
+    case OI8_RELU: return body(std::integral_constant<int, OI8_RELU>());
+    case OI8_GELU: return body(std::integral_constant<int, OI8_GELU>());
+    case OI8_GELU_TANH: return body(std::integral_constant<int, OI8_GELU_TANH>());
+    case OI8_SILU: return body(std::integral_constant<int, OI8_SILU>());
+    case OI8_TANH: return body(std::integral_constant<int, OI8_TANH>());
+    case OI8_LEAKY_RELU: return body(std::integral_constant<int, OI8_LEAKY_RELU>());
+    case OI8_HARDSWISH: return body(std::integral_constant<int, OI8_HARDSWISH>());
+    default: return body(std::integral_constant<int, OI8_NONE>());
+  }
+}
+
+// Constants of a quantization to uint8: q = clamp(round(x / scale) + zero_point, 0, 255). NaN gives
+// 0.
 struct Quantization {
   Floats inverse, low, high;
   Ints zero_point;

@@ -1,7 +1,12 @@
-// NORM: layer norm or RMS norm of rows (of a sum of rows), to float32, to uint8 on a given grid, to
-// uint8 on a grid per row. Sums run in the 16-lane order of numerics.py. Rows are divided among
-// threads; any width.
+// NORM: layer norm or RMS norm of rows (or of the sum of two) to float32, to uint8 with a given
+// scale and zero point, or to uint8 with one of each row.
+//
+// Accumulator and rounding: float32, sums in the 16-lane order of numerics, one rounding per
+// operation. Any width and number of rows; nothing needs alignment. Each thread owns a share of the
+// rows and a row of scratch.
 #pragma once
+#include "../layout.h"
+#include "quantize.h"
 
 namespace OI8_NAMESPACE {
 
@@ -21,32 +26,39 @@ struct RowNorm {
 };
 
 // Of a row whose lanes add up to `total`.
-inline RowNorm row_norm(const oi8_instruction &instruction, const float *sums, Floats total) {
-  if (instruction.norm == OI8_NO_NORM) return {set(0.0f), set(1.0f), nullptr, nullptr};
+inline RowNorm row_norm(const oi8_norm &instruction, const float *sums, Floats total) {
+  if (instruction.kind == OI8_NO_NORM) return {set(0.0f), set(1.0f), nullptr, nullptr};
   const float width = 1.0f / static_cast<float>(instruction.columns);
-  const Floats mean = set(instruction.norm == OI8_LAYER_NORM ? sum(total) * width : 0.0f);
+  const Floats mean = set(instruction.kind == OI8_LAYER_NORM ? sum(total) * width : 0.0f);
   Floats squares = set(0.0f);
   by_16(instruction.columns, [&](int i, auto count) {
     const Floats values = sub(load(sums + i, count), mean);
     squares = add(squares, keep(count, mul(values, values), set(0.0f)));
   });
-  return {mean, set(1.0f / __builtin_sqrtf(sum(squares) * width + instruction.parameter)),
-          static_cast<const float *>(instruction.weight), instruction.bias};
+  return {mean, set(1.0f / __builtin_sqrtf(sum(squares) * width + instruction.epsilon)),
+          instruction.weight, instruction.bias};
 }
 
-inline void norm(const oi8_instruction &instruction, const Context &context) {
-  const Range mine = context.share(context.rows(instruction));
+inline int64_t norm_scratch(const oi8_norm &instruction, const oi8_call &) {
+  return (int64_t(instruction.columns) + half_columns) * 4;  // a row that has no place in a result
+}
+
+inline void norm(const oi8_norm &instruction, const Context &context) {
+  const Range mine = context.share(context.rows(instruction.head));
   const int width = instruction.columns, pairs = width / 32 * 32;
-  const bool floats = instruction.output[0] >= 0, bytes = instruction.output[1] >= 0,
-             dynamic = instruction.output[2] >= 0;
+  const bool floats = instruction.head.output[OI8_NORM_RESULT] >= 0,
+             bytes = instruction.head.output[OI8_NORM_BYTES] >= 0,
+             dynamic = instruction.head.output[OI8_NORM_SCALES] >= 0;
   const Quantization fixed(instruction.output_scale > 0 ? instruction.output_scale : 1.0f,
                            instruction.output_zero_point);
   float *temporary = reinterpret_cast<float *>(context.scratch);
   for (int64_t row = mine.begin; row < mine.end; row++) {
-    const float *source = context.row<float>(instruction.input[0], row);
-    const float *residual =
-        instruction.input[1] >= 0 ? context.row<float>(instruction.input[1], row) : nullptr;
-    float *sums = floats ? context.row<float>(instruction.output[0], row) : temporary;
+    const float *source = context.row<float>(instruction.head.input[OI8_NORM_FLOATS], row);
+    const float *residual = instruction.head.input[OI8_NORM_RESIDUAL] >= 0
+                                ? context.row<float>(instruction.head.input[OI8_NORM_RESIDUAL], row)
+                                : nullptr;
+    float *sums =
+        floats ? context.row<float>(instruction.head.output[OI8_NORM_RESULT], row) : temporary;
     Floats total = set(0.0f);
     by_16(width, [&](int i, auto count) {
       Floats values = load(source + i, count);
@@ -55,7 +67,8 @@ inline void norm(const oi8_instruction &instruction, const Context &context) {
       total = add(total, values);
     });
     const RowNorm normalise = row_norm(instruction, sums, total);
-    uint8_t *bytes_out = bytes ? context.row<uint8_t>(instruction.output[1], row) : nullptr;
+    uint8_t *bytes_out =
+        bytes ? context.row<uint8_t>(instruction.head.output[OI8_NORM_BYTES], row) : nullptr;
     if (!dynamic) {
       for (int i = 0; i < pairs; i += 32) {
         const Floats values = normalise(sums, i, Whole()), more = normalise(sums, i + 16, Whole());
@@ -76,9 +89,10 @@ inline void norm(const oi8_instruction &instruction, const Context &context) {
       low = min(keep(count, values, low), low), high = max(keep(count, values, high), high);
     });
     quantize_row(sums, bytes_out, width,
-                 affine_quantization(smallest(low), largest(high),
-                                     context.row<float>(instruction.output[2], row),
-                                     context.row<int32_t>(instruction.output[3], row)));
+                 affine_quantization(
+                     smallest(low), largest(high),
+                     context.row<float>(instruction.head.output[OI8_NORM_SCALES], row),
+                     context.row<int32_t>(instruction.head.output[OI8_NORM_ZERO_POINTS], row)));
   }
 }
 

@@ -1,8 +1,14 @@
-// MAX_POOL, AVG_POOL: windows over one image of uint8 or float32 pixels; of an average at most
-// 2**23 positions, so that int32 holds its sum. QUANTIZE_SAMPLE: an image to uint8 on one grid for
-// all of it. Output pixels are divided among threads; any number of channels.
+// MAX_POOL and AVG_POOL: windows over one image of uint8 or float32 pixels. QUANTIZE_SAMPLE: a
+// float32 image to uint8 with one scale and zero point for all of it.
+//
+// Accumulator: of an average of bytes int32, exact up to 2**23 positions, then one factor; of
+// float32 the sum from the first position on and one division, as in PyTorch. Any number of
+// channels and size of windows; up to 64 bytes past the last pixel are read. Each thread owns a
+// share of the output pixels (AVG_POOL: of their lines of 64 channels).
 #pragma once
 #include <cstring>
+
+#include "quantize.h"
 
 namespace OI8_NAMESPACE {
 
@@ -59,14 +65,14 @@ struct Taps {
   }
 };
 
-inline void max_pool_floats(const oi8_instruction &instruction, const Context &context) {
+inline void max_pool_floats(const oi8_pool &instruction, const Context &context) {
   const Range mine =
-      context.share(int64_t(instruction.window->out_height) * instruction.window->out_width);
-  const char *image = context.value<char>(instruction.input[0]);
-  const int64_t distance = context.row_bytes(instruction.input[0]);
+      context.share(int64_t(instruction.window.out_height) * instruction.window.out_width);
+  const char *image = context.value<char>(instruction.head.input[OI8_POOL_IMAGE]);
+  const int64_t distance = context.row_bytes(instruction.head.input[OI8_POOL_IMAGE]);
   for (int64_t pixel = mine.begin; pixel < mine.end; pixel++) {
-    const Taps taps(*instruction.window, pixel);
-    float *out = context.row<float>(instruction.output[0], pixel);
+    const Taps taps(instruction.window, pixel);
+    float *out = context.row<float>(instruction.head.output[OI8_POOL_RESULT], pixel);
     by_16(instruction.columns, [&](int channel, auto count) {
       Floats most = set(-__builtin_inff());
       taps.each(image + channel * 4, distance, [&](const char *source) {
@@ -78,15 +84,15 @@ inline void max_pool_floats(const oi8_instruction &instruction, const Context &c
 }
 
 // 32 channels at a time; what is read past the last is not written.
-inline void max_pool(const oi8_instruction &instruction, const Context &context) {
-  if (instruction.window->floats) return max_pool_floats(instruction, context);
+inline void max_pool(const oi8_pool &instruction, const Context &context) {
+  if (instruction.floats) return max_pool_floats(instruction, context);
   const Range mine =
-      context.share(int64_t(instruction.window->out_height) * instruction.window->out_width);
-  const char *image = context.value<char>(instruction.input[0]);
-  const int64_t distance = context.row_bytes(instruction.input[0]);
+      context.share(int64_t(instruction.window.out_height) * instruction.window.out_width);
+  const char *image = context.value<char>(instruction.head.input[OI8_POOL_IMAGE]);
+  const int64_t distance = context.row_bytes(instruction.head.input[OI8_POOL_IMAGE]);
   for (int64_t pixel = mine.begin; pixel < mine.end; pixel++) {
-    const Taps taps(*instruction.window, pixel);
-    uint8_t *out = context.row<uint8_t>(instruction.output[0], pixel);
+    const Taps taps(instruction.window, pixel);
+    uint8_t *out = context.row<uint8_t>(instruction.head.output[OI8_POOL_RESULT], pixel);
     for (int channel = 0; channel < instruction.columns; channel += 32) {
       Bytes most = no_bytes();
       taps.each(image + channel, distance,
@@ -104,10 +110,11 @@ inline void max_pool(const oi8_instruction &instruction, const Context &context)
 
 // What a window of an AVG_POOL is divided by: its positions in the image, and in the padding where
 // that counts.
-inline int counted(const oi8_window &window, const Taps &taps) {
+inline int counted(const oi8_pool &instruction, const Taps &taps) {
+  const oi8_window &window = instruction.window;
   const int64_t y = taps.top, x = taps.left;
-  const int64_t top = window.padding_counts ? window.top : 0,
-                left = window.padding_counts ? window.left : 0;
+  const int64_t top = instruction.padding_counts ? window.top : 0,
+                left = instruction.padding_counts ? window.left : 0;
   const int64_t bottom = y + window.kernel_height < window.height + top ? y + window.kernel_height
                                                                         : window.height + top;
   const int64_t right =
@@ -121,9 +128,9 @@ struct ByteMean {
   static constexpr int bytes = 1, held = 257;  // sums that 16 bits hold
   Ints zeros;
   Floats factor;
-  ByteMean(const oi8_instruction &instruction, const Taps &taps, int count)
+  ByteMean(const oi8_pool &instruction, const Taps &taps, int count)
       : zeros(set_int(taps.count() * instruction.input_zero_point)),
-        factor(set(instruction.input_scale[0] * (1.0f / static_cast<float>(count)))) {}
+        factor(set(instruction.input_scale * (1.0f / static_cast<float>(count)))) {}
   template <int Vectors, class Count>
   static void sum(const Taps &taps, const char *image, int64_t distance, Ints (&sums)[Vectors],
                   Count) {
@@ -144,9 +151,9 @@ struct ByteMean {
 struct FloatMean {
   using Sum = Floats;
   static constexpr int bytes = 4;
-  Floats count;
-  FloatMean(const oi8_instruction &, const Taps &, int count)
-      : count(set(static_cast<float>(count))) {}
+  Floats positions;
+  FloatMean(const oi8_pool &, const Taps &, int count)
+      : positions(set(static_cast<float>(count))) {}
   template <int Vectors, class Count>
   static void sum(const Taps &taps, const char *image, int64_t distance, Floats (&sums)[Vectors],
                   Count count) {
@@ -156,7 +163,7 @@ struct FloatMean {
         sums[j] = add(sums[j], load(reinterpret_cast<const float *>(source) + j * 16, count));
     });
   }
-  Floats operator()(Floats sum) const { return div(sum, count); }
+  Floats operator()(Floats sum) const { return div(sum, positions); }
 };
 
 // One pixel of a cache line of channels: pieces of a line divide the work of a pool over the whole
@@ -179,15 +186,16 @@ inline void average(const Mean &mean, const Taps &taps, const char *image, int64
 }
 
 template <class Mean>
-inline void avg_pool(const oi8_instruction &instruction, const Context &context) {
+inline void average_pool(const oi8_pool &instruction, const Context &context) {
   constexpr int line = 64;
-  const oi8_window &window = *instruction.window;
+  const oi8_window &window = instruction.window;
   const int64_t lines = (instruction.columns + line - 1) / line;
   const Range mine = context.share(int64_t(window.out_height) * window.out_width * lines);
-  const Quantization grid(instruction.output[1] >= 0 ? instruction.output_scale : 1.0f,
-                          instruction.output_zero_point);
-  const char *image = context.value<char>(instruction.input[0]);
-  const int64_t distance = context.row_bytes(instruction.input[0]);
+  const Quantization quantization(
+      instruction.head.output[OI8_POOL_BYTES] >= 0 ? instruction.output_scale : 1.0f,
+      instruction.output_zero_point);
+  const char *image = context.value<char>(instruction.head.input[OI8_POOL_IMAGE]);
+  const int64_t distance = context.row_bytes(instruction.head.input[OI8_POOL_IMAGE]);
   for (int64_t i = mine.begin; i < mine.end;) {
     const int64_t pixel = i / lines,
                   last = mine.end < (pixel + 1) * lines ? mine.end : (pixel + 1) * lines;
@@ -195,14 +203,14 @@ inline void avg_pool(const oi8_instruction &instruction, const Context &context)
               some = static_cast<int>(last - pixel * lines) * line;
     const int end = some < instruction.columns ? some : instruction.columns;
     const Taps taps(window, pixel);
-    const Mean mean(instruction, taps, counted(window, taps));
-    if (instruction.output[1] >= 0) {
-      uint8_t *out = context.row<uint8_t>(instruction.output[1], pixel);
+    const Mean mean(instruction, taps, counted(instruction, taps));
+    if (instruction.head.output[OI8_POOL_BYTES] >= 0) {
+      uint8_t *out = context.row<uint8_t>(instruction.head.output[OI8_POOL_BYTES], pixel);
       average(mean, taps, image, distance, begin, end, [&](int channel, Floats values, auto count) {
-        store_bytes(out + channel, grid(values), count);
+        store_bytes(out + channel, quantization(values), count);
       });
     } else {
-      float *out = context.row<float>(instruction.output[0], pixel);
+      float *out = context.row<float>(instruction.head.output[OI8_POOL_RESULT], pixel);
       average(mean, taps, image, distance, begin, end,
               [&](int channel, Floats values, auto count) { store(out + channel, values, count); });
     }
@@ -210,17 +218,17 @@ inline void avg_pool(const oi8_instruction &instruction, const Context &context)
   }
 }
 
-inline void avg_pool(const oi8_instruction &instruction, const Context &context) {
-  instruction.window->floats ? avg_pool<FloatMean>(instruction, context)
-                             : avg_pool<ByteMean>(instruction, context);
+inline void avg_pool(const oi8_pool &instruction, const Context &context) {
+  instruction.floats ? average_pool<FloatMean>(instruction, context)
+                     : average_pool<ByteMean>(instruction, context);
 }
 
 // Every thread looks at the whole image, which costs less than waiting for the others.
-inline void quantize_sample(const oi8_instruction &instruction, const Context &context) {
-  const int64_t rows = context.rows(instruction);
+inline void quantize_sample(const oi8_quantize_sample &instruction, const Context &context) {
+  const int64_t rows = context.rows(instruction.head);
   Floats low = set(0.0f), high = set(0.0f);
   for (int64_t pixel = 0; pixel < rows; pixel++) {
-    const float *source = context.row<float>(instruction.input[0], pixel);
+    const float *source = context.row<float>(instruction.head.input[OI8_SAMPLE_FLOATS], pixel);
     by_16(instruction.columns, [&](int i, auto count) {
       const Floats values = load(source + i, count);  // absent lanes are 0, which every range holds
       low = min(values, low);
@@ -229,15 +237,17 @@ inline void quantize_sample(const oi8_instruction &instruction, const Context &c
   }
   float scale;
   int32_t zero;
-  const Quantization grid = affine_quantization(smallest(low), largest(high), &scale, &zero);
+  const Quantization quantization =
+      affine_quantization(smallest(low), largest(high), &scale, &zero);
   if (context.thread == 0) {
-    *context.row<float>(instruction.output[1], 0) = scale;
-    *context.row<int32_t>(instruction.output[2], 0) = zero;
+    *context.row<float>(instruction.head.output[OI8_SAMPLE_SCALE], 0) = scale;
+    *context.row<int32_t>(instruction.head.output[OI8_SAMPLE_ZERO_POINT], 0) = zero;
   }
   const Range mine = context.share(rows);
   for (int64_t pixel = mine.begin; pixel < mine.end; pixel++)
-    quantize_row(context.row<float>(instruction.input[0], pixel),
-                 context.row<uint8_t>(instruction.output[0], pixel), instruction.columns, grid);
+    quantize_row(context.row<float>(instruction.head.input[OI8_SAMPLE_FLOATS], pixel),
+                 context.row<uint8_t>(instruction.head.output[OI8_SAMPLE_BYTES], pixel),
+                 instruction.columns, quantization);
 }
 
 }  // namespace OI8_NAMESPACE

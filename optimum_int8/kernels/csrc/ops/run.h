@@ -1,40 +1,67 @@
 // Runs a program: every thread walks the instructions, a barrier after each (or after several
 // convolutions, conv_chain.h).
 #pragma once
+#include <omp.h>
+
+#include <cstring>
+
+#include "add.h"
+#include "attention.h"
+#include "context.h"
+#include "conv_chain.h"
+#include "embedding.h"
+#include "float_attention.h"
+#include "linear.h"
+#include "norm.h"
+#include "operator.h"
+#include "pool.h"
+#include "quantize.h"
 
 namespace OI8_NAMESPACE {
 
+struct Operators {
+  Operator table[OI8_OP_COUNT] = {};
+
+  constexpr Operators() {
+    table[OI8_QUANTIZE] = {run_as<quantize>, nullptr};
+    table[OI8_LINEAR] = {run_as<linear>, scratch_as<linear_scratch>};
+    table[OI8_NORM] = {run_as<norm>, scratch_as<norm_scratch>};
+    table[OI8_ATTENTION] = {run_as<attention>, scratch_as<attention_scratch>};
+    table[OI8_EMBEDDING] = {run_as<embedding>, nullptr};
+    table[OI8_CONV] = {run_as<conv>, scratch_as<conv_scratch>};
+    table[OI8_MAX_POOL] = {run_as<max_pool>, nullptr};
+    table[OI8_AVG_POOL] = {run_as<avg_pool>, nullptr};
+    table[OI8_QUANTIZE_SAMPLE] = {run_as<quantize_sample>, nullptr};
+    table[OI8_ADD] = {run_as<add_rows>, nullptr};
+    table[OI8_FLOAT_ATTENTION] = {run_as<float_attention>, scratch_as<float_attention_scratch>};
+  }
+  constexpr bool complete() const {
+    for (const Operator &it : table)
+      if (!it.run) return false;
+    return true;
+  }
+  // Null for a number that is none.
+  const Operator *find(int op) const { return op >= 0 && op < OI8_OP_COUNT ? &table[op] : nullptr; }
+};
+
+constexpr Operators operators;
+static_assert(operators.complete(), "every operator of enum oi8_op has a kernel");
+
 inline int64_t scratch_bytes(const oi8_program &program, const oi8_call &call) {
+  constexpr int64_t page = 4096;
   int64_t most = 64;
   for (int i = 0; i < program.instruction_count; i++) {
-    const oi8_instruction &instruction = program.instructions[i];
-    int64_t need = 0;
-    if (instruction.op == OI8_LINEAR) need = linear_scratch(instruction);
-    if (instruction.op == OI8_NORM) need = (int64_t(instruction.columns) + 16) * 4;
-    if (instruction.op == OI8_CONV) need = conv_scratch(instruction);
-    if (instruction.op == OI8_ATTENTION)
-      need = AttentionScratch::bytes(call.key_length, instruction.columns / instruction.groups);
-    if (instruction.op == OI8_FLOAT_ATTENTION) need = float_attention_scratch(instruction, call);
+    const oi8_instruction &instruction = *program.instructions[i];
+    const Operator *const found = operators.find(instruction.op);
+    const int64_t need = found && found->scratch ? found->scratch(instruction, call) : 0;
     if (need > most) most = need;
   }
-  return (most + 4095) / 4096 * 4096;
+  return (most + page - 1) / page * page;
 }
 
 inline int execute(const oi8_instruction &instruction, const Context &context) {
-  switch (instruction.op) {
-    case OI8_QUANTIZE: quantize(instruction, context); return OI8_OK;
-    case OI8_LINEAR: linear(instruction, context); return OI8_OK;
-    case OI8_NORM: norm(instruction, context); return OI8_OK;
-    case OI8_ATTENTION: attention(instruction, context); return OI8_OK;
-    case OI8_EMBEDDING: return embedding(instruction, context);
-    case OI8_CONV: conv(instruction, context); return OI8_OK;
-    case OI8_MAX_POOL: max_pool(instruction, context); return OI8_OK;
-    case OI8_AVG_POOL: avg_pool(instruction, context); return OI8_OK;
-    case OI8_QUANTIZE_SAMPLE: quantize_sample(instruction, context); return OI8_OK;
-    case OI8_ADD: add_rows(instruction, context); return OI8_OK;
-    case OI8_FLOAT_ATTENTION: float_attention(instruction, context); return OI8_OK;
-    default: return OI8_BAD_ARGUMENT;
-  }
+  const Operator *const found = operators.find(instruction.op);
+  return found ? found->run(instruction, context) : OI8_BAD_ARGUMENT;
 }
 
 // Rows that the caller's arrays have and this call leaves out become zero.
@@ -78,18 +105,20 @@ int run(const oi8_program &program, const oi8_call &call, const Memory &memory) 
                           : memory.start  ? memory.start[first]
                                           : first * call.length;
       for (int index = 0, count; index < program.instruction_count; index += count) {
-        count = chain_length(program.instructions + index, context);
+        context.position = index;
+        count = chain_length(context);
         if (count > 1) {
-          conv_chain(program.instructions + index, count, context);
+          conv_chain(count, context);
 #pragma omp barrier
           continue;
         }
-        const int result = execute(program.instructions[index], context);
+        const int result = execute(*program.instructions[index], context);
         if (result != OI8_OK) {
 #pragma omp atomic write
           status = result;
         }
-        if (first == 0 && memory.dropped_count) clear_dropped(program.instructions[index], context);
+        if (first == 0 && memory.dropped_count)
+          clear_dropped(*program.instructions[index], context);
 #pragma omp barrier
       }
     }

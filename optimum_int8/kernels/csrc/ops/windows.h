@@ -1,8 +1,11 @@
-// How a CONV reaches the pixels of its windows: gathered one after another, or, for a tile that
-// takes its rows in runs from anywhere, where they lie in the image or in a copy of some of its
-// lines with padding around.
+// How a CONV reaches the pixels of its windows: gathered one after another, or, for a tile whose
+// rows may be spans of bytes from anywhere, in place, in the image or in a copy of some of its
+// lines with padding around them. Every size is free; 16 bytes past the end of a window are
+// written.
 #pragma once
 #include <cstring>
+
+#include "conv_epilogue.h"
 
 namespace OI8_NAMESPACE {
 
@@ -15,7 +18,7 @@ inline void fill_over(uint8_t *target, int value, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 16) std::memset(target + i, value, 16);
 }
 
-// `lines` runs of bytes, `distance` apart, one after another.
+// `lines` spans of bytes, `distance` apart, one after another.
 template <int Chunks>
 inline void copy_lines(uint8_t *target, const uint8_t *from, int lines, int64_t distance,
                        int64_t run) {
@@ -84,8 +87,8 @@ inline void gather(const ConvArguments &args, int64_t first, int64_t count, int 
   }
 }
 
-// Windows as runs of bytes: the lines of a kernel, of pixels that lie side by side. Runs of 16
-// bytes are what a tile multiplies at a time.
+// Windows as spans of bytes: the lines of a kernel, of adjacent pixels, of a multiple of the 16
+// bytes that a tile multiplies at a time.
 struct WindowSpans {
   const oi8_window &window;
   int64_t channels, line;  // `line`: bytes from one line to the next
@@ -93,16 +96,16 @@ struct WindowSpans {
   bool padded;             // lines are copied, with padding around
 
   // Where the pixels of an image lie without gaps. Lines of which few are read are not copied.
-  static bool fit(const oi8_instruction &instruction) {
-    const oi8_window &window = *instruction.window;
+  static bool possible(const oi8_conv &instruction) {
+    const oi8_window &window = instruction.window;
     const int64_t channels = instruction.reduction / (window.kernel_height * window.kernel_width);
     if (instruction.groups != 1 || window.dilation_x != 1 || window.kernel_width * channels % 16 ||
         int64_t(window.height) * window.width * channels > INT32_MAX)
       return false;
     return WindowSpans(instruction, 0, INT64_MAX).scratch() <= 1 << 20;
   }
-  WindowSpans(const oi8_instruction &instruction, int64_t bytes, int64_t most)
-      : window(*instruction.window),
+  WindowSpans(const oi8_conv &instruction, int64_t bytes, int64_t most)
+      : window(instruction.window),
         channels(instruction.reduction / (window.kernel_height * window.kernel_width)) {
     padded = window.top || window.left ||
              (window.out_height - 1) * window.stride_y + reach() >= window.height ||
@@ -127,7 +130,8 @@ struct WindowSpans {
 
   // Of output pixels [first, first + count): where each window begins, as offsets from what is
   // returned.
-  const uint8_t *lay(const ConvArguments &args, int64_t first, int64_t count, char *scratch) const {
+  const uint8_t *locate(const ConvArguments &args, int64_t first, int64_t count,
+                        char *scratch) const {
     int32_t *offsets = reinterpret_cast<int32_t *>(scratch);
     const int64_t top = first / window.out_width, bottom = (first + count - 1) / window.out_width;
     int64_t out_y = 0, out_x = first % window.out_width;

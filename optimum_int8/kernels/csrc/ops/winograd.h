@@ -20,26 +20,41 @@
 // Threads divide output channels, tiles or both. Input channels are a multiple of 16; the rest is
 // free.
 #pragma once
+#include <cstring>
 #include <utility>
 
+#include "../layout.h"
+#include "conv_epilogue.h"
+
 namespace OI8_NAMESPACE {
+
+// What conv.h calls, for a tile that has a use for it: the memory of a thread; whether this path is
+// the shorter one; and the convolution itself, or false where it is not.
+template <class AnyTile>
+int64_t winograd_scratch(const oi8_conv &instruction);
+template <class AnyTile>
+bool takes_winograd(const oi8_conv &instruction, int threads);
+template <class AnyTile>
+bool winograd(const ConvArguments &args, const Context &context, int panels);
+
+#if defined(__AVX2__)  // it needs the int16 lanes of narrow_avx.h
 
 constexpr int winograd_segment =
     128;  // most input channels of one; 16 columns of their weights are 144 KiB
 constexpr int winograd_tiles = 64;  // most tiles of a block
 constexpr int64_t winograd_pixels_bytes =
     4 << 20;  // of the transformed pixels of a block, where that is more than 16 tiles
-static_assert(winograd_segment <= 229, "results of a segment stay below 2^25");
+static_assert(winograd_segment <= 229, "results of a segment stay tile_shares 2^25");
 
 struct WinogradShape {
   int channels, across, tiles;  // `across`: tiles side by side
   int segments, segment;        // input channels of each segment but the last
   int block;                    // most tiles of a block
 
-  explicit WinogradShape(const oi8_instruction &instruction)
+  explicit WinogradShape(const oi8_conv &instruction)
       : channels(instruction.reduction / 9),
-        across((instruction.window->out_width + 3) / 4),
-        tiles(across * ((instruction.window->out_height + 3) / 4)),
+        across((instruction.window.out_width + 3) / 4),
+        tiles(across * ((instruction.window.out_height + 3) / 4)),
         segments((channels + winograd_segment - 1) / winograd_segment),
         segment((channels / 16 + segments - 1) / segments * 16) {
     const int64_t fitting = winograd_pixels_bytes / (36 * 2 * channels);
@@ -74,8 +89,8 @@ struct WinogradScratch {
   }
 };
 
-inline bool winograd_fits(const oi8_instruction &instruction) {
-  const oi8_window &window = *instruction.window;
+inline bool winograd_applies(const oi8_conv &instruction) {
+  const oi8_window &window = instruction.window;
   const bool three = window.kernel_height == 3 && window.kernel_width == 3 &&
                      window.stride_y == 1 && window.stride_x == 1 && window.dilation_y == 1 &&
                      window.dilation_x == 1;
@@ -136,15 +151,15 @@ inline void winograd_pixels(const uint8_t *const *from, int first, int count, in
   }
 }
 
-// Of two input channels (the first or second two of fours) by eight output channels, whose nine
-// weights lie at `from`, 4 bytes each.
+// Of two input channels (the first or second pair of a group of four) by eight output channels,
+// whose nine weights lie at `from`, 4 bytes each.
 template <bool second>
-inline void winograd_weights_of(const int8_t *const *from, int offset, int16_t *out,
-                                int64_t distance) {
+inline void winograd_weight_pair(const int8_t *const *from, int offset, int16_t *out,
+                                 int64_t distance) {
   Shorts x[3], y[3], z[3];
   for (int i = 0; i < 3; i++)
-    x[i] = twos<second>(from[i] + offset), y[i] = twos<second>(from[3 + i] + offset),
-    z[i] = twos<second>(from[6 + i] + offset);
+    x[i] = input_pair<second>(from[i] + offset), y[i] = input_pair<second>(from[3 + i] + offset),
+    z[i] = input_pair<second>(from[6 + i] + offset);
   const auto line = [&](int index, Shorts upper, Shorts middle, Shorts lower) {
     Shorts results[6];
     six_weights(upper, middle, lower, results);
@@ -170,18 +185,16 @@ inline void winograd_weights(const int8_t *half, int channels, int first, int co
   for (int channel = 0; channel < count; channel += 16) {
     const int8_t *from[9];
     for (int tap = 0; tap < 9; tap++) {
-      const int64_t depth = int64_t(tap) * channels + first + channel, prefetch = depth + 16;
-      from[tap] = half + depth / 64 * 2048 + depth % 64 * 16;
-      const int8_t *next =
-          half + prefetch / 64 * 2048 +
-          prefetch % 64 *
-              16;  // nine streams in pieces of a kilobyte: more than the processor foresees
+      const int64_t depth = int64_t(tap) * channels + first + channel, next_depth = depth + 16;
+      from[tap] = input_at(half, depth);
+      const int8_t *next = input_at(half, next_depth);  // nine streams in pieces of a kilobyte:
+                                                        // more than the processor foresees
       for (int line = 0; line < 4; line++) __builtin_prefetch(next + line * 64);
     }
     for (int offset = 0; offset < 256; offset += 64, out += 64)
       for (int i = 0; i < 2; i++) {
-        winograd_weights_of<false>(from, offset + i * 32, out + i * 16, distance);
-        winograd_weights_of<true>(from, offset + i * 32, out + 32 + i * 16, distance);
+        winograd_weight_pair<false>(from, offset + i * 32, out + i * 16, distance);
+        winograd_weight_pair<true>(from, offset + i * 32, out + 32 + i * 16, distance);
       }
   }
 }
@@ -304,11 +317,11 @@ inline __attribute__((noinline)) void winograd_multiply(const int8_t *half,
 template <int Activation>
 void winograd_region(const ConvArguments &args, const Context &context, int64_t begin, int64_t end,
                      int first, int last) {
-  const oi8_instruction &instruction = *args.instruction;
+  const oi8_conv &instruction = *args.instruction;
   const oi8_window &window = *args.window;
   const WinogradShape shape(instruction);
   const WinogradScratch scratch(context.scratch, shape);
-  const int steps = (instruction.reduction + 63) / 64;
+  const int steps = steps_of(instruction.reduction);
   std::memset(scratch.outside, args.zero, shape.channels);
   const ConvEnd ending(args);
   const int64_t blocks = (end - begin + shape.block - 1) / shape.block;
@@ -317,13 +330,14 @@ void winograd_region(const ConvArguments &args, const Context &context, int64_t 
     const int count = static_cast<int>(begin + (end - begin) * (block + 1) / blocks - from);
     winograd_transform(args, shape, scratch, from, count);
     for (int panel_index = first; panel_index < last; panel_index++) {
-      const int8_t *panel =
-          static_cast<const int8_t *>(instruction.weight) + int64_t(panel_index) * steps * 2048;
-      const int rest = instruction.columns - panel_index * 32, width = rest < 32 ? rest : 32;
+      const int8_t *panel = static_cast<const int8_t *>(instruction.weight) +
+                            int64_t(panel_index) * steps * step_bytes;
+      const int rest = instruction.columns - panel_index * panel_columns,
+                width = rest < panel_columns ? rest : panel_columns;
       for (int half = 0; half * 16 < width; half++)
-        winograd_multiply(panel + half * 1024, shape, scratch, count, half * 16);
-      const ConvEpilogue<Activation> epilogue(ending, panel_index * 32, width, panel_index * 32,
-                                              128);
+        winograd_multiply(panel + half * half_bytes, shape, scratch, count, half * half_columns);
+      const ConvEpilogue<Activation> epilogue(ending, panel_index * panel_columns, width,
+                                              panel_index * panel_columns, 128);
       for (int tile = 0; tile < count; tile++) {
         const int64_t first_y = (from + tile) / shape.across * 4,
                       first_x = (from + tile) % shape.across * 4,
@@ -337,60 +351,63 @@ void winograd_region(const ConvArguments &args, const Context &context, int64_t 
   }
 }
 
-// How threads divide the work: `beside` shares of the panels, each of them as many shares of the
-// tiles as there are threads left; none where the direct way costs less.
+// How threads divide the work: shares of the panels, each of them divided into shares of the tiles
+// for the threads left; none where the direct way costs less.
 struct WinogradDivision {
-  int beside = 0, below = 0;
+  int panel_shares = 0, tile_shares = 0;
 
   WinogradDivision() = default;
-  WinogradDivision(const WinogradCosts &cost, const oi8_instruction &instruction,
+  WinogradDivision(const WinogradCosts &cost, const oi8_conv &instruction,
                    const WinogradShape &shape, int panels, int threads) {
-    double least = double(instruction.window->out_height) * instruction.window->out_width * panels *
+    double least = double(instruction.window.out_height) * instruction.window.out_width * panels *
                    cost.direct / threads;
-    for (int panel_shares = 1; panel_shares <= threads && panel_shares <= panels; panel_shares++) {
-      const int64_t share = (panels + panel_shares - 1) / panel_shares,
-                    tiles = (shape.tiles + threads / panel_shares - 1) / (threads / panel_shares),
+    for (int shares = 1; shares <= threads && shares <= panels; shares++) {
+      const int64_t share = (panels + shares - 1) / shares,
+                    tiles = (shape.tiles + threads / shares - 1) / (threads / shares),
                     blocks = (tiles + shape.block - 1) / shape.block;
       const double all =
           share * (tiles * (cost.product + cost.results * shape.segments / shape.channels) +
                    blocks * cost.weights) +
           tiles * cost.pixels;
-      if (all < least) beside = panel_shares, below = threads / panel_shares, least = all;
+      if (all < least) panel_shares = shares, tile_shares = threads / shares, least = all;
     }
   }
 };
 
 template <class AnyTile>
-int64_t winograd_scratch(const oi8_instruction &instruction) {
-  return winograd_fits(instruction) ? WinogradScratch::bytes(WinogradShape(instruction)) : 0;
+int64_t winograd_scratch(const oi8_conv &instruction) {
+  return winograd_applies(instruction) ? WinogradScratch::bytes(WinogradShape(instruction)) : 0;
 }
 
 template <class AnyTile>
-WinogradDivision winograd_division(const oi8_instruction &instruction, int threads) {
-  if (!winograd_fits(instruction)) return {};
+WinogradDivision winograd_division(const oi8_conv &instruction, int threads) {
+  if (!winograd_applies(instruction)) return {};
   return WinogradDivision(AnyTile::winograd_costs, instruction, WinogradShape(instruction),
-                          (instruction.columns + 31) / 32, threads);
+                          panels_of(instruction.columns), threads);
 }
 
 template <class AnyTile>
-bool takes_winograd(const oi8_instruction &instruction, int threads) {
-  return winograd_division<AnyTile>(instruction, threads).beside > 0;
+bool takes_winograd(const oi8_conv &instruction, int threads) {
+  return winograd_division<AnyTile>(instruction, threads).panel_shares > 0;
 }
 
 template <class AnyTile>
 bool winograd(const ConvArguments &args, const Context &context, int panels) {
-  const oi8_instruction &instruction = *args.instruction;
+  const oi8_conv &instruction = *args.instruction;
   const WinogradDivision division = winograd_division<AnyTile>(instruction, context.threads);
-  if (!division.beside) return false;
-  if (context.thread >= division.beside * division.below) return true;
+  if (!division.panel_shares) return false;
+  if (context.thread >= division.panel_shares * division.tile_shares) return true;
   const int64_t all = WinogradShape(instruction).tiles;
-  const Range mine = share_of(panels, context.thread % division.beside, division.beside),
-              tiles = share_of(all, context.thread / division.beside, division.below);
+  const Range mine =
+                  share_of(panels, context.thread % division.panel_shares, division.panel_shares),
+              tiles = share_of(all, context.thread / division.panel_shares, division.tile_shares);
   by_activation(instruction.activation, [&](auto activation) {
     winograd_region<activation>(args, context, tiles.begin, tiles.end, static_cast<int>(mine.begin),
                                 static_cast<int>(mine.end));
   });
   return true;
 }
+
+#endif
 
 }  // namespace OI8_NAMESPACE
