@@ -187,6 +187,18 @@ def put(model: nn.Module, name: str, kind: str, new: Int8Module) -> None:
         for child_name, child in list(parent._modules.items()):
             if child is old:
                 parent._modules[child_name] = new
+                _replace_in_containers(parent, old, new)
+
+
+def _replace_in_containers(parent: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Modules that a parent keeps in a plain list as well (`PredictionBlock` of MaskFormer) are called from there."""
+    for key, value in vars(parent).items():
+        if isinstance(value, list) and any(item is old for item in value):
+            value[:] = [new if item is old else item for item in value]
+        elif type(value) is tuple and any(item is old for item in value):
+            setattr(parent, key, tuple(new if item is old else item for item in value))
+        elif isinstance(value, dict) and not key.startswith("_"):
+            value.update({name: new for name, item in value.items() if item is old})
 
 
 def expected_tensors(model: nn.Module) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

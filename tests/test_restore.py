@@ -113,3 +113,31 @@ def test_a_module_below_a_shared_one_is_replaced_everywhere() -> None:
     build_skeleton(model, {"config": Int8Config().to_dict(), "modules": {"a": "linear"}})
     assert model["a"] is model["b"]
     assert type(model["a"]) is type(int8["a"])
+
+
+class Kept(nn.Module):
+    """Calls its linears from a plain container, as MaskFormer's heads do."""
+
+    def __init__(self, container: str) -> None:
+        super().__init__()
+        layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)]
+        for i, layer in enumerate(layers):
+            self.add_module(str(i), layer)
+        containers = {"list": layers, "tuple": tuple(layers), "dict": dict(enumerate(layers))}
+        self.layers = containers[container]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers.values() if isinstance(self.layers, dict) else self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("container", ["list", "tuple", "dict"])
+def test_modules_in_plain_containers(container: str) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Kept(container)).eval(), torch.randn(3, 64)
+    int8 = quantize(model, Int8Config(fuse=False), progress=False)
+    block = int8[0]
+    expected = block.get_submodule("2")(torch.relu(block.get_submodule("0")(x)))
+    assert torch.equal(int8(x), expected)
+    assert not torch.equal(int8(x), model(x))

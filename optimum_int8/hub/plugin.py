@@ -184,7 +184,8 @@ def _keep_int8_weights(model: PreTrainedModel) -> None:
 def prepare_saving(model: PreTrainedModel) -> Int8QuantizationConfig:
     """Give an INT8 model what Transformers' own `save_pretrained` looks for, so that it too writes checksums.
 
-    `model.config` stays as it is.
+    What is stored of `model.config` stays as it is. Its mark `_is_quantized`, which a loaded model has, makes FalconMamba
+    and Jamba call a linear instead of reading its weight: a model gives the same values before it is saved and after.
 
     Returns:
         The quantization metadata.
@@ -199,6 +200,9 @@ def prepare_saving(model: PreTrainedModel) -> Int8QuantizationConfig:
     config = Int8QuantizationConfig(**metadata)
     model.hf_quantizer = Int8HfQuantizer(config, pre_quantized=True)
     model.is_quantized, model.quantization_method = True, QUANT_METHOD
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.config._is_quantized = True
     model._weight_conversions = []  # names stay the model's own, also where Transformers has older ones for its files
     return config
 

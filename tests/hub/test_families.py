@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
@@ -118,3 +119,40 @@ def test_saved_by_transformers_before_anything_else(tmp_path: Path) -> None:
     ids = torch.tensor([[5, 6, 7]])
     for loader in (OptimizedModel, AutoModelForCausalLM):
         assert torch.equal(logits_of(loader.from_pretrained(tmp_path / "gpt2"), ids), logits_of(int8, ids))
+
+
+SCANNED = {
+    "falcon_mamba": ("FalconMambaForCausalLM", "FalconMambaConfig", {"state_size": 8}),
+    "jamba": (
+        "JambaForCausalLM",
+        "JambaConfig",
+        {
+            "intermediate_size": 64,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "use_mamba_kernels": False,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+        },
+    ),
+    "gpt_neo": (
+        "GPTNeoForCausalLM",
+        "GPTNeoConfig",
+        {"num_heads": 2, "attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCANNED)
+def test_models_that_ask_whether_they_are_quantized(name: str, tmp_path: Path) -> None:
+    cls, config, settings = SCANNED[name]
+    torch.manual_seed(0)
+    made = getattr(transformers, config)(vocab_size=100, hidden_size=32, num_hidden_layers=2, **settings)
+    model = quantize(getattr(transformers, cls)(made).eval(), Int8Config(fuse=False), progress=False)
+    OptimizedModel.save_pretrained(model, tmp_path / "x")
+    again = OptimizedModel.from_pretrained(tmp_path / "x")
+    ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
