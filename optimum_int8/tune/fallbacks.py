@@ -9,9 +9,9 @@ from typing import Any
 from ..config import Int8Config
 from ..nn import CORES, Bfloat16Attention
 from ..prepare import Prepared
+from .counterparts import Counterparts
 from .report import Fallback, costs
 from .sensitivity import Sensitivity, measure_sensitivity
-from .twins import Twins
 
 
 def without(config: Int8Config, sites: Iterable[Sensitivity]) -> Int8Config:
@@ -51,6 +51,6 @@ def explain(
         more = measure_sensitivity(ready, data[:1], alone=False, progress=False)
         known = {**{row.name: row for row in more}, **known}
     return {
-        "fp32": costs(Twins(ready), data[0], found["fp32"], known),
-        "bfloat16": costs(Twins(ready, Bfloat16Attention()), data[0], found["bfloat16"], known),
+        "fp32": costs(Counterparts(ready), data[0], found["fp32"], known),
+        "bfloat16": costs(Counterparts(ready, Bfloat16Attention()), data[0], found["bfloat16"], known),
     }

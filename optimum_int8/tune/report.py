@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..calibrate import run_batch
 from ..nn import CORES
+from .counterparts import Compute, Counterparts
 from .sensitivity import Sensitivity
 from .trials import Trial
-from .twins import Compute, Twins
 
 REPEATS = 5
 
@@ -86,8 +86,10 @@ class TuningReport:
         return {**own, "fp32_macs": self.fp32_macs, "steps": steps}
 
 
-def costs(twins: Twins, batch: Any, sites: Sequence[str], rows: Mapping[str, Sensitivity]) -> list[Fallback]:
-    """What it costs that `sites` are not INT8, timed on one batch in turns with their INT8 twins."""
+def costs(
+    counterparts: Counterparts, batch: Any, sites: Sequence[str], rows: Mapping[str, Sensitivity]
+) -> list[Fallback]:
+    """What it costs that `sites` are not INT8, timed on one batch alternating with their INT8 counterparts."""
     wanted = set(sites)
     if not wanted:
         return []
@@ -97,12 +99,12 @@ def costs(twins: Twins, batch: Any, sites: Sequence[str], rows: Mapping[str, Sen
         if name in wanted and name not in times:
             times[name] = statistics.median(_seconds(exact) - _seconds(int8) for _ in range(REPEATS)) * 1e3
 
-    with twins.visited(measure):
-        run_batch(twins.model, batch)
+    with counterparts.visited(measure):
+        run_batch(counterparts.model, batch)
     found = []
     for name in sites:
         row = rows[name]
-        size = 0 if row.kind in CORES else _saved_bytes(twins.model.get_submodule(name), twins.twins[name])
+        size = 0 if row.kind in CORES else _saved_bytes(counterparts.model.get_submodule(name), counterparts.int8[name])
         felt = "its own output" if row.model_error is None else "the outputs"
         reason = f"accuracy budget: alone in INT8 it changes {felt} by {row.error:.2%}"
         found.append(Fallback(name, row.kind, reason, row.error, row.macs, size / 1e6, times.get(name, 0.0)))
@@ -115,7 +117,7 @@ def _seconds(call: Compute) -> float:
     return time.perf_counter() - start
 
 
-def _saved_bytes(module: nn.Module, twin: nn.Module) -> int:
-    """Float32 bytes of a module less the stored bytes of its INT8 twin."""
-    stored = sum(tensor.numel() * tensor.element_size() for tensor in twin.state_dict().values())
+def _saved_bytes(module: nn.Module, int8: nn.Module) -> int:
+    """Float32 bytes of a module less the stored bytes of its INT8 counterpart."""
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in int8.state_dict().values())
     return sum(parameter.numel() * 4 for parameter in module.parameters()) - stored

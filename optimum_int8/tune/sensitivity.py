@@ -20,8 +20,8 @@ from ..calibrate import channels_last, counted_rows, run_batch
 from ..nn import CONV, CORES, EMBEDDING, EXPERTS, POOL, SCORES
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
+from .counterparts import Compute, Counterparts
 from .distribution import Distribution
-from .twins import Compute, Twins
 
 ALONE_BATCHES = 4
 """Batches on which every site is quantized alone: one run of the model per site and batch."""
@@ -73,8 +73,8 @@ def measure_sensitivity(
         distributions: whether to keep histograms of the inputs.
         deadline: `time.monotonic()` after which no further batch is begun, the first one aside.
     """
-    twins = Twins(prepared)
-    counts = {name: _Counts(kind) for name, kind in twins.kinds.items()}
+    counterparts = Counterparts(prepared)
+    counts = {name: _Counts(kind) for name, kind in counterparts.kinds.items()}
     if distributions:
         for name, count in counts.items():
             count.distributions = Distribution.of_site(prepared, name)
@@ -82,10 +82,10 @@ def measure_sensitivity(
     def compare(name: str, inputs: tuple[Any, ...], output: Tensor, int8: Compute, exact: Compute) -> None:
         counts[name].add(prepared.model.get_submodule(name), inputs, output, int8())
 
-    with twins.visited(compare):
+    with counterparts.visited(compare):
         for batch in _timed(data, "comparing sites", deadline, progress):
             run_batch(prepared.model, batch)
-    errors = _alone(twins, data[:ALONE_BATCHES], deadline, progress) if alone else {}
+    errors = _alone(counterparts, data[:ALONE_BATCHES], deadline, progress) if alone else {}
     work = sum(count.macs for count in counts.values()) or 1
     rows = [
         Sensitivity(name, c.kind, c.error(), errors.get(name), c.macs / work, c.distributions or None)
@@ -94,19 +94,19 @@ def measure_sensitivity(
     return sorted(rows, key=lambda row: -row.error)
 
 
-def _alone(twins: Twins, data: Sequence[Any], deadline: float, progress: bool) -> dict[str, float]:
+def _alone(counterparts: Counterparts, data: Sequence[Any], deadline: float, progress: bool) -> dict[str, float]:
     """Relative error of the model's outputs with one site quantized, over the batches that time allowed."""
-    model, chosen = twins.model, ""
+    model, chosen = counterparts.model, ""
 
     def swap(name: str, inputs: tuple[Any, ...], output: Tensor, int8: Compute, exact: Compute) -> Tensor | None:
         return int8() if name == chosen else None
 
-    errors = dict.fromkeys(twins.kinds, 0.0)
+    errors = dict.fromkeys(counterparts.kinds, 0.0)
     energy = 0.0
     bar = tqdm(
         total=len(data) * len(errors), desc="quantizing each site alone", disable=None if progress else True, delay=2
     )
-    with twins.visited(swap), bar:
+    with counterparts.visited(swap), bar:
         for batch in data:
             chosen, found = "", dict.fromkeys(errors, 0.0)
             expected = main_outputs(run_batch(model, batch))
