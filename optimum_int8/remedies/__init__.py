@@ -1,4 +1,4 @@
-"""Remedies for lost accuracy: each a function that takes a float model and calibration data. README.md has the decisions."""
+"""Remedies for lost accuracy: each a function that takes a float model and calibration data. Decisions: docs/decisions/calibration.md."""
 
 from .bias import mean_errors
 from .flow import Edge, find_edges

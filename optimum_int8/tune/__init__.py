@@ -1,4 +1,4 @@
-"""Accuracy as a contract: which site costs accuracy, and the search for a model that keeps a budget. README.md has the decisions."""
+"""Accuracy as a contract: which site costs accuracy, and the search for a model that keeps a budget. Decisions: docs/decisions/tuning.md."""
 
 from .report import Fallback, TuningReport
 from .search import REMEDIES, TuneResult, tune

@@ -1,0 +1,88 @@
+"""Guides and documents name what exists: relative links, files, and every file of a folder in the guide to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "optimum_int8"
+FOLDERS = ("benchmarks", "docs", "examples", "model_cards", "optimum_int8", "scripts", "tasks", "tests")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))])
+FILES = {str(path.relative_to(ROOT)) for name in FOLDERS for path in (ROOT / name).rglob("*") if path.is_file()}
+FILES |= {path.name for path in ROOT.iterdir()}
+WORDS_OF_OTHERS = {"CHANGELOG.md"}
+"""Documents that also name files of the past."""
+
+MAX_GUIDE_LINES = 60
+MODULES_WITHOUT_GUIDE = 3
+
+_FENCE = re.compile(r"^\s*```.*?^\s*```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+_QUOTED = re.compile(r"`([^`\n]+)`")
+_FILE = re.compile(r"[\w.*/-]+\.(py|h|cpp|md)|[\w.*-]+(/[\w.*-]+)*/[\w.*-]+\.\w+|([\w.-]+/)+")
+
+
+def modules(folder: Path) -> set[str]:
+    """Python files of a folder that a guide has to name."""
+    return {path.name for path in folder.glob("*.py")} - {"__init__.py", "__main__.py"}
+
+
+GUIDED = sorted(path for path in PACKAGE.rglob("*") if path.is_dir() and len(modules(path)) >= MODULES_WITHOUT_GUIDE)
+
+
+def named_files(text: str) -> set[str]:
+    """What stands in backticks and looks like a file, or like a folder with a slash behind it."""
+    return {name for name in _QUOTED.findall(_FENCE.sub("", text)) if _FILE.fullmatch(name)}
+
+
+def exists(name: str, document: Path) -> bool:
+    """Whether a file or folder is there: from the document, the package, the tests or the checkout; without a path, anywhere but for guides."""
+    bases = [document.parent, PACKAGE, ROOT, ROOT / "tests"]
+    if any(next(base.glob(name.rstrip("/")), None) is not None for base in bases):
+        return True
+    if document.parent in GUIDED:
+        return False
+    return any(file.endswith(f"/{name}") or f"/{name}" in f"/{file}" for file in FILES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    links = [link for link in _LINK.findall(_FENCE.sub("", document.read_text("utf-8"))) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [path for path in DOCUMENTS if path.name not in WORDS_OF_OTHERS],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_named_files_exist(document: Path) -> None:
+    assert [name for name in sorted(named_files(document.read_text("utf-8"))) if not exists(name, document)] == []
+
+
+@pytest.mark.parametrize("folder", GUIDED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_has_a_short_guide_to_each_file(folder: Path) -> None:
+    text = (folder / "README.md").read_text("utf-8")
+    assert text.count("\n") <= MAX_GUIDE_LINES
+    assert sorted(modules(folder) - {Path(name).name for name in named_files(text)}) == []
+
+
+def test_decisions_are_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text("utf-8")
+    assert {path.name for path in folder.glob("*.md")} - {"README.md"} == set(_LINK.findall(index))
+
+
+def test_the_rules_find_what_is_missing() -> None:
+    guide = PACKAGE / "fx" / "README.md"
+    assert named_files("`block.py`, `fx/`, `a.b`, `x | y`, `lib/x.json`\n```\n`no.py`\n```\n") == {
+        "block.py",
+        "fx/",
+        "lib/x.json",
+    }
+    assert exists("block.py", guide) and exists("csrc/isa/tile_*.h", PACKAGE / "kernels" / "README.md")
+    assert not exists("linear.py", guide) and not exists("unheard_of.py", ROOT / "README.md")
+    assert exists("tile_avx2.h", ROOT / "docs" / "decisions" / "README.md")
