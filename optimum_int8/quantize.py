@@ -36,6 +36,7 @@ from .nn import (
     find_experts,
     find_functional,
     find_linears,
+    find_routers,
     find_sites,
     require_sites,
     unpack_attention,
@@ -43,6 +44,7 @@ from .nn import (
     unpacked,
 )
 from .nn.float_kinds import TABLE
+from .nn.routers import ROUTER
 from .passes import InspectReport, inspect
 from .precision import widen
 from .prepare import Prepared, prepare
@@ -145,19 +147,21 @@ def prepare_copy(
 def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Iterable[Any] | None, dict[str, str]]:
     """Make modules of the bare parameters that functions read in the first batch. Returns the data, whole, and why some stay FP32."""
     names = bare_parameters(model)
+    routers = {f"{name}.linear": ROUTER for name in find_routers(model) & set(names)}
+    names = [name for name in names if f"{name}.linear" not in routers]
     if not names:
-        return data, {}
+        return data, routers
     iterator = iter(data or ())
     first = next(iterator, None)
     if first is None:
         wanted = find_linears(model, names)
         expose(model, wanted)
-        return data, {name: NOT_LOOKED_FOR for name in names if f"{name}.linear" not in wanted}
+        return data, routers | {name: NOT_LOOKED_FOR for name in names if f"{name}.linear" not in wanted}
     with evaluating(model):
         wanted, reasons = find_functional(model, lambda: run_batch(model, first))
     expose(model, wanted)
     spoken = {site.rpartition(".")[0] for site in (*wanted, *reasons)}
-    reasons |= {name: TABLE for name in names if name not in spoken}
+    reasons |= {name: TABLE for name in names if name not in spoken} | routers
     return itertools.chain([first], iterator) if iterator is data else data, reasons
 
 

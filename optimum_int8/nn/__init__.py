@@ -39,6 +39,7 @@ from .multihead import (
 )
 from .pool import AVERAGES, Int8AvgPool, Int8AvgPool1d, Int8AvgPool2d
 from .relative import FLOAT_IMPLEMENTATION, can_unpack, unpack_relative, unpacked
+from .routers import find_routers
 from .scores import SCORES_INPUTS, Int8Scores, Scores
 from .sites import (
     ATTENTION,
@@ -129,6 +130,7 @@ __all__ = [
     "find_experts",
     "find_functional",
     "find_linears",
+    "find_routers",
     "find_sites",
     "float32_attention",
     "float_weight",

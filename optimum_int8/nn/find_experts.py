@@ -112,15 +112,15 @@ def whole_weights(cls: type[nn.Module]) -> frozenset[str]:
     found = set()
     for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
         for function in list(vars(base).values()):
-            for node in ast.walk(_source(function)) if callable(function) else ():
-                weight, by_linear = _factor(node)
+            for node in ast.walk(source_tree(function)) if callable(function) else ():
+                weight, by_linear = second_factor(node)
                 is_attribute = isinstance(weight, ast.Attribute) and isinstance(weight.value, ast.Name)
                 if by_linear and is_attribute and weight.value.id == "self":  # type: ignore[union-attr]
                     found.add(weight.attr)  # type: ignore[union-attr]
     return frozenset(found)
 
 
-def _source(function: Callable[..., Any]) -> ast.AST:
+def source_tree(function: Callable[..., Any]) -> ast.AST:
     """The parsed source of a function; empty where there is none."""
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
@@ -129,20 +129,20 @@ def _source(function: Callable[..., Any]) -> ast.AST:
 
 
 def _products(function: Callable[..., Any]) -> Iterator[tuple[str, bool]]:
-    tree = _source(function)
+    tree = source_tree(function)
     bound: dict[str, list[ast.expr]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             bound.setdefault(node.targets[0].id, []).append(node.value)
     once = {name: values[0] for name, values in bound.items() if len(values) == 1}
     for node in ast.walk(tree):
-        weight, by_linear = _factor(node)
+        weight, by_linear = second_factor(node)
         read = _read(weight, once) if weight is not None else None
         if read is not None and (read.indexed or not by_linear):
             yield read.name, read.flipped == by_linear
 
 
-def _factor(node: ast.AST) -> tuple[ast.expr | None, bool]:
+def second_factor(node: ast.AST) -> tuple[ast.expr | None, bool]:
     """The second factor of a product, and whether it is one of `F.linear`."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
         return node.right, False

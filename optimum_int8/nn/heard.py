@@ -16,6 +16,7 @@ from .calls import Running, call_name
 from .conv import conv_obstacle
 from .functional import FUNCTIONAL, functional_module, geometry, weighted_arguments
 from .multihead import PROJECTIONS, unpacking_obstacle
+from .routers import ROUTER, find_routers
 from .sites import ATTENTION, POOL, collect_sites
 
 POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
@@ -60,6 +61,7 @@ class ModelSites:
     kinds: dict[str, str] = field(init=False)
     reasons: dict[str, str] = field(init=False)
     parameters: dict[int, str] = field(init=False)
+    routers: set[str] = field(init=False)
     read: set[int] = field(default_factory=set)
     """Parameters, by `id`, that another function than that of their site has read."""
 
@@ -68,6 +70,7 @@ class ModelSites:
         self.names = {module: name for name, module in self.model.named_modules()}
         self.kinds, self.reasons = found.int8, found.fp32
         self.parameters = {id(p): name for name, p in self.model.named_parameters()}
+        self.routers = find_routers(self.model)
 
     def note_reads(self, args: Any, found: Found) -> set[int]:
         """Note that a function with these arguments runs, whose sites are `found`; returns, by `id`, the parameters that other functions
@@ -123,6 +126,8 @@ class ModelSites:
             why_not = f"it reads the weight of a {kind}, which is a site itself" if owner else why_not
         if id(weight) in self.read:
             why_not = READ_OTHERWISE
+        if parameter in self.routers:
+            why_not = ROUTER
         about = {"op": op}
         if op != "linear":
             about |= dict(zip(("stride", "padding", "dilation", "groups"), geometry(module), strict=True))

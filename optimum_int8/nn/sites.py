@@ -23,6 +23,7 @@ from .float_kinds import float_layers
 from .functional import FUNCTIONAL
 from .linear import float_weight, linear_obstacle
 from .pool import AVERAGES, pool_obstacle
+from .routers import ROUTER, find_routers
 from .scores import Scores
 
 LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
@@ -92,6 +93,7 @@ def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
     """As `find_sites`, for names that exist; there may be nothing to quantize."""
     sites = Sites()
     floats = {**_float_tables(model), **_saved_as_floats(model), **core_obstacles(model)}
+    floats |= dict.fromkeys(find_routers(model), ROUTER)
     for name, module, excluded in _walk(model, config):
         kind = _kind(module)
         if kind is None:
