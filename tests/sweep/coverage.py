@@ -60,7 +60,9 @@ def _count(model: nn.Module, batch: Batch) -> tuple[int, dict[str, int]]:
     own = dict(totals)
     for name, count in totals.items():
         parent = name.rpartition(".")[0]
-        if parent in own:
+        while parent and parent not in totals:  # a list of modules is not called, and not counted
+            parent = parent.rpartition(".")[0]
+        if parent:
             own[parent] -= count
     root = {type(model).__name__, "Global"}
     return int(counter.get_total_flops()), {

@@ -118,17 +118,25 @@ def test_a_simulation_rounds_what_the_int8_model_rounds() -> None:
 
 
 def test_coverage_counts_what_stays_float() -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linears = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linears[1](self.linears[0](x))
+
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.two = nn.Linear(64, 64), nn.Linear(64, 64)
+            self.part = Part()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.two(self.one(x))
+            return self.part(x)
 
     model = Model().eval()
-    int8 = quantize(model, Int8Config(exclude=("two",), fuse=False), progress=False)
-    assert coverage(model, int8, {"x": torch.ones(2, 64)}) == {"coverage": 0.5, "float": {"two": 0.5}}
+    int8 = quantize(model, Int8Config(exclude=("part.linears.1",), fuse=False), progress=False)
+    assert coverage(model, int8, {"x": torch.ones(2, 64)}) == {"coverage": 0.5, "float": {"part.linears.1": 0.5}}
 
 
 def test_a_later_result_replaces_the_steps_that_it_tried(tmp_path: Path) -> None:
