@@ -48,7 +48,7 @@ class Int8Config:
             or with the best one of each block; needs calibration data in the dynamic approach too.
         smooth_alpha: how much of the difficulty `smooth_quant="fixed"` moves, from 0 (none) to 1 (all).
         bias_correction: take the mean error that quantization makes on the calibration data out of the biases; static only.
-        activation_bits: levels of a static grid for activations, as a power of two: 8 (256 levels) or fewer, to study models
+        activation_bits: levels of a static activation, as a power of two: 8 (256 levels) or fewer, to study models
             under stress. The kernels stay those of 8 bits, so fewer save nothing; attention probabilities keep 8.
         attention: `"int8"` runs the attention core on INT8 queries, keys and values; `"bfloat16"` rounds them to bfloat16, which keeps
             outliers and is fast where the processor multiplies it; `"float32"` rounds nothing.
@@ -125,7 +125,7 @@ class Int8Config:
             raise ConfigError(f"activation_bits is {self.activation_bits!r}; expected a whole number from 2 to 8")
         if self.activation_bits < 8 and self.approach == "dynamic":
             raise ConfigError(
-                f'activation_bits={self.activation_bits} needs a static grid; use approach "static" or "qat"'
+                f'activation_bits={self.activation_bits} needs static ranges; use approach "static" or "qat"'
             )
         for name in ("quantize_embeddings", "bias_correction", "fuse"):
             if not isinstance(getattr(self, name), bool):

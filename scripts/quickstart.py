@@ -32,7 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of the command line. Raises `ConfigError` for those that do not go together."""
     parser = argparse.ArgumentParser(
         prog="scripts/quickstart",
-        description="Quantize a text classifier statically and dynamically; show FP32 beside INT8.",
+        description="Quantize a text classifier statically and dynamically; show FP32 versus INT8.",
     )
     parser.add_argument("--model", help="fine-tuned FP32 classifier: a folder or a name on the Hub; default: embedded")
     parser.add_argument("--dataset", help="a file, a folder or a name on the Hub; default: the embedded sentences")
@@ -94,7 +94,7 @@ def summary_table(reports: dict[str, EvaluationReport], speed: BenchmarkReport |
     first = next(iter(reports.values()))
     machine = first.machine
     caption = f"{machine['cpu']}, {machine['isa_used']}, {machine['threads']} threads; medians of calls in turns"
-    table = Table(title="FP32 beside INT8", caption=caption)
+    table = Table(title="FP32 versus INT8", caption=caption)
     for heading in ("model", "", first.metric, "change", "size", "latency", "speed"):
         table.add_column(heading, justify="left" if heading in ("model", "") else "right")
     fp32 = first.fp32

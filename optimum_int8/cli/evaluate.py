@@ -1,4 +1,4 @@
-"""`optimum-int8 evaluate DIR --baseline MODEL --dataset DATA`: FP32 beside INT8."""
+"""`optimum-int8 evaluate DIR --baseline MODEL --dataset DATA`: FP32 versus INT8."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:
-    """Write beside, then rename, so that a full disk leaves no half a file. Raises `CheckpointError`."""
+    """Write to a temporary file, then rename it, so that a full disk leaves no half-written file. Raises `CheckpointError`."""
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", metavar="DATA", help="data to calibrate on: a file, a folder, or a name on the Hub"
     )
-    parser.add_argument("--evaluate", action="store_true", help="measure FP32 beside INT8 afterwards")
+    parser.add_argument("--evaluate", action="store_true", help="compare FP32 and INT8 afterwards")
     parser.add_argument("--evaluation-dataset", metavar="DATA", help="data to evaluate on (default: that of --dataset)")
     add_data(parser)
     group = parser.add_argument_group("calibration")

@@ -1,4 +1,4 @@
-"""Datasets of a text and several endings of it, one of which is right: SWAG and its kin."""
+"""Datasets of a text and several endings of it, with the number of the right one: SWAG and the like."""
 
 from __future__ import annotations
 

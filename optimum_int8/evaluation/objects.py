@@ -105,7 +105,7 @@ def _short(value: Any) -> str:
 
 
 class MeanAveragePrecision(LocalMetric):
-    """COCO's mean average precision over classes and overlaps from 0.5 to 0.95, from 0 to 1, by pycocotools; `map_50` and `map_75` beside it.
+    """COCO's mean average precision over classes and overlaps from 0.5 to 0.95, from 0 to 1, by pycocotools; with `map_50` and `map_75`.
 
     Predictions and references are `Objects`, one entry for each image.
     """

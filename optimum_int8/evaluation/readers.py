@@ -92,7 +92,7 @@ def read_conll(path: Path) -> datasets.Dataset:
     """
     sentences: list[tuple[list[str], list[str]]] = [([], [])]
     for number, text in enumerate(_text(path).split("\n"), start=1):
-        line = text.replace("\ufeff", "")  # files that were put together from several have such marks in the middle
+        line = text.replace("\ufeff", "")  # files that were concatenated have such marks in the middle
         fields = line.split("\t") if "\t" in line.strip() else line.split()
         fields = [field.strip() for field in fields]
         if not any(fields) or fields[0] == "-DOCSTART-":

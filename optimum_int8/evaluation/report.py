@@ -1,4 +1,4 @@
-"""`EvaluationReport`: FP32 beside INT8, as a JSON object and as a table."""
+"""`EvaluationReport`: FP32 versus INT8, as a JSON object and as a table."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class EvaluationReport:
         machine = self.machine
         threads = f"{machine['threads']} threads" if "threads" in machine else None
         notes = [note for note in (machine.get("cpu"), machine.get("isa_used"), threads) if note]
-        table = Table(title="FP32 beside INT8", caption=", ".join(notes))
+        table = Table(title="FP32 versus INT8", caption=", ".join(notes))
         for heading in ("", "FP32", "INT8", "change"):
             table.add_column(heading, justify="left" if not heading else "right")
         table.add_row(self.metric, f"{self.fp32.value:.4f}", f"{self.int8.value:.4f}", _change(self.relative_loss))

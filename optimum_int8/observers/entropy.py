@@ -11,7 +11,7 @@ from .histogram import Floats, Histogram
 from .search import Indices, best_ends
 
 SMOOTHING = 1e-4
-"""Count that stands for none in Q where P has some; the value MXNet's `_smooth_distribution` puts there."""
+"""Count that stands for none in Q where P has some; the value MXNet's `_smooth_distribution` uses."""
 
 
 class EntropyObserver(Observer):
@@ -32,7 +32,7 @@ class EntropyObserver(Observer):
 
     Args:
         bins: number of histogram bins, a power of two, at least 512.
-        bits: the grid that the range is for has `2**bits` levels; what is said above is for 8.
+        bits: the range is for `2**bits` levels; what is said above is for 8.
 
     Example:
         >>> import torch

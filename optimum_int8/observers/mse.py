@@ -26,7 +26,7 @@ class MSEObserver(Observer):
 
     Args:
         bins: number of histogram bins, a power of two.
-        bits: the grid that the range is for has `2**bits` levels.
+        bits: the range is for `2**bits` levels.
 
     Example:
         >>> import torch

@@ -14,7 +14,7 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 Cost: TypeAlias = Callable[[Indices, Indices], Floats]
 
 POINTS = 33
-"""Ends tried per side and round. 1089 pairs at once; two or three rounds settle 2048 bins."""
+"""Ends tried per side and round. 1089 pairs at once; two or three rounds find the best of 2048 bins."""
 
 
 def best_ends(low_count: int, high_count: int, cost: Cost) -> tuple[int, int]:

@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from ..errors import ConfigError
-from .match import BESIDE
+from .match import WITHOUT_PRODUCTS
 from .op import SUMS, Op, reject_constant
-from .watch import Range, grid, stored_zero_point
+from .watch import Range, choose_qparams, stored_zero_point
 
 DTYPES = {"torch.quint8": "uint8", "torch.qint8": "int8"}
 ALGORITHMS = {
@@ -90,7 +90,7 @@ def _op(value: Any, file: str, text: str, start: int, stop: int) -> tuple[float,
     }
     name, is_module = _name(value["op_type"]), value.get("op_type_is_module") is True
     path = value["fqn"].strip()
-    is_site = is_module and name not in BESIDE
+    is_site = is_module and name not in WITHOUT_PRODUCTS
     op = Op(0, name, module=path if is_site else None, owner=None if is_site else path)
     op.line, op.lines, op.file = line, lines, file
     inputs, outputs, weights = (_tensors(op, value, f"{k}_tensor_infos") for k in ("input", "output", "weight"))
@@ -98,15 +98,15 @@ def _op(value: Any, file: str, text: str, start: int, stop: int) -> tuple[float,
     op.inputs_quantized = [_dtype(info) in DTYPES for info in inputs]
     op.inputs_flow, op.outputs_flow = ([str(info.get("id", "")) for info in infos] for infos in (inputs, outputs))
     for i, info in enumerate(inputs if op.is_quantized else ()):
-        _note_grid(op, "input", info, "int8" if name == "matmul" and i == 1 else None)
+        _note_qparams(op, "input", info, "int8" if name == "matmul" and i == 1 else None)
     quantized = [info.get("inf_dtype") in DTYPES and "scale" in info for info in outputs[:1]]
     op.outputs_quantized = [any(quantized) and name in SUMS]
     for info in outputs[:1] if op.output_quantized else ():
-        _note_grid(op, "output", info)
+        _note_qparams(op, "output", info)
     if op.is_quantized and weights:
         _note_weight(op, weights[0], "per_tensor" in _setting(value, "weight_observer", "qscheme"))
     op.check()
-    op.settle()
+    op.reconcile()
     numbers = [info["id"] for info in outputs if type(info.get("id")) is int]
     return (numbers[0] if numbers else float("inf")), op
 
@@ -138,8 +138,8 @@ def _setting(value: dict[str, Any], observer: str, key: str) -> str:
     return str(settings.get(key, "")) if isinstance(settings, dict) else ""
 
 
-def _note_grid(op: Op, side: str, info: dict[str, Any], dtype: str | None = None) -> None:
-    """A tensor's dtype, scale and zero point; an int8 grid around another value than 0 is the same one on uint8."""
+def _note_qparams(op: Op, side: str, info: dict[str, Any], dtype: str | None = None) -> None:
+    """A tensor's dtype, scale and zero point; int8 with another zero point than 0 is uint8 with a shifted one."""
     scale, zero_point = info.get("scale"), info.get("zero_point")
     if isinstance(scale, dict) or info.get("smooth_quant_scaling_factor") is not None:
         raise op.refuse(f"{side}_scales", scale, "one scale, without SmoothQuant's factors: calibrate the model anew")
@@ -191,7 +191,7 @@ def _widen(first: Op, again: Op) -> None:
         (low, high), (other_low, other_high) = _range(first, i), _range(again, i)
         if other_low < low or other_high > high:
             limits = min(low, other_low), max(high, other_high)
-            first.input_scales[i], first.input_zero_points[i] = grid(limits, dtype)
+            first.input_scales[i], first.input_zero_points[i] = choose_qparams(limits, dtype)
 
 
 def _range(op: Op, i: int) -> Range:

@@ -21,7 +21,7 @@ from ..nn.listen import Listener
 from .archived import parse_archived
 from .op import Op, parse
 from .record import Recording, Seen
-from .watch import grid
+from .watch import choose_qparams
 
 SYMMETRIC_OPS = ("attention",)
 """Their kernels take symmetric int8 alone; the second input of a matmul is one too."""
@@ -99,7 +99,7 @@ class QuantConf:
             self._given = [op for op in self._ops if op.module is not None]
 
     def forget(self) -> None:
-        """The ops are made anew from what was seen."""
+        """The ops are built again from what was seen."""
         if self.recording.seen:
             self._ops = None
 
@@ -139,12 +139,14 @@ class QuantConf:
         chosen = ranges.get(op.algorithm)
         if chosen is None and ranges:
             raise op.refuse("algorithm", op.algorithm, f"one of {', '.join(ranges)} for this op")
-        grids = [grid(r, d) for r, d in zip(chosen or [], op.input_quantized_dtypes, strict=True)]
-        op.input_scales, op.input_zero_points = [scale for scale, _ in grids], [zero for _, zero in grids]
+        qparams = [choose_qparams(r, d) for r, d in zip(chosen or [], op.input_quantized_dtypes, strict=True)]
+        op.input_scales = [scale for scale, _ in qparams]
+        op.input_zero_points = [zero_point for _, zero_point in qparams]
         result = seen.output.ranges().get("min_max")
         if result is not None:
-            scale, zero = grid(result, op.output_quantized_dtypes[0] if op.output_quantized_dtypes else dtypes[0])
-            op.output_scales, op.output_zero_points = [scale], [zero]
+            dtype = op.output_quantized_dtypes[0] if op.output_quantized_dtypes else dtypes[0]
+            scale, zero_point = choose_qparams(result, dtype)
+            op.output_scales, op.output_zero_points = [scale], [zero_point]
         if op.weight_granularity == "per_tensor" and op.weight_scales:
             op.weight_scales = [[max(scales)] for scales in op.weight_scales]
         return op
@@ -177,7 +179,7 @@ class calibrate:
             stack.callback(_active.reset, token)
             stack.callback(self.conf.forget)
             stack.callback(recording.leave)
-            stack.enter_context(listening(recording, stop, self.conf))
+            stack.enter_context(tracing(recording, stop, self.conf))
         self._entered.append(stack)
         return self.conf
 
@@ -187,14 +189,14 @@ class calibrate:
         self._entered.pop().close()
 
 
-def listening(recording: Recording, stop: FrameType | None = None, conf: QuantConf | None = None) -> Listener:
-    """A mode that lets `recording` hear this thread; frames from `stop` on do not count."""
+def tracing(recording: Recording, stop: FrameType | None = None, conf: QuantConf | None = None) -> Listener:
+    """A mode in which `recording` traces this thread; frames from `stop` on do not count."""
 
-    def heard(func: Any, args: Any, kwargs: Any, frame: FrameType) -> Any:
+    def trace(func: Any, args: Any, kwargs: Any, frame: FrameType) -> Any:
         innermost = conf is None or _active.get()[-1] is conf
-        return recording.hear(func, args, kwargs, frame, stop, innermost)
+        return recording.trace(func, args, kwargs, frame, stop, innermost)
 
-    return Listener(heard)
+    return Listener(trace)
 
 
 _active: ContextVar[tuple[QuantConf, ...]] = ContextVar("active", default=())

@@ -29,7 +29,7 @@ from ..nn import (
 )
 from ..prepare import Prepared
 from ..quantize import convert as convert_prepared
-from .conf import QuantConf, listening
+from .conf import QuantConf, tracing
 from .match import match
 from .op import Op
 from .record import Recording
@@ -62,10 +62,10 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
         raise QuantizationError(f"this {type(model).__name__} is INT8 already; convert the FP32 model it was made from")
     if not conf.ops:
         raise CalibrationError("the recipe is empty; call the model inside `with calibrate(conf):` first")
-    heard = hear(model, example_input)
-    recipe = match(conf.ops, heard)
+    traced = trace(model, example_input)
+    recipe = match(conf.ops, traced)
     target = unpack_attention(model if inplace else copy.deepcopy(model))
-    wanted = {name: heard.seen[name].site.functional for name, op in recipe.items() if op.is_quantized}
+    wanted = {name: traced.seen[name].site.functional for name, op in recipe.items() if op.is_quantized}
     expose(target, {name: about for name, about in wanted.items() if about is not None})
     sites = collect_sites(target, Int8Config(approach="static"))
     for name in list(sites.int8):
@@ -90,7 +90,7 @@ class PreparedByRecipe(Prepared):
     recipe: dict[str, Op] = field(default_factory=dict)
 
     def twin(self, name: str) -> Int8Module:
-        """The INT8 module for the site `name`, with the recipe's grids to the bit: a range does not give them back exactly."""
+        """The INT8 module for the site `name`, with the recipe's scales and zero points to the bit: a range does not give them back exactly."""
         op, kind = self.recipe[name], self.sites.int8[name]
         if kind in CALLS:
             return _call(op, kind)
@@ -100,7 +100,7 @@ class PreparedByRecipe(Prepared):
             for key, scale in zip(QKV, op.input_scales, strict=True):
                 setattr(new, f"{key}_scale", torch.tensor(scale))
         elif kind != EMBEDDING:
-            _set_input_grid(new, op)
+            _set_input_qparams(new, op)
             _set_weight_scales(new, op, self.model.get_submodule(name))
         return new
 
@@ -112,13 +112,13 @@ def call(model: nn.Module, example_input: Any) -> Any:
     return model(*example_input) if isinstance(example_input, (tuple, list)) else model(example_input)
 
 
-def hear(model: nn.Module, example_input: Any) -> Recording:
+def trace(model: nn.Module, example_input: Any) -> Recording:
     """The ops that `model` runs on an example, in order; nothing is observed."""
     recording = Recording(lambda op, name, place: False, observes=False)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), listening(recording):
+        with torch.no_grad(), tracing(recording):
             call(model, example_input)
     finally:
         recording.leave()
@@ -140,7 +140,7 @@ def _call(op: Op, kind: str) -> Int8Module:
 
 
 def _ranges(op: Op, kind: str) -> dict[str, tuple[float, float]]:
-    """Ranges about those of the recipe's grids."""
+    """Ranges close to those of the recipe's quantization parameters."""
     names = QKV if kind == ATTENTION else ("input",)
     ranges = {}
     for name, scale, zero_point, dtype in zip(
@@ -151,7 +151,7 @@ def _ranges(op: Op, kind: str) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _set_input_grid(module: Any, op: Op) -> None:
+def _set_input_qparams(module: Any, op: Op) -> None:
     """The recipe's own, to the bit: a range does not give it back exactly."""
     module.input_scale = torch.tensor(op.input_scales[0])
     zero_point = stored_zero_point(op.input_zero_points[0], op.input_quantized_dtypes[0])

@@ -6,7 +6,7 @@ from ..nn.heard import POOLS, RESIDUAL
 from .op import Op
 from .record import Recording, Seen
 
-BESIDE = (
+WITHOUT_PRODUCTS = (
     "relu", "relu_", "gelu", "sigmoid", "tanh", "hardswish", "leaky_relu", "dropout", "flatten", "interpolate", "upsample_nearest2d",
     "max_pool2d", "batch_norm", "layernorm", "layer_norm", "softmax", "permute", "view",
 )  # fmt: skip
@@ -60,7 +60,7 @@ def _by_order(ops: list[Op], rest: list[Seen]) -> dict[str, Op]:
     matched = {}
     for op in ops:
         name = _OTHER_NAMES.get(op.name, op.name)
-        if name in BESIDE:
+        if name in WITHOUT_PRODUCTS:
             continue
         place = next((i for i, seen in enumerate(rest) if seen.site.op == name), None)
         if place is None and op.is_quantized and name not in (*RESIDUAL, *POOLS):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import ConfigError
-from .watch import ALGORITHMS, DTYPES, Range, grid
+from .watch import ALGORITHMS, DTYPES, Range, choose_qparams
 
 GRANULARITIES = ("per_channel", "per_tensor")
 SUMS = ("add", "add_", "cat")
@@ -28,7 +28,7 @@ class Op:
             by name and order.
         algorithm: which of `input_ranges` gives the scales; a key of `ALGORITHMS`.
         inputs_quantized: False leaves the op in FP32.
-        outputs_quantized: of a sum or a concatenation: True rounds its result to the grid of `output_scales`.
+        outputs_quantized: of a sum or a concatenation: True rounds its result to `output_scales` and `output_zero_points`.
         inputs_flow, outputs_flow: names of tensors; an input with the name of an earlier output is that tensor.
         input_ranges: algorithm to a range of each input, so that another algorithm needs no further calibration.
         owner: of a function in a file of Intel Extension for PyTorch 2.x: the module whose code calls it.
@@ -78,7 +78,7 @@ class Op:
 
     @property
     def output_quantized(self) -> bool:
-        """Whether its result has a grid of its own. Other ops leave that to whatever reads it."""
+        """Whether its result has quantization parameters of its own. Other ops leave that to their readers."""
         return self.name in SUMS and any(self.outputs_quantized)
 
     def check(self) -> None:
@@ -117,7 +117,7 @@ class Op:
             if self.output_quantized and len(getattr(self, key)) != 1:
                 raise self.refuse(key, getattr(self, key), "one value, as outputs_quantized is true")
 
-    def settle(self) -> None:
+    def reconcile(self) -> None:
         """Bring the scales in line with algorithm and dtype after an edit.
 
         A scale that another algorithm or dtype of `input_ranges` explains is replaced; one that none explains was set by hand and stays.
@@ -128,7 +128,7 @@ class Op:
         for i, dtype in enumerate(self.input_quantized_dtypes[: len(self.input_scales)]):
             current = self.input_scales[i], self.input_zero_points[i]
             known = {
-                (algorithm, d): grid(ranges[i], d)
+                (algorithm, d): choose_qparams(ranges[i], d)
                 for algorithm, ranges in self.input_ranges.items()
                 for d in DTYPES
                 if i < len(ranges)
@@ -144,7 +144,7 @@ class Op:
                         f"one that has input_ranges ({', '.join(self.input_ranges)}), or another calibration with this file",
                     )
                 self.input_scales[i], self.input_zero_points[i] = wanted
-            elif dtype == "int8" and current[1]:  # the grid of an affine uint8: the dtype was edited
+            elif dtype == "int8" and current[1]:  # affine uint8: the dtype was edited
                 scale, zero_point = current
                 self.input_scales[i], self.input_zero_points[i] = _symmetric(scale, zero_point)
         if self.output_quantized_dtypes[:1] == ["int8"] and any(self.output_zero_points[:1]) and self.output_scales:
@@ -153,8 +153,8 @@ class Op:
 
 
 def _symmetric(scale: float, zero_point: int) -> tuple[float, int]:
-    """The int8 grid that holds what an affine uint8 one does."""
-    return grid((-zero_point * scale, (255 - zero_point) * scale), "int8")
+    """Symmetric int8 parameters that cover the range of affine uint8 ones."""
+    return choose_qparams((-zero_point * scale, (255 - zero_point) * scale), "int8")
 
 
 def _require(op: Op, key: str, holds: bool, expected: str) -> None:
@@ -217,7 +217,7 @@ def parse(text: str, file: str) -> list[Op]:
             raise ConfigError(f"{file}, line {line}: an op without {missing[0]!r}; every op has an id and a name")
         op = Op(**value, line=line, lines=lines, file=file)
         op.check()
-        op.settle()
+        op.reconcile()
         ops.append(op)
     return ops
 

@@ -1,4 +1,4 @@
-"""What the blocks of a recipe have heard: ops in order, ranges, and what flows into what."""
+"""What the blocks of a recipe have traced: ops in order, ranges, and what flows into what."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Recording:
     _producers: dict[int, tuple[weakref.ref[Tensor], str]] = field(default_factory=dict)
     _call: threading.local = field(default_factory=threading.local)
 
-    def hear(
+    def trace(
         self, func: Any, args: Any, kwargs: Any, frame: FrameType, stop: FrameType | None, innermost: bool = True
     ) -> Any:
         """See `nn.listen.Listener`. Raises CalibrationError for a second model, and for values that are not finite.

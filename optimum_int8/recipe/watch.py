@@ -63,7 +63,7 @@ class Watch:
         return found
 
 
-def grid(limits: Range, dtype: str) -> tuple[float, int]:
+def choose_qparams(limits: Range, dtype: str) -> tuple[float, int]:
     """`(scale, zero_point)` as a recipe writes them: int8 is symmetric, with zero point 0."""
     if dtype == "int8":
         return numerics.choose_symmetric_scale(max(-limits[0], limits[1])), 0
@@ -71,5 +71,5 @@ def grid(limits: Range, dtype: str) -> tuple[float, int]:
 
 
 def stored_zero_point(zero_point: int, dtype: str) -> int:
-    """The zero point of the same grid on uint8, as the modules hold it."""
+    """The same zero point on uint8, as the modules hold it."""
     return zero_point + numerics.SYMMETRIC_ZERO_POINT if dtype == "int8" else zero_point

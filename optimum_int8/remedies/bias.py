@@ -16,16 +16,16 @@ from .rows import Hook, run_watched
 
 
 def mean_errors(
-    model: nn.Module, twins: Mapping[str, nn.Module], data: Iterable[Any], *, progress: bool = True
+    model: nn.Module, counterparts: Mapping[str, nn.Module], data: Iterable[Any], *, progress: bool = True
 ) -> dict[str, Tensor]:
     """Mean over the tokens of `float output - INT8 output`, per output channel: what a bias lacks.
 
-    Each twin gets the input of its float module in the float model, so errors do not add up over layers. The model is
+    Each counterpart gets the input of its float module in the float model, so errors do not add up over layers. The model is
     left as it was.
 
     Args:
         model: the float model.
-        twins: module name to the INT8 module made of it.
+        counterparts: module name to the INT8 module made of it.
         data: batches, as `quantize` takes them; padding does not count.
 
     Returns:
@@ -35,15 +35,16 @@ def mean_errors(
         CalibrationError: there is no batch.
     """
     sums: dict[str, Tensor] = {}
-    counts = dict.fromkeys(twins, 0)
+    counts = dict.fromkeys(counterparts, 0)
 
     def hook(name: str) -> Hook:
         def add(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            difference = counted_rows(channels_last(module, output.float() - twins[name](inputs[0]).float()))
+            error = output.float() - counterparts[name](inputs[0]).float()
+            difference = counted_rows(channels_last(module, error))
             sums[name] = sums.get(name, 0) + difference.sum(0, dtype=torch.float64)
             counts[name] += len(difference)
 
         return add
 
-    run_watched(model, {name: hook(name) for name in twins}, data, "correcting biases", progress)
+    run_watched(model, {name: hook(name) for name in counterparts}, data, "correcting biases", progress)
     return {name: (total / counts[name]).float() for name, total in sums.items() if counts[name]}

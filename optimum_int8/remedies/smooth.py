@@ -1,6 +1,6 @@
 """SmoothQuant: outliers of activations move into the weights that read them. Xiao et al., 2022, arXiv:2211.10438.
 
-Channel j of what a norm or a linear puts out is divided by s_j, and column j of every linear that reads it multiplied by s_j, with
+Channel j of the output of a norm or a linear is divided by s_j, and column j of every linear that reads it multiplied by s_j, with
 `s_j = max|x_j|**alpha / max|w_j|**(1 - alpha)`. Each s_j is rounded to a power of two: products then round as before, and the float
 model computes the same to the bit.
 """
@@ -26,7 +26,7 @@ from .rows import Inputs, collect_inputs, evaluating
 logger = logging.getLogger(__name__)
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Tried per block, beside leaving it as it is."""
+"""Tried per block, as well as no factors."""
 
 LARGEST_FACTOR = 2.0**12
 """Factors stay between this and its reciprocal, so that weights stay far from the ends of float32."""
@@ -131,8 +131,8 @@ def _error(weights: list[Tensor], inputs: Inputs, factors: Tensor, config: Int8C
         q, scale, zero_point = numerics.quantize_rows(x)
         rounded = numerics.dequantize_affine(q, scale.unsqueeze(-1), zero_point.unsqueeze(-1))
     else:
-        grid = numerics.choose_affine_qparams(float(x.amin()), float(x.amax()))
-        rounded = numerics.dequantize_affine(numerics.quantize_affine(x, *grid), *grid)
+        qparams = numerics.choose_affine_qparams(float(x.amin()), float(x.amax()))
+        rounded = numerics.dequantize_affine(numerics.quantize_affine(x, *qparams), *qparams)
     total = 0.0
     for weight in weights:
         q, scale = numerics.quantize_weight(weight * factors, config.weight_granularity == "per_channel")

@@ -59,17 +59,17 @@ class QatState:
 
 @dataclass
 class Trained(Prepared):
-    """A float model with the grids that its training ended with: site to input to fake quantizer."""
+    """A float model with the quantization parameters that its training ended with: site to input to fake quantizer."""
 
-    grids: dict[str, dict[str, FakeQuantize]] = field(default_factory=dict)
+    fake_quantizers: dict[str, dict[str, FakeQuantize]] = field(default_factory=dict)
 
     def twin(self, name: str) -> Int8Module:
-        """The INT8 module for the site `name`, on the trained grids."""
+        """The INT8 module for the site `name`, on the trained quantization parameters."""
         new = super().twin(name)
-        for key, grid in self.grids.get(name, {}).items():
-            new.get_buffer(f"{key}_scale").copy_(grid.current_scale().detach())
+        for key, fake_quantize in self.fake_quantizers.get(name, {}).items():
+            new.get_buffer(f"{key}_scale").copy_(fake_quantize.current_scale().detach())
             if key == "input":
-                new.get_buffer("input_zero_point").copy_(grid.zero_point)
+                new.get_buffer("input_zero_point").copy_(fake_quantize.zero_point)
         return new
 
 
@@ -82,10 +82,10 @@ def prepare_qat(
     inplace: bool = False,
     progress: bool = True,
 ) -> nn.Module:
-    """Calibrate a float model and put fake quantization at exactly the places that inference quantizes.
+    """Calibrate a float model and insert fake quantization exactly where inference quantizes.
 
     The model keeps its class, its modules keep theirs (as subclasses), and its parameters stay what is trained and saved. Ranges are
-    saved beside them, as `<module>.input_fake_quantize.*` and `<module>.fake_quantized_attention.*`.
+    saved with them, as `<module>.input_fake_quantize.*` and `<module>.fake_quantized_attention.*`.
 
     Args:
         config: what and how, with `approach="qat"`; the default is that.
@@ -109,7 +109,7 @@ def prepare_qat(
         raise ConfigError(f'the approach is {config.approach!r}; expected "qat" to train with fake quantization')
     if config.bias_correction or config.weight_range != "absmax":
         raise ConfigError(
-            "bias_correction and weight_range mend a model that is not trained; leave them out for training"
+            "bias_correction and weight_range fix a model that is not trained; leave them out for training"
         )
     if is_prepared(model):
         raise QuantizationError(f"this {type(model).__name__} is prepared for training already; give the FP32 model")
@@ -130,16 +130,16 @@ def _insert(prepared: Prepared, learnable: bool) -> None:
         fake_quantize_embedding(model.get_submodule(name), per_channel)  # type: ignore[arg-type]
     for name in sites.of_kind(LINEAR, CONV):
         module = model.get_submodule(name)
-        grid = FakeQuantize(ranges[name]["input"], False, bits, learnable)
+        fake_quantize = FakeQuantize(ranges[name]["input"], False, bits, learnable)
         insert = fake_quantize_linear if sites.int8[name] == LINEAR else fake_quantize_conv
-        insert(module, grid.to(module.weight.device), per_channel)  # type: ignore[arg-type]
+        insert(module, fake_quantize.to(module.weight.device), per_channel)  # type: ignore[arg-type]
     for name in sites.of_kind(POOL):
-        grid = FakeQuantize(ranges[name]["input"], False, bits, learnable)
-        fake_quantize_pool(model.get_submodule(name), grid.to(next(model.parameters()).device))
+        fake_quantize = FakeQuantize(ranges[name]["input"], False, bits, learnable)
+        fake_quantize_pool(model.get_submodule(name), fake_quantize.to(next(model.parameters()).device))
     for name in sites.of_kind(ATTENTION):
         attention = model.get_submodule(name)
-        grids = {key: FakeQuantize(range, True, bits, learnable) for key, range in ranges[name].items()}
-        core = FakeQuantizedAttention(**grids).train(attention.training)
+        inputs = {key: FakeQuantize(range, True, bits, learnable) for key, range in ranges[name].items()}
+        core = FakeQuantizedAttention(**inputs).train(attention.training)
         attention.add_module(FAKE_CHILD, core.to(next(model.parameters()).device))
     for name in sites.of_kind(BFLOAT16_ATTENTION):
         attention = model.get_submodule(name)
@@ -181,7 +181,7 @@ def _remove_fake_quantize(model: nn.Module) -> nn.Module:
 
 
 def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
-    """The INT8 model of a trained one: each module computes what its fake-quantized twin did, up to float rounding.
+    """The INT8 model of a trained one: each module computes what its fake-quantized counterpart did, up to float rounding.
 
     Args:
         model: from `prepare_qat`, trained.
@@ -194,14 +194,17 @@ def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     check_finite(model, state.config)
     target = model if inplace else _copy(model)
     without = (EMBEDDING, BFLOAT16_ATTENTION)
-    grids = {name: _grids(target, name, kind) for name, kind in state.sites.int8.items() if kind not in without}
-    ranges = {name: dict.fromkeys(grid, (-1.0, 1.0)) for name, grid in grids.items()}  # static; `Trained` has the grids
+    found = {
+        name: _fake_quantizers(target, name, kind) for name, kind in state.sites.int8.items() if kind not in without
+    }
+    # static; the scales are those of `Trained`
+    ranges = {name: dict.fromkeys(inputs, (-1.0, 1.0)) for name, inputs in found.items()}
     _remove_fake_quantize(target)
-    trained = Trained(target.eval(), state.config, state.sites, ranges, notes=state.notes, grids=grids)
+    trained = Trained(target.eval(), state.config, state.sites, ranges, notes=state.notes, fake_quantizers=found)
     return convert(trained).requires_grad_(False)
 
 
-def _grids(model: nn.Module, name: str, kind: str) -> dict[str, FakeQuantize]:
+def _fake_quantizers(model: nn.Module, name: str, kind: str) -> dict[str, FakeQuantize]:
     """Input name to fake quantizer, as `collect_ranges` names inputs."""
     module = model.get_submodule(name)
     if kind == ATTENTION:
@@ -210,7 +213,7 @@ def _grids(model: nn.Module, name: str, kind: str) -> dict[str, FakeQuantize]:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, without the wrapper for mixed precision that accelerate puts on the original's `forward`."""
+    """A copy on the CPU, without the wrapper for mixed precision that accelerate sets on the original's `forward`."""
     target = copy.deepcopy(model)
     if target.__dict__.pop("_original_forward", None) is not None:
         target.__dict__.pop("forward", None)

@@ -11,13 +11,13 @@ RANGES = ("learnable", "moving_average")
 
 @dataclass(frozen=True)
 class QatSettings:
-    """Settings of quantization-aware training beside `Int8Config` and `TrainingArguments`.
+    """Settings of quantization-aware training that are neither in `Int8Config` nor in `TrainingArguments`.
 
     Args:
         ranges: `"learnable"` trains the scale of every activation (LSQ's gradient, on the logarithm); `"moving_average"` follows the
             extremes of each step. Weights always have the scale of their largest value, as inference gives them.
         averaging_constant: weight of a new step in the moving average, in (0, 1].
-        freeze_ranges_at: share of the training steps after which ranges stay as they are, so that weights settle on fixed grids;
+        freeze_ranges_at: share of the training steps after which ranges stay as they are, so that weights converge to fixed scales;
             0 keeps the calibrated ranges, 1 never freezes.
         range_learning_rate: of learnable ranges, relative change per step; scheduled like the learning rate.
         distillation_weight: share of the loss that is the distance to the FP32 model's logits, in [0, 1]; 0 needs no teacher.

@@ -1,4 +1,4 @@
-"""The distribution of one tensor that a site quantizes, beside the range that its grid covers."""
+"""The distribution of one tensor that a site quantizes, and the range that its scale covers."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def costs(
     for name in sites:
         row = rows[name]
         size = 0 if row.kind in CORES else _saved_bytes(counterparts.model.get_submodule(name), counterparts.int8[name])
-        felt = "its own output" if row.model_error is None else "the outputs"
-        reason = f"accuracy budget: alone in INT8 it changes {felt} by {row.error:.2%}"
+        changed = "its own output" if row.model_error is None else "the outputs"
+        reason = f"accuracy budget: alone in INT8 it changes {changed} by {row.error:.2%}"
         found.append(Fallback(name, row.kind, reason, row.error, row.macs, size / 1e6, times.get(name, 0.0)))
     return found
 

@@ -215,19 +215,19 @@ class _Search:
         if self.best is None or self.cost(trial) < self.cost(self.best):
             self.best, self._made = trial, None if model is None else (trial, model)
         self.bar.update()
-        self.bar.set_postfix_str(f"{what}: loss {trial.badness:.2%}, best {self._best().badness:.2%}")
+        self.bar.set_postfix_str(f"{what}: loss {trial.loss_or_inf:.2%}, best {self._best().loss_or_inf:.2%}")
         return trial
 
     def kept(self, trial: Trial | None) -> bool:
         """Whether a trial meets the budget."""
         assert self.config.accuracy_budget is not None
-        return trial is not None and trial.badness <= self.config.accuracy_budget
+        return trial is not None and trial.loss_or_inf <= self.config.accuracy_budget
 
     def cost(self, trial: Trial) -> tuple[bool, float, float]:
         """What the best trial has least of: over budget, multiply-adds in FP32 (once it is met), loss."""
         macs = {row.name: row.macs for row in self.rows}
         left = [*trial.config["exclude"], *trial.config["exclude_attention"]]
-        return not self.kept(trial), sum(macs.get(n, 0) for n in left) if self.kept(trial) else 0.0, trial.badness
+        return not self.kept(trial), sum(macs.get(n, 0) for n in left) if self.kept(trial) else 0.0, trial.loss_or_inf
 
     def deadline(self) -> float:
         """In `time.monotonic()`."""

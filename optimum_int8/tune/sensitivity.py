@@ -1,8 +1,8 @@
-"""Which site costs the model its accuracy: the error of each site on its own, and what the model's outputs feel of it.
+"""Which site costs the model its accuracy: the error of each site on its own, and how much it changes the model's outputs.
 
 Two numbers per site, both relative root-mean-square errors. `site_error` compares the site's own output with and without
-quantization, each channel in shares of its own spread, so that a channel of outliers cannot hide the ruin of all others.
-`model_error` is that of the model's outputs when this site alone is quantized: it knows what the rest makes of the error.
+quantization, each channel relative to its own spread, so that a channel of outliers cannot hide the loss of all others.
+`model_error` is that of the model's outputs when this site alone is quantized: it includes what the rest of the model does with the error.
 """
 
 from __future__ import annotations

@@ -41,14 +41,14 @@ class Trial:
     seconds: float
 
     @property
-    def badness(self) -> float:
+    def loss_or_inf(self) -> float:
         """The loss, infinite where it has no meaning."""
         return float("inf") if self.loss is None else self.loss
 
 
 @dataclass
 class TrialLog:
-    """What was measured for one model, data and configuration; written after every step, beside the file and then renamed.
+    """What was measured for one model, data and configuration; written after every step, to a temporary file that is then renamed.
 
     Attributes:
         path: None keeps nothing on disk.

@@ -38,7 +38,7 @@ def test_quantize_then_evaluate(
     arguments = ["--approach", approach, "--dataset", data, "--calibration-samples", "16", "--output", str(output)]
     assert main(["quantize", str(inputs / "model"), *arguments, "--evaluate", "--json", str(first)]) == 0
     text = capsys.readouterr().out
-    for part in (f"INT8, {approach}", "in INT8", "smaller", "FP32 beside INT8", "accuracy", "The INT8 model is in"):
+    for part in (f"INT8, {approach}", "in INT8", "smaller", "FP32 versus INT8", "accuracy", "The INT8 model is in"):
         assert part in text
     values = json.loads(first.read_text())
     assert values["config"]["approach"] == approach
@@ -52,7 +52,7 @@ def test_quantize_then_evaluate(
     assert set(report) == {"metric", "fp32", "int8", "relative_loss", "compression_ratio", "speedup", "machine"}
     assert report["int8"]["value"] == values["evaluation"]["int8"]["value"]
     assert report["int8"]["size_mb"] == values["evaluation"]["int8"]["size_mb"]
-    assert "FP32 beside INT8" in capsys.readouterr().out
+    assert "FP32 versus INT8" in capsys.readouterr().out
 
 
 def test_config_file_and_fewer_samples(inputs: Path, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_any_module_trains() -> None:
     ("error", "message", "config"),
     [
         (ConfigError, "the approach is 'static'", Int8Config(approach="static")),
-        (ConfigError, "mend a model that is not trained", Int8Config(approach="qat", bias_correction=True)),
+        (ConfigError, "fix a model that is not trained", Int8Config(approach="qat", bias_correction=True)),
         (QuantizationError, "no module|does not have", Int8Config(approach="qat", exclude=("nowhere",))),
     ],
 )
