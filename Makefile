@@ -25,7 +25,7 @@ quick:    ## the tests not marked slow
 	scripts/test --quick
 
 bench: kernels  ## the kernels: checked, then timed
-	python scripts/bench_kernels
+	python -m benchmarks kernels
 
 kernels:  ## build the library into the checkout
 	scripts/build_kernels

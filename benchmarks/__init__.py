@@ -1,4 +1,4 @@
-"""The benchmark suite: model x shape x engine, every engine in turns with ours. Run by `scripts/benchmark`.
+"""Measuring: `python -m benchmarks COMMAND`; README.md lists the commands.
 
 Imports nothing heavy: every worker process imports this before it has set the number of threads.
 """

@@ -1,4 +1,4 @@
-"""Attention in INT8, bfloat16 and float32 against torch's: `python -m benchmarks.attention RESULT.json [THREADS]`.
+"""Attention in INT8, bfloat16 and float32 against torch's: what `python -m benchmarks kernels --attention` measures.
 
 Two tables: the core alone, as one program on float rows of BERT-base's 12 heads of 64, beside torch's SDPA in both dtypes; and an
 encoder of two BERT-base layers, its linears static INT8, by the `attention` it was quantized with, beside the same with torch's float32
@@ -8,12 +8,9 @@ are kept, so that other load weighs less.
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,9 +104,8 @@ def take_turns(calls: dict[str, Callable[[], Any]], clock: Callable[[], float]) 
     return {name: round(statistics.median(values), 1) for name, values in times.items()}
 
 
-def main() -> None:
-    """Measure, print and write the result."""
-    threads = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+def measure(threads: int) -> dict[str, Any]:
+    """Measure and print; returns the result: `threads`, `rounds`, `machine`, and microseconds by shape in `core` and `encoder`."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     result: dict[str, Any] = {
@@ -128,8 +124,4 @@ def main() -> None:
             calls = {name: encoder_call(model, shape) for name, model in by_core.items()}
             result["encoder"][str(shape)] = found = take_turns(calls, clock)
             print(shape, found, flush=True)
-    Path(sys.argv[1]).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return result

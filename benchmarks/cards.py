@@ -1,25 +1,21 @@
-"""Quantize real models, evaluate what was saved and loaded back, and render the cards from these results alone.
-
-`python -m benchmarks.cards --shared SHARED [NAME ...]` writes `model_cards/<model>-int8-<approach>/` with `evaluation.json` and the
-`README.md` made from it, and the table of `model_cards/README.md`.
-"""
+"""Quantize real models, evaluate what was saved and loaded back, and render the cards: what `python -m benchmarks cards` does."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.results import describe
-from benchmarks.tuning.subjects import Subject, multi30k, squad, sst2, wnut17
 from optimum_int8 import Int8Config
 from optimum_int8.hub import CardInfo, render_card
+
+from .results import describe
+from .tuning.subjects import Subject, multi30k, squad, sst2, wnut17
 
 FOLDER = Path(__file__).resolve().parents[1] / "model_cards"
 APPROACHES = ("static", "dynamic")
@@ -90,21 +86,22 @@ def render(folder: Path = FOLDER) -> None:
         for path in folder.glob(f"{model}-int8-*/{RESULT}"):
             write_card(path.parent, json.loads(path.read_text(encoding="utf-8")), info)
     introduction = (
-        "# Model cards\n\nWhat `python -m benchmarks.cards` measured on real models and rendered from `evaluation.json`; "
+        "# Model cards\n\nWhat `python -m benchmarks cards` measured on real models and rendered from `evaluation.json`; "
         "nothing here is typed.\n\n"
     )
     (folder / "README.md").write_text(introduction + table(folder), encoding="utf-8")
 
 
-def main() -> None:
-    """Measure the models named, then render everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)} (default: all)")
-    parser.add_argument("--shared", type=Path, help="folder with models/ and data/; without it, only render")
-    args = parser.parse_args()
-    for name in (args.names or MODELS) if args.shared else ():
+def measure_all(names: Iterable[str], shared: Path) -> None:
+    """Measure the models named, in every approach, and render after each.
+
+    Args:
+        names: keys of `MODELS`.
+        shared: folder with `models/` and `data/`.
+    """
+    for name in names:
         model, make, _ = MODELS[name]
-        subject = make(args.shared)
+        subject = make(shared)
         for approach in APPROACHES:
             folder = FOLDER / f"{model}-int8-{approach}"
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +109,3 @@ def main() -> None:
             (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(folder.name, json.dumps(result["evaluation"]), flush=True)
             render()
-    render()
-
-
-if __name__ == "__main__":
-    main()

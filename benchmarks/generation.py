@@ -1,4 +1,4 @@
-"""Tokens per second of `generate()`: `python -m benchmarks.generation [--models gpt2,t5-base] [--seconds 120]`.
+"""Tokens per second of `generate()`: what `python -m benchmarks generation` measures.
 
 Random weights of the real sizes, prompts of full length, greedy, a fixed number of new tokens. Every engine has a process of its own (the
 threads of one library slow down another's in the same process: T5 ours took 34 ms a step instead of 16 with CTranslate2 loaded) and takes
@@ -7,7 +7,6 @@ turns with our static INT8 model; CTranslate2 INT8 stands beside where it is ins
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import multiprocessing
 import statistics
@@ -28,8 +27,7 @@ from optimum_int8.evaluation.benchmark import describe_architecture
 from . import results
 from .engines import BASELINE, version
 from .pool import say
-from .tables import make_table
-from .turns import EngineFailed, Pair, alternate
+from .turns import EngineFailed, Pair, alternate, ratio_text
 from .worker import wait_until_quiet
 
 PROMPT, NEW = 32, 32
@@ -241,7 +239,7 @@ def measure(
         for process in engines.values():
             process.close()
     for row in rows:
-        ratios = ", ".join(f"{n} {v['ratio']:.2f}x" for n, v in row["engines"].items())
+        ratios = ", ".join(f"{engine} {ratio_text(values)}" for engine, values in row["engines"].items())
         say(f"{name} {row['shape']}: {row['baseline_ms']:.0f} ms; {ratios}")
     settings = {"seconds": seconds, "threads": threads, "prompt": PROMPT, "new_tokens": new}
     return {
@@ -257,22 +255,3 @@ def _row(engines: dict[str, Engine], batch: int, new: int, seconds: float) -> di
     found = {name: pair.to_dict() for name, pair in pairs.items() if pair.failure is None}
     baseline = statistics.median(first for pair in pairs.values() for first, _ in pair.times)
     return {"shape": f"{batch}x{PROMPT}", "tokens": batch * new, "baseline_ms": baseline, "engines": found}
-
-
-def main() -> None:
-    """Measure, save and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", description=__doc__.split("\n")[0])
-    parser.add_argument("--models", default="gpt2,t5-base", help=f"some of {', '.join(MODELS)}")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120.0, help="time for measuring each model (default: 120)")
-    parser.add_argument("--output", type=Path, default=results.FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    for name in args.models.split(","):
-        result = measure(name, args.threads, args.seconds)
-        stem = f"generation-{name}-{args.threads}t-{result['machine']['isa_used']}"
-        results.save(result, args.output / f"{stem}.json")
-        make_table(result).print()
-
-
-if __name__ == "__main__":
-    main()

@@ -79,8 +79,6 @@ class YoloV2(nn.Module):
 NAMES: dict[str, Callable[[], Any]] = {"resnet-50": ResNetConfig, "yolo-v2": YoloV2Config}
 """Configurations by the names of the suite."""
 
-TYPES = ("resnet", "yolo-v2")
-
 
 def image_size(config: Any) -> int:
     """Height and width of the images that a model is made for."""

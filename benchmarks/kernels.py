@@ -1,4 +1,4 @@
-"""What `scripts/bench_kernels` times: every operator of the library on the shapes of BERT-base, ResNet-50, YOLO v2 and ConvNeXt."""
+"""What `python -m benchmarks kernels` times: every operator of the library on the shapes of BERT-base, ResNet-50, YOLO v2 and ConvNeXt."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from optimum_int8.evaluation.architectures import example_inputs, find_config, random_model
 
 from . import images
-from .shapes import Shape
+from .shapes import IMAGE_TYPES, Shape
 
 TINY = {
     "model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
@@ -90,7 +90,7 @@ def find_model(name: str) -> Any:
 
 def is_image_model(config: Any) -> bool:
     """Whether its inputs are images: then the length of a shape is their height and width in pixels."""
-    return config.model_type in images.TYPES
+    return config.model_type in IMAGE_TYPES
 
 
 def make_model(config: Any) -> PreTrainedModel:

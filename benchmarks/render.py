@@ -13,6 +13,9 @@ from pathlib import Path
 from .results import FOLDER, ResultError, load
 from .tables import make_table
 
+MARKER = "<!-- benchmark "
+"""What the first line of a table begins with."""
+
 _BLOCK = re.compile(r"(<!-- benchmark ([\w.-]+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
 
 
@@ -22,7 +25,7 @@ def render(text: str, folder: Path = FOLDER) -> tuple[str, int]:
     Raises:
         ResultError: a marker names a result that is not there or is not valid, or a marker is not closed.
     """
-    if text.count("<!-- benchmark ") != len(_BLOCK.findall(text)):
+    if text.count(MARKER) != len(_BLOCK.findall(text)):
         raise ResultError("a line `<!-- benchmark NAME -->` has no `<!-- /benchmark -->` after it")
     return _BLOCK.subn(
         lambda block: block[1] + make_table(load(folder / f"{block[2]}.json")).markdown() + block[4], text

@@ -59,7 +59,7 @@ def save(result: dict[str, Any], path: Path) -> Path:
     """Validate and write; a file that is there is replaced."""
     validate(result)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(result), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(rounded(result), indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -71,12 +71,12 @@ def load(path: Path) -> dict[str, Any]:
         raise ResultError(f"{path.name}: {error}") from error
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats with five digits: more says nothing, and makes differences hard to read."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+IMAGE_TYPES = ("resnet", "yolo-v2")
+"""Model types whose shapes are batch and pixels."""
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -17,7 +17,7 @@ from .models import Work, check_shape, find_model, is_image_model, make_model, r
 from .pool import CACHE, Runner, ServingGroup, Worker, check, say, start_engines
 from .roofline import floor, measure_ceilings
 from .shapes import Shape
-from .turns import EngineFailed, Pair, Turn, alternate
+from .turns import EngineFailed, Pair, Turn, alternate, ratio_text
 
 
 class Session:
@@ -128,7 +128,7 @@ def _row(session: Session, shape: Shape, pairs: dict[str, Pair]) -> dict[str, An
     found = {name: pair.to_dict() for name, pair in pairs.items() if name != BASELINE}
     baseline = statistics.median(first for pair in pairs.values() for first, _ in pair.times)
     limit = floor(session.work, shape, session.limits)
-    ratios = ", ".join(f"{n} {v['ratio']:.2f}x" for n, v in found.items())
+    ratios = ", ".join(f"{name} {ratio_text(values)}" for name, values in found.items())
     say(f"{session.name} {shape}: {baseline:.2f} ms; {ratios}")
     return {
         "shape": str(shape), "tokens": shape.tokens(), "baseline_ms": baseline, "engines": found,
@@ -182,7 +182,7 @@ def measure_ragged(session: Session, shape: Shape) -> dict[str, Any]:
     found = {name: group[0].to_dict() for name, group in pairs.items()}
     tokens, full = shape.tokens(), shape.full().tokens()
     row = {"shape": str(shape), "tokens": tokens, "full_tokens": full, "token_share": tokens / full, "engines": found}
-    say(f"{session.name} {shape} over full: " + ", ".join(f"{n} {v['ratio']:.2f}" for n, v in found.items()))
+    say(f"{session.name} {shape} over full: " + ", ".join(f"{n} {ratio_text(v, '{:.2f}')}" for n, v in found.items()))
     return session.result("ragged", [row])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .images import TYPES
+from .shapes import IMAGE_TYPES
+from .turns import STEADY, UNSTEADY, ratio_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _title(result: dict[str, Any], text: str) -> str:
     return f"{result['name']} ({result['model']['parameters'] / 1e6:.0f} M parameters, random weights): {text}"
 
 
-def _caption(result: dict[str, Any], text: str) -> str:
+def _caption(result: dict[str, Any], text: str, rows: list[list[str]]) -> str:
     machine, engines = result["machine"], result["engines"]
     versions = {
         "torch": machine["torch"],
@@ -65,6 +66,9 @@ def _caption(result: dict[str, Any], text: str) -> str:
         f"threads; load average at the start {machine['load_average']}.",
         f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}; commit {machine['commit']}.",
     ]
+    if any(UNSTEADY in cell for row in rows for cell in row):
+        unsteady = f"{UNSTEADY.capitalize()}: the quartiles of this ratio are more than {STEADY} times apart, so they stand in its place."
+        parts.insert(1, unsteady)
     skipped = [f"{e['title']} ({e['reason']})" for e in engines.values() if e["status"] == "skipped"]
     return " ".join(parts + ([f"Left out: {'; '.join(skipped)}."] if skipped else []))
 
@@ -81,12 +85,12 @@ def _latency(result: dict[str, Any]) -> TextTable:
     rows = [[title, *(f"{milliseconds(row['baseline_ms'])} ms" for row in data)]]
     for name, other in _running(result).items():
         found = [row["engines"].get(name) for row in data]
-        rows.append([other, *(f"{milliseconds(f['ms'])} ms ({f['ratio']:.2f}x)" if f else "" for f in found)])
+        rows.append([other, *(f"{milliseconds(f['ms'])} ms ({ratio_text(f)})" if f else "" for f in found)])
     limits = [row["limit"] for row in data]
     rows.append(["limit", *(f"{milliseconds(limit['floor_ms'])} ms" if limit else "" for limit in limits)])
     rows.append(["reached by the first", *(f"{limit['share']:.0%}" if limit else "" for limit in limits)])
     columns = [
-        "batch x pixels" if result["model"].get("model_type") in TYPES else "batch x tokens",
+        "batch x pixels" if result["model"].get("model_type") in IMAGE_TYPES else "batch x tokens",
         *(row["shape"] for row in data),
     ]
     text = "Medians; in brackets, how many times longer than the first line, from adjacent turns of one run."
@@ -98,7 +102,7 @@ def _latency(result: dict[str, Any]) -> TextTable:
             f" Limit: INT8 multiply-adds at {limits['int8_ops'] / 1e12:.2f} TOPS or one reading of the weights at "
             f"{limits['read_bytes'] / 1e9:.1f} GB/s, both measured in the same run."
         )
-    return TextTable(_title(result, "latency"), columns, rows, _caption(result, text))
+    return TextTable(_title(result, "latency"), columns, rows, _caption(result, text, rows))
 
 
 def _lengths(result: dict[str, Any]) -> TextTable:
@@ -115,19 +119,19 @@ def _lengths(result: dict[str, Any]) -> TextTable:
         for n, c in result["cliffs"].items()
     )
     text = f"Medians, one sequence, every round through all lengths; per token in milliseconds. Worst length: {cliffs}."
-    return TextTable(_title(result, "latency by length"), columns, rows, _caption(result, text))
+    return TextTable(_title(result, "latency by length"), columns, rows, _caption(result, text, rows))
 
 
 def _ragged(result: dict[str, Any]) -> TextTable:
     row = result["rows"][0]
     rows = [
         [result["engines"][name]["title"], f"{milliseconds(found['first_ms'])} ms", f"{milliseconds(found['ms'])} ms",
-         f"{found['ratio']:.0%}"]
+         ratio_text(found, "{:.0%}")]
         for name, found in row["engines"].items()
     ]  # fmt: skip
     text = f"Lengths spread evenly; {row['token_share']:.0%} of the tokens are real. Medians of alternating turns."
     columns = ["engine", "full batch", row["shape"], "of full"]
-    return TextTable(_title(result, "a batch of mixed lengths"), columns, rows, _caption(result, text))
+    return TextTable(_title(result, "a batch of mixed lengths"), columns, rows, _caption(result, text, rows))
 
 
 def _scaling(result: dict[str, Any]) -> TextTable:
@@ -137,14 +141,13 @@ def _scaling(result: dict[str, Any]) -> TextTable:
         for name, found in row["engines"].items():
             cells = [row["shape"], result["engines"][name]["title"]]
             for mode in result["settings"]["modes"]:
-                ratio = found[mode].get("ratio")
                 gain = found["gain"].get(mode)
                 extra = [f"{gain:.2f} of 1 thread"] if gain else []
-                extra += [f"ours {ratio:.2f}x"] if ratio else []
+                extra += [f"ours {ratio_text(found[mode])}"] if "ratio" in found[mode] else []
                 cells.append(f"{found[mode]['sequences_per_s']:.1f}/s" + (f" ({', '.join(extra)})" if extra else ""))
             rows.append(cells)
     text = "Sequences per second, calls back to back; two processes of one thread each, on cores of their own, serve at once."
-    return TextTable(_title(result, "scaling"), columns, rows, _caption(result, text))
+    return TextTable(_title(result, "scaling"), columns, rows, _caption(result, text, rows))
 
 
 def _generation(result: dict[str, Any]) -> TextTable:
@@ -158,12 +161,12 @@ def _generation(result: dict[str, Any]) -> TextTable:
     rows = [[title, *(rate(row, row["baseline_ms"]) for row in data)]]
     for name, other in _running(result).items():
         found = [(row, row["engines"].get(name)) for row in data]
-        rows.append([other, *(f"{rate(row, f['ms'])} ({f['ratio']:.2f}x)" if f else "" for row, f in found)])
+        rows.append([other, *(f"{rate(row, f['ms'])} ({ratio_text(f)})" if f else "" for row, f in found)])
     text = (
         f"Tokens per second of greedy `generate()`, {settings['prompt']} tokens of prompt, {settings['new_tokens']} new ones. Medians; in "
         "brackets, how many times longer than the first line, from adjacent turns of one run."
     )
-    return TextTable(_title(result, "generation"), columns, rows, _caption(result, text))
+    return TextTable(_title(result, "generation"), columns, rows, _caption(result, text, rows))
 
 
 _MAKERS = {"latency": _latency, "lengths": _lengths, "ragged": _ragged, "scaling": _scaling, "generation": _generation}

@@ -8,6 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+STEADY = 1.5
+"""Largest quotient of the quartiles of a ratio that is shown as one number: on a busy machine the median of a few rounds can be
+anything, "25.24x" was printed once."""
+
+UNSTEADY = "unsteady"
+"""Marks what is shown in place of such a ratio."""
+
 
 class EngineFailed(Exception):
     """An engine could not do what was asked; the reason is for the results."""
@@ -47,6 +54,27 @@ class Pair:
             "ratio_quartiles": [quartiles[0], quartiles[2]],
             "rounds": len(ratios),
         }
+
+
+def ratio_text(found: dict[str, Any], form: str = "{:.2f}x") -> str:
+    """The ratio of `Pair.to_dict`, or its quartiles where they are so far apart that one number would mislead.
+
+    Example:
+        >>> ratio_text({"ratio": 2.04, "ratio_quartiles": [1.9, 2.1]})
+        '2.04x'
+        >>> ratio_text({"ratio": 25.24, "ratio_quartiles": [2.9, 41.0]})
+        'unsteady, 2.90x to 41.00x'
+    """
+    if is_steady(found):
+        return form.format(found["ratio"])
+    low, high = found["ratio_quartiles"]
+    return f"{UNSTEADY}, {form.format(low)} to {form.format(high)}"
+
+
+def is_steady(found: dict[str, Any]) -> bool:
+    """Whether the quartiles of a ratio are close enough for one number to stand for it."""
+    low, high = found["ratio_quartiles"]
+    return bool(high <= STEADY * low)
 
 
 def alternate(

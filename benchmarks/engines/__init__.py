@@ -13,9 +13,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..models import Job, Loaded
+if TYPE_CHECKING:
+    from ..models import Job, Loaded
 
 BASELINE = "int8_static"
 """Ours; every other engine takes turns with it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -53,7 +52,7 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast, text: str) -> Tensor:
     return torch.tensor(ids[: len(ids) // LENGTH * LENGTH]).view(-1, LENGTH)
 
 
-def train(data: Path, output: Path, steps: int, batch_size: int = 16, seed: int = 0) -> GPT2LMHeadModel:
+def train(data: Path, output: Path, steps: int = 700, batch_size: int = 16, seed: int = 0) -> GPT2LMHeadModel:
     """Train and save; returns the model in evaluation mode."""
     text = read_text(find_split(data, "train"))
     tokenizer = make_tokenizer(text)
@@ -87,12 +86,3 @@ def train(data: Path, output: Path, steps: int, batch_size: int = 16, seed: int 
     model.eval().save_pretrained(output)
     tokenizer.save_pretrained(output)
     return model
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of WikiText-2")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=700)
-    args = parser.parse_args()
-    train(args.data, args.output, args.steps)

@@ -14,7 +14,6 @@ import datasets
 import torch
 from torch import Tensor, nn
 
-from benchmarks.tuning.resnet import read_images, resnet20
 from optimum_int8.nn import float_weight
 from optimum_int8.quantizers import (
     LanguageModelingQuantizer,
@@ -25,6 +24,9 @@ from optimum_int8.quantizers import (
     TranslationQuantizer,
 )
 from optimum_int8.quantizers.tuning import metric_function
+
+from .gpt2 import train as train_gpt2
+from .resnet import read_images, resnet20
 
 FACTOR = 30.0
 HARSH_FACTOR = 1000.0
@@ -146,7 +148,9 @@ def cifar10(shared: Path) -> Subject:
 
 
 def gpt2(folder: Path, shared: Path, lines: int = 400) -> Subject:
-    """The GPT-2 of `gpt2.py`, on lines of WikiText-2's test split."""
+    """The GPT-2 of `gpt2.py`, trained now where `folder` has none, on lines of WikiText-2's test split."""
+    if not (folder / "config.json").exists():
+        train_gpt2(shared / "data" / "wikitext2", folder)
     quantizer = LanguageModelingQuantizer.from_pretrained(folder, max_length=128)
 
     def rows(split: str, first: int, number: int) -> datasets.Dataset:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from benchmarks.tuning.resnet import read_images, resnet20
 from optimum_int8 import Int8Config, quantize
 from optimum_int8.quantizers.training import DEFAULTS
 from optimum_int8.training import Int8Trainer, QatSettings
+
+from .resnet import read_images, resnet20
 
 CALIBRATION = 128
 

@@ -126,5 +126,5 @@ def test_models_on_images_are_counted_compared_and_not_measured_by_length(
     assert work.operations(Shape(2, 112)) == work.multiply_adds
     output, mask = reference(model, shape)
     assert relative_error(output * 1.1, output, mask) == pytest.approx(0.1, rel=1e-4)
-    assert main(["--models", "resnet-50", "--ragged"]) == 2
+    assert main(["latency", "--models", "resnet-50", "--ragged"]) == 2
     assert "model on images" in capsys.readouterr().err

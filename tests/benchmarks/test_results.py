@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,60 @@ def test_markers_that_cannot_be_filled_are_errors(text: str, result: dict[str, A
         render(text, tmp_path)
 
 
+def test_report_checks_renders_and_shows(
+    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, stored = tmp_path / "README.md", save(result, tmp_path / "one.json")
+    path.write_text(MARKED)
+    monkeypatch.setattr("benchmarks.commands.report.render_file", functools.partial(render_file, folder=tmp_path))
+    assert main(["report", "--check", str(path)]) == 1
+    assert path.read_text() == MARKED
+    assert main(["report", str(path)]) == 0
+    assert main(["report", "--check", str(path)]) == 0
+    assert "12.3 ms" in path.read_text()
+    assert main(["report", "--show", str(stored)]) == 0
+    assert "10.04x" in capsys.readouterr().out
+    assert main(["report", "--show"]) == 2
+
+
+def test_the_tables_of_the_documents_are_made_from_the_results() -> None:
+    assert main(["report", "--check"]) == 0
+
+
+def test_an_unsteady_ratio_is_shown_as_its_quartiles(result: dict[str, Any]) -> None:
+    found = result["rows"][0]["engines"]["eager_fp32"]
+    steady = make_table(result).markdown()
+    assert "(10.04x)" in steady and "nsteady" not in steady
+    found |= {"ratio": 25.24, "ratio_quartiles": [9.0, 41.0]}
+    text = make_table(result).markdown()
+    assert "| eager FP32 | 12.3 ms (unsteady, 9.00x to 41.00x) |" in text
+    assert "25.24" not in text
+    assert "Unsteady: the quartiles" in text and "load average at the start [0.1, 0.2, 0.3]" in text
+
+
+def test_unsteady_ratios_of_generation_ragged_batches_and_scaling(result: dict[str, Any]) -> None:
+    loud = {"first_ms": 4.0, "ms": 8.0, "ratio": 25.24, "ratio_quartiles": [0.5, 41.0], "rounds": 5}
+    settings = result["settings"]
+    generation = {"shape": "1x32", "tokens": 32, "baseline_ms": 4.0, "engines": {"eager_fp32": loud}}
+    settings |= {"prompt": 32, "new_tokens": 32}
+    text = make_table(result | {"kind": "generation", "rows": [generation]}).markdown()
+    assert "(unsteady, 0.50x to 41.00x)" in text and "25.24" not in text and "Unsteady: " in text
+    ragged = {"shape": "32x8-128", "tokens": 4, "token_share": 0.5, "engines": {"eager_fp32": loud}}
+    text = make_table(result | {"kind": "ragged", "rows": [ragged]}).markdown()
+    assert "| unsteady, 50% to 4100% |" in text and "2524%" not in text and "Unsteady: " in text
+    settings["modes"] = ["one_thread"]
+    engines = {
+        "int8_static": {"one_thread": {"sequences_per_s": 250.0}, "gain": {}},
+        "eager_fp32": {"one_thread": loud | {"sequences_per_s": 125.0}, "gain": {}},
+    }
+    text = make_table(result | {"kind": "scaling", "rows": [{"shape": "1x16", "engines": engines}]}).markdown()
+    assert "| 250.0/s |" in text
+    assert "| 125.0/s (ours unsteady, 0.50x to 41.00x) |" in text and "25.24" not in text and "Unsteady: " in text
+
+
 def test_a_file_without_markers_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "plain.md").write_text("no markers")
-    assert main(["--render", str(tmp_path / "plain.md")]) == 2
+    assert main(["report", str(tmp_path / "plain.md")]) == 2
     assert "plain.md" in capsys.readouterr().err
 
 

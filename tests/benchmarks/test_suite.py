@@ -63,6 +63,7 @@ def test_a_run_writes_a_valid_result_and_skips_what_is_missing(
 ) -> None:
     monkeypatch.setattr(find_engine("openvino_int8"), "REQUIRES", ("no-such-distribution",))
     arguments = [
+        "latency",
         "--models",
         "tiny",
         "--shapes",
@@ -89,9 +90,9 @@ def test_a_run_writes_a_valid_result_and_skips_what_is_missing(
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_cost_per_token_by_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.__main__.LENGTHS", (1, 2, 7, 16, 17, 64, 512))
+    monkeypatch.setattr("benchmarks.commands.latency.LENGTHS", (1, 2, 7, 16, 17, 64, 512))
     arguments = ["--lengths", "--models", "tiny", "--engines", "eager_fp32", "--threads", "1", "--seconds", "0.1"]
-    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    assert main(["latency", *arguments, "--output", str(tmp_path)]) == 0
     result = load(tmp_path / f"lengths-tiny-1t-{kernels.info()['isa_used']}.json")
     assert [row["tokens"] for row in result["rows"]] == [1, 2, 7, 16, 17, 64]  # the model's positions end at 64
     assert set(result["cliffs"]) == {"int8_static", "eager_fp32"}
@@ -156,10 +157,10 @@ def test_ceilings_are_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--engines", "none"], ["--shapes", "1"], ["--ragged", "--lengths"]])
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(arguments)
+        main(["latency", *arguments])
     assert stop.value.code == 2
 
 
 def test_an_unknown_model_is_an_error_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--models", "no-such/model"]) == 2
+    assert main(["latency", "--models", "no-such/model"]) == 2
     assert "no-such/model" in capsys.readouterr().err

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.turns import EngineFailed, Pair, alternate
+from benchmarks.turns import STEADY, EngineFailed, Pair, alternate, is_steady, ratio_text
 
 
 class Fake:
@@ -66,3 +66,18 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
     alternate([broken, fine], 0.0, clock=clock)
     assert broken.failure is not None and not broken.times
     assert fine.failure is None and len(fine.times) == 3
+
+
+@pytest.mark.parametrize(("times", "steady"), [([3.0, 3.1, 3.2], True), ([3.0, 25.0, 60.0], False)])
+def test_a_ratio_is_one_number_only_where_its_quartiles_are_close(times: list[float], steady: bool) -> None:
+    clock = Clock()
+    pair = Pair(Fake("ours", 1, clock), Fake("other", 1, clock), [(1.0, time) for time in times])
+    found = pair.to_dict()
+    assert is_steady(found) is steady
+    low, high = found["ratio_quartiles"]
+    assert ratio_text(found) == (f"{times[1]:.2f}x" if steady else f"unsteady, {low:.2f}x to {high:.2f}x")
+
+
+def test_quartiles_at_the_limit_are_steady() -> None:
+    assert is_steady({"ratio": 1.2, "ratio_quartiles": [1.0, STEADY]})
+    assert not is_steady({"ratio": 1.2, "ratio_quartiles": [1.0, STEADY + 1e-6]})

@@ -1,37 +1,27 @@
-#!/usr/bin/env python3
-"""Accuracy and cost of quantization-aware training on real models, as JSON that names its machine.
-
-    scripts/measure_training SHARED [--cases NAME ...] [--output benchmarks/results/training]
-
-SHARED holds `models/` and `data/`. One file per case; each trains for one epoch, once per seed, and compares FP32, static INT8 and
-trained INT8 on the development data (`qat` is the mean over the seeds), and on the test data where there are some. The case `cost`
-compares the time of training steps, FP32 and fake-quantized in turns.
-"""
+"""Accuracy and cost of quantization-aware training on real models: what `python -m benchmarks training` measures."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.tuning.trained import measure as measure_images
 from optimum_int8 import Int8Config, TextClassificationQuantizer, TokenClassificationQuantizer
 from optimum_int8.evaluation import describe_machine
 from optimum_int8.evaluation.data import load_dataset, take
 from optimum_int8.quantizers.training import DEFAULTS, SETTINGS, TrainingCollator
 from optimum_int8.quantizers.tuning import metric_function
 from optimum_int8.training import Int8Trainer, QatSettings
+
+from .tuning.trained import measure as measure_images
 
 STRESS = {"weight_granularity": "per_tensor", "activation_bits": 6}
 SST2 = (TextClassificationQuantizer, "distilbert-minilm-sst2", "sst2/train.tsv", {"dev": "sst2/dev.tsv"})
@@ -48,6 +38,32 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 }
 CIFAR10 = "cifar10-default"
 COST_STEPS, COST_ROUNDS = 3, 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all cases are measured with.
+
+    Args:
+        shared: folder with `models/` and `data/`.
+        examples: to train on at most.
+        seeds: one training for each.
+    """
+
+    shared: Path
+    examples: int
+    seeds: list[int]
+    learning_rate: float
+    settings: QatSettings
+
+    @classmethod
+    def of(
+        cls, shared: Path, examples: int, seeds: list[int], *, learning_rate: float | None, **settings: Any
+    ) -> Options:
+        """Options where None stands for the default of the trainer (`settings` are `QatSettings`) and of the quantizers."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        rate = DEFAULTS["learning_rate"] if learning_rate is None else learning_rate
+        return cls(shared, examples, seeds, rate, QatSettings(**{**SETTINGS, **given}))
 
 
 def measure(
@@ -150,45 +166,30 @@ def cost(shared: Path, settings: QatSettings) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shared", type=Path)
-    parser.add_argument("--cases", nargs="+", choices=(*CASES, CIFAR10, "cost"), default=[*CASES, CIFAR10, "cost"])
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/training"))
-    parser.add_argument("--ranges", choices=("learnable", "moving_average"), default=QatSettings.ranges)
-    parser.add_argument("--range-learning-rate", type=float, default=QatSettings.range_learning_rate)
-    parser.add_argument("--examples", type=int, default=4000, help="to train on at most (default: 4000)")
-    parser.add_argument("--learning-rate", type=float, default=DEFAULTS["learning_rate"])
-    parser.add_argument("--distillation-weight", type=float, default=SETTINGS["distillation_weight"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    settings = QatSettings(
-        ranges=args.ranges,
-        range_learning_rate=args.range_learning_rate,
-        distillation_weight=args.distillation_weight,
-    )
-    for name in args.cases:
-        load_average = os.getloadavg()
-        if name == "cost":
-            values: dict[str, Any] = {"settings": vars(settings), **cost(args.shared, settings)}
-        elif name == CIFAR10:
-            values = {"model": "resnet20-cifar10", "settings": vars(settings)}
-            values |= measure_images(args.shared, settings, {"learning_rate": args.learning_rate}, args.seeds)
-        else:
-            task, scheme = CASES[name]
-            values = {
-                "model": task[1],
-                "scheme": Int8Config(approach="qat", **scheme).to_dict(),
-                "settings": vars(settings),
-            }
-            arguments = {"learning_rate": args.learning_rate}
-            values |= measure(args.shared, task, scheme, settings, arguments, args.examples, args.seeds)
-        values = {"case": name, **values, "load_average": load_average, "machine": describe_machine()}
-        (args.output / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n")
-        shown = ("fp32", "static", "qat", "recovered", "training_seconds", "ratio", "ratios", "seconds_per_step")
-        print(name, {key: values[key] for key in shown if key in values}, flush=True)
+def measure_case(name: str, options: Options) -> dict[str, Any]:
+    """The result of one case, with its machine and load."""
+    load_average = os.getloadavg()
+    settings = options.settings
+    arguments = {"learning_rate": options.learning_rate}
+    if name == "cost":
+        values: dict[str, Any] = {"settings": vars(settings), **cost(options.shared, settings)}
+    elif name == CIFAR10:
+        values = {"model": "resnet20-cifar10", "settings": vars(settings)}
+        values |= measure_images(options.shared, settings, arguments, options.seeds)
+    else:
+        task, scheme = CASES[name]
+        values = {
+            "model": task[1],
+            "scheme": Int8Config(approach="qat", **scheme).to_dict(),
+            "settings": vars(settings),
+        }
+        values |= measure(options.shared, task, scheme, settings, arguments, options.examples, options.seeds)
+    return {"case": name, **values, "load_average": load_average, "machine": describe_machine()}
 
 
-if __name__ == "__main__":
-    main()
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Save the result of a case under its name, and print what decides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{result['case']}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    shown = ("fp32", "static", "qat", "recovered", "training_seconds", "ratio", "ratios", "seconds_per_step")
+    print(result["case"], {key: result[key] for key in shown if key in result}, flush=True)

@@ -1,27 +1,24 @@
-"""Measure tuning: real models within 1 %, outliers with and without SmoothQuant, and the time limit. Stores one JSON file.
-
-`python -m benchmarks.tuning --shared SHARED --gpt2 FOLDER [NAME ...]`; FOLDER is what `benchmarks.tuning.gpt2` trained.
-"""
+"""Real models within 1 %, outliers with and without SmoothQuant, and the time limit: what `python -m benchmarks tuning` measures."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.results import FOLDER, _rounded, describe
-from benchmarks.tuning.subjects import CALIBRATION, CHANNELS, FACTOR, Subject, subjects
 from optimum_int8 import Int8Config, quantize, tune
 from optimum_int8.loss import relative_loss
 from optimum_int8.tune import REMEDIES
 
-RESULT = FOLDER / "tuning" / "tuning.json"
+from ..commands import check_names
+from ..results import describe, rounded
+from .subjects import CALIBRATION, CHANNELS, FACTOR, Subject
+
 BUDGET = 0.01
 TIME_LIMIT = "sst2-both, stopped by time"
 RUNS = 3.0
@@ -74,34 +71,31 @@ def _remembering(
     return lambda model: baseline if model is fp32 else metric(model)
 
 
-def main() -> None:
-    """Measure the subjects named, and keep what the file has of the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="subjects (default: all)")
-    parser.add_argument("--shared", type=Path, required=True, help="folder with models/ and data/")
-    parser.add_argument("--gpt2", type=Path, required=True, help="the GPT-2 that gpt2.py trained")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds per subject")
-    parser.add_argument("--max-trials", type=int, default=50)
-    args = parser.parse_args()
-    known = subjects(args.shared, args.gpt2)
-    result = json.loads(args.output.read_text()) if args.output.exists() else {"subjects": {}}
+def measure_all(
+    names: Sequence[str], known: dict[str, Callable[[], Subject]], output: Path, timeout: float, max_trials: int
+) -> None:
+    """Measure the subjects named (all where there are none), and keep what the file has of the others.
+
+    Args:
+        known: name to maker, from `subjects`.
+        timeout: seconds per subject.
+
+    Raises:
+        UsageError: a name that is not known.
+    """
+    check_names("subject", names, [*known, TIME_LIMIT])
+    result = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {"subjects": {}}
     settings = {"budget": BUDGET, "factor": FACTOR, "channels": CHANNELS, "calibration": CALIBRATION}
-    for name in args.names or [*known, TIME_LIMIT]:
+    for name in names or [*known, TIME_LIMIT]:
         start = time.perf_counter()
         machine = describe(torch.get_num_threads())
         if name == TIME_LIMIT:
             found = measure_time_limit(known["sst2-both"]())
         else:
-            found = measure(known[name](), args.timeout, args.max_trials)
+            found = measure(known[name](), timeout, max_trials)
         found |= {"wall_seconds": time.perf_counter() - start, "machine": machine}
         result = {"settings": settings, "subjects": {**result["subjects"], name: found}}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(_rounded(result), indent=1) + "\n", encoding="utf-8")
-        print(
-            name, json.dumps(_rounded({k: v for k, v in found.items() if k not in ("tuning", "machine")})), flush=True
-        )
-
-
-if __name__ == "__main__":
-    main()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(rounded(result), indent=1) + "\n", encoding="utf-8")
+        shown = {key: value for key, value in found.items() if key not in ("tuning", "machine")}
+        print(name, json.dumps(rounded(shown)), flush=True)

@@ -1,38 +1,25 @@
-#!/usr/bin/env python3
-"""The kernels: each checked against numerics to the bit, then timed, instruction sets in turns within one run.
-
-    scripts/bench_kernels [--op NAME]... [--isa NAME]... [--seconds S] [--threads N] [--check] [--json FILE]
-
-Convolutions stand beside torch's in float32, channels-last. Rates count two operations per multiply-add, and each byte read
-or written once. The roofline joins two ceilings measured in the same run: the best call of any linear or convolution on that
-instruction set, and the most bytes that a copy or any kernel moved.
-It says how far a kernel is from the best of this run, not from the processor's data sheet.
-"""
+"""The kernels, checked against numerics to the bit and then timed: what `python -m benchmarks kernels` measures."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+from rich.console import Console
+from rich.table import Table
 
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from optimum_int8 import kernels
+from optimum_int8.evaluation.machine import describe_machine
+from optimum_int8.operators import REGISTRY, run_as_program
 
-from benchmarks.kernels import KERNELS, Arguments, Kernel  # noqa: E402
-from optimum_int8 import kernels  # noqa: E402
-from optimum_int8.evaluation.machine import describe_machine  # noqa: E402
-from benchmarks.differences import difference  # noqa: E402
+from .differences import difference
+from .kernels import Arguments, Kernel
 
 TORCH = "torch float32"
 
@@ -137,38 +124,22 @@ def table(timings: list[Timing], bandwidth: float) -> Table:
     return made
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options of the command line."""
-    found = kernels.info()["isa_found"]
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench_kernels", description="Check each kernel against numerics, then time it."
-    )
-    parser.add_argument(
-        "--op", action="append", choices=sorted({k.op for k in KERNELS}), help="only this operator (repeatable)"
-    )
-    parser.add_argument(
-        "--isa", action="append", choices=found, help="only this instruction set (repeatable; default: all)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=0.3, help="of calls per kernel and instruction set (default: 0.3)"
-    )
-    parser.add_argument("--threads", type=int, help="default: torch's")
-    parser.add_argument("--check", action="store_true", help="only check")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    return parser.parse_args(arguments)
+def check_and_time(
+    chosen: Sequence[Kernel], isas: list[str], seconds: float | None, threads: int | None = None
+) -> dict[str, Any] | None:
+    """Check each kernel on each instruction set, time it, and print the table.
 
+    Args:
+        seconds: of calls per kernel and instruction set; None only checks.
+        threads: None for torch's.
 
-def main(arguments: list[str] | None = None) -> int:
-    """Check, time, print; returns the exit status."""
-    options = parse_arguments(arguments)
-    console, isas = Console(), options.isa or kernels.info()["isa_found"]
-    if not isas:
-        print(f"no native kernels: {kernels.info()['reason']}; scripts/build_kernels builds them", file=sys.stderr)
-        return 1
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    Returns:
+        `machine`, `copy_gbps`, `isas` and `timings`; None where a kernel differs from numerics, which is printed.
+    """
+    console = Console()
+    if threads:
+        torch.set_num_threads(threads)
     torch.manual_seed(0)
-    chosen = [k for k in KERNELS if not options.op or k.op in options.op]
     timings: list[Timing] = []
     with console.status("") as status:
         for kernel in chosen:
@@ -176,23 +147,15 @@ def main(arguments: list[str] | None = None) -> int:
             args = kernel.make()
             if wrong := check(kernel, args, isas):
                 print("not equal to numerics, so not timed:", *wrong, sep="\n  ", file=sys.stderr)
-                return 1
-            timings += [] if options.check else measure(kernel, args, isas, options.seconds)
+                return None
+            timings += [] if seconds is None else measure(kernel, args, isas, seconds)
     bandwidth = copy_gbps()
     add_roofline(timings, {(k.op, k.shape): k for k in chosen}, bandwidth)
-    console.print(
-        f"{len(chosen)} kernels equal numerics on {', '.join(isas)}" if options.check else table(timings, bandwidth)
-    )
-    if options.json:
-        result = {
-            "machine": describe_machine(),
-            "copy_gbps": bandwidth,
-            "isas": isas,
-            "timings": [asdict(t) for t in timings],
-        }
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    checked = f"{len(chosen)} kernels equal numerics on {', '.join(isas)}"
+    console.print(checked if seconds is None else table(timings, bandwidth))
+    return {
+        "machine": describe_machine(),
+        "copy_gbps": bandwidth,
+        "isas": isas,
+        "timings": [asdict(t) for t in timings],
+    }
