@@ -147,7 +147,7 @@ def is_as_saved(bound: Mapping[str, str] | None, stored: Mapping[str, Any], mode
     config = model.config
     if not stored or stored.get("model_type") != config.model_type:
         return True
-    plain = type(config).from_dict(copy.deepcopy(dict(stored)))
+    plain = type(config).from_dict(_floats(dict(stored)))
     return plain.num_labels == config.num_labels and flatten(as_json(plain)) == flatten(as_json(config))
 
 
@@ -168,9 +168,18 @@ def _part(stored: Mapping[str, Any], used: PreTrainedConfig) -> str:
 def _as_read(config_class: type[PreTrainedConfig], stored: Mapping[str, Any]) -> dict[str, str]:
     """The settings with the class's defaults for those that `stored` does not have."""
     try:
-        return flatten(as_json(config_class.from_dict(copy.deepcopy(dict(stored)))))
+        return flatten(as_json(config_class.from_dict(_floats(dict(stored)))))
     except Exception:  # the caller may have replaced what the class refuses
         return {}
+
+
+def _floats(value: Any) -> Any:
+    """A copy of what `config.json` holds with the floats that JSON cannot write, which Transformers stores as `{"__float__": "Infinity"}`."""
+    if isinstance(value, dict):
+        if set(value) == {"__float__"} and value["__float__"] in ("NaN", "Infinity", "-Infinity"):
+            return float(value["__float__"])
+        return {key: _floats(item) for key, item in value.items()}
+    return [_floats(item) for item in value] if isinstance(value, list) else copy.copy(value)
 
 
 def _mismatch(path: str, now: str, before: str) -> CheckpointError:

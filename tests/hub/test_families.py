@@ -26,7 +26,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from optimum_int8 import Int8Config, quantize
+from optimum_int8 import CheckpointError, Int8Config, quantize
 from optimum_int8.hub import OptimizedModel
 from optimum_int8.hub.checkpoint import read_headers, weight_files
 from tests.hub.helpers import logits_of
@@ -145,6 +145,30 @@ SCANNED = {
 }
 
 
+SCANNED["mamba"] = ("MambaForCausalLM", "MambaConfig", {"state_size": 8})
+SCANNED["mamba2"] = (
+    "Mamba2ForCausalLM",
+    "Mamba2Config",
+    {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
+)
+SCANNED["nemotron_h"] = (
+    "NemotronHForCausalLM",
+    "NemotronHConfig",
+    {
+        "layers_block_type": ["mamba", "attention"],
+        "ssm_state_size": 8,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "n_groups": 1,
+        "chunk_size": 8,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "use_mamba_kernels": False,
+    },
+)
+
+
 @pytest.mark.parametrize("name", SCANNED)
 def test_models_that_ask_whether_they_are_quantized(name: str, tmp_path: Path) -> None:
     cls, config, settings = SCANNED[name]
@@ -156,3 +180,19 @@ def test_models_that_ask_whether_they_are_quantized(name: str, tmp_path: Path) -
     ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("value", [float("inf"), [0.0, float("-inf")], {"top": {"limit": float("inf")}}], ids=str)
+def test_a_setting_that_is_infinite(value: object, tmp_path: Path) -> None:
+    model = build("gpt2")
+    model.config.limits = value
+    int8 = quantize(model, Int8Config(fuse=False), progress=False)
+    OptimizedModel.save_pretrained(int8, tmp_path / "x")
+    again = OptimizedModel.from_pretrained(tmp_path / "x")
+    assert again.config.limits == value
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(logits_of(again, ids), logits_of(int8, ids))
+    text = (tmp_path / "x" / "config.json").read_text()
+    (tmp_path / "x" / "config.json").write_text(text.replace("Infinity", "NaN"))
+    with pytest.raises(CheckpointError, match="limits"):
+        OptimizedModel.from_pretrained(tmp_path / "x")
