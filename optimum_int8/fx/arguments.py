@@ -46,7 +46,7 @@ def _describe_argument(x: Any, tensors: list[Tensor], layer: int | None) -> Any:
 
 
 def cache_tensors(key: Key) -> dict[int, str]:
-    """Which tensors of a call come from the cache, and of which part they are."""
+    """Which tensors of a call come from the cache, and from which part of it."""
     position, found = 0, {}
     for item in [*key[0], *(item for _, item in key[1])]:
         places = tensor_places(item) if item is not None and item[0] == CACHE else None
@@ -69,7 +69,7 @@ def _count(item: Any) -> int:
 def flatten_output(
     output: Any, cache: Cache | None = None, given: Sequence[Tensor] = (), layer: int | None = None
 ) -> tuple[Key, list[Tensor]]:
-    """Structure and tensors of a result: a tensor, or a tuple or a `ModelOutput` of tensors and None; then what the call put into `cache`.
+    """Structure and tensors of a result: a tensor, or a tuple or a `ModelOutput` of tensors and None; then what the call added to `cache`.
 
     Args:
         cache, given, layer: of the call: the cache from `rebuild`, the tensors, the place.

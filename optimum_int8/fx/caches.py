@@ -80,7 +80,7 @@ def restore_cache(item: tuple[Any, ...], source: Any, layer: int) -> Cache:
 
 
 def stored(cache: Cache | None, given: Sequence[Tensor], layer: int | None) -> tuple[Places, list[Tensor]]:
-    """What a call put into a cache that held the tensors `given`: places, and keys and values for each."""
+    """What a call added to a cache that held the tensors `given`: places, and keys and values for each."""
     places, tensors = [], []
     for place, part in _parts(cache).items():
         held = part.layers[layer] if layer is not None and layer < len(part.layers) else None
@@ -91,7 +91,7 @@ def stored(cache: Cache | None, given: Sequence[Tensor], layer: int | None) -> t
 
 
 def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -> None:
-    """Put the results of a graph into the user's cache, as the model's own code does."""
+    """Store the results of a graph in the user's cache, as the model's own code does."""
     parts = _parts(cache)
     for i, place in enumerate(places):
         part = parts[place]
@@ -112,7 +112,7 @@ def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
 
 
 def tensor_places(item: tuple[Any, ...]) -> list[str]:
-    """Of which part each tensor is that `describe_cache` appended."""
+    """The part of the cache that each tensor of `describe_cache` belongs to."""
     _, _, past, cross, _ = item
     return ([SELF] * 2 if past else []) + ([CROSS] * 2 if cross else [])
 

@@ -223,7 +223,7 @@ def _detach(exported: ExportedProgram, output: Key, own: set[str]) -> Captured:
             name = node.target.removeprefix(_PREFIX)
             if name != node.target and name in own:
                 node.target = name
-            else:  # torch.export puts some of the tensors that a forward makes below the module
+            else:  # torch.export registers some of the tensors that a forward creates on the module
                 constants[node.target] = held[node.target] if node.target in held else _attribute(root, node.target)
         elif node.op == "call_module":
             raise NotCapturable(f"its graph calls {node.target}")

@@ -92,7 +92,7 @@ class Compiler:
 
 @dataclass
 class Variant:
-    """One compiled graph of a block, the captured one it was made from, and how its results are put together."""
+    """One compiled graph of a block, the captured graph it was compiled from, and how its results are assembled."""
 
     graph: fx.GraphModule
     captured: Captured

@@ -1,4 +1,4 @@
-"""`torch.export` at less cost: what it computes for every operator beside the graph, and nobody reads here, is left out.
+"""`torch.export` at less cost: it leaves out what torch computes for every operator and this package never reads.
 
 All of it but the sizes (`use_duck_shape`) is optional: what a release of torch does not have under this name costs time there, and nothing
 else.
@@ -66,7 +66,7 @@ _patch_method = symbolic_trace._Patcher.patch_method if hasattr(symbolic_trace, 
 def _patch_for_one_thread(
     patcher: Any, cls: type, name: str, new: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> None:
-    """torch.fx puts its own `nn.Module.__call__` and `__getattr__` in place for the process: those of other threads, also in other models,
+    """torch.fx replaces `nn.Module.__call__` and `__getattr__` for the whole process: those of other threads, also in other models,
     stay what they were."""
     thread, original = threading.get_ident(), getattr(cls, name)
 

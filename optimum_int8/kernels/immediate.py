@@ -83,7 +83,7 @@ class Immediate:
         return self.scalars(x) if x.dim() == len(self.lead) else self.input(x)
 
     def _ids(self, x: Tensor) -> Rows:
-        """Ids, which may stand for each entry of the batch: then every sequence reads them anew."""
+        """Ids, which may stand for each entry of the batch: then every sequence reads them again."""
         repeats = x.shape != self.lead
         self.is_periodic = self.is_periodic or repeats
         self.tensors.append(x.contiguous())
@@ -97,7 +97,7 @@ class Immediate:
         mask: Tensor | None = None,
         key_length: int | None = None,
     ) -> Any:
-        """Execute; returns `results` (`Rows` or a tuple of them) as tensors. A single column of a grid loses its last axis."""
+        """Execute; returns `results` (`Rows` or a tuple of them) as tensors. A single column (scales, zero points) loses its last axis."""
         self.program.run(batch, math.prod(self.lead) if length is None else length, self.tensors, mask, key_length)
         if isinstance(results, Rows):
             return self._by_value[results.value]
@@ -129,7 +129,7 @@ class ImmediateImages(Immediate):
         return self._image(as_rows(x), (x.shape[1], x.shape[2]))
 
     def scalars(self, x: Tensor) -> Tensor | Rows:
-        """A grid: a constant, or a number per entry of the batch."""
+        """A scale or zero point: a constant, or a number per entry of the batch."""
         return x if x.dim() == 0 else self._image(x.contiguous().view(-1, 1, 1, 1), (1, 1))
 
     def value(self, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The second form of a weight's panels that some instruction sets multiply faster (AVX2: csrc/isa/clamped_avx2.h), made once per weight."""
+"""The second form of a weight's panels that some instruction sets multiply faster (AVX2: csrc/isa/clamped_avx2.h), built once per weight."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .library import library
 
-# Beside the tensors, not on them: what lies on a tensor is copied and pickled with it.
+# In a dictionary, not on the tensors: an attribute of a tensor is copied and pickled with it.
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 _ONCE = "used once"
 
 
 def prepared_weight(panels: Tensor, isa: int) -> Tensor | None:
-    """What the instruction set `isa` reads beside `panels` (int8, as `packing.pack` and `pack_conv` make them), or None.
+    """What the instruction set `isa` reads in addition to `panels` (int8, as `packing.pack` and `pack_conv` make them), or None.
 
-    It is kept as long as the tensor lives, and made anew after the tensor was written to.
+    It is kept as long as the tensor lives, and built again after the tensor was written to.
     """
     state, prepared = _kept.get(panels, (None, None))
     if state is _ONCE:

@@ -1,4 +1,4 @@
-"""Lowering of images: runs of operators on `[batch, height, width, channels]` become one spatial program each.
+"""Lowering of images: consecutive operators on `[batch, height, width, channels]` become one spatial program.
 
 The sizes of the values follow from those of the inputs, so a program is built for each size of image that comes, at its first call.
 """
@@ -28,7 +28,7 @@ _CHAINED = 2
 
 
 def lower_images(graph_module: fx.GraphModule) -> int:
-    """Needs: operators in their final form. Leaves: runs of operators on images as spatial programs. Preserves: bits."""
+    """Needs: operators in their final form. Leaves: consecutive operators on images as spatial programs. Preserves: bits."""
     found = [s for s in segments(graph_module, ImageDomain()) if any(_only_on_images(node) for node in s.nodes)]
     for count, segment in enumerate(found):
         made = plan(graph_module, segment, releases_items=True)

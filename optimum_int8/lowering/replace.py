@@ -19,7 +19,7 @@ def replace_segment(
     inputs: list[fx.Node],
     results: list[Result],
 ) -> None:
-    """Put the module `call` in the place of a segment, in place; its results take that of the segment's."""
+    """Replace a segment by the module `call`, in place, and its results by those of the module."""
     graph = graph_module.graph
     graph_module.add_submodule(name, call)
     with graph.inserting_after(segment.ordered(graph)[-1]):

@@ -1,7 +1,7 @@
-"""Lowering of rows: runs of operators that work row by row become one native program each; the rest of the graph stays.
+"""Lowering of rows: consecutive operators that work row by row become one native program; the rest of the graph stays.
 
 A value of a program has one row per token, so what is lowered together shares its leading axes (batch, length). Views that only
-regroup or cut columns cost nothing: they are another reading of the same value.
+regroup or select columns cost nothing: they read the same value in another way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .segments import Segment, is_value, segments
 
 
 def lower_rows(graph_module: fx.GraphModule) -> int:
-    """Needs: operators in their final form. Leaves: runs of operators on rows as programs. Preserves: bits."""
+    """Needs: operators in their final form. Leaves: consecutive operators on rows as programs. Preserves: bits."""
     match_dtypes(graph_module)
     found = segments(graph_module, RowDomain())
     for count, segment in enumerate(found):

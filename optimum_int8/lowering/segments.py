@@ -20,7 +20,7 @@ class Segment:
 
     Attributes:
         lead: leading axes of what the operators compute, as the domain tells them.
-        mask: of the attention cores, all of which share one.
+        mask: of the attention cores; they share one.
     """
 
     lead: tuple[Any, ...]

@@ -1,4 +1,4 @@
-"""INT8 modules, and their fake-quantized twins for training: the meaning of a quantized model, before anything is fused."""
+"""INT8 modules, and their fake-quantized counterparts for training: the meaning of a quantized model, before anything is fused."""
 
 from .attention import (
     CHILD,

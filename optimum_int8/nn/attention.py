@@ -1,7 +1,7 @@
 """The attention core on INT8 (and in float32 where it is not), plugged into Transformers through its attention interface.
 
 A Transformers attention module asks `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]` for its core and hands itself over, so
-the core can find the grids of that module: its child `int8_attention`. A module without that child gets the float32 kernel.
+the core can find the scales of that module: its child `int8_attention`. A module without that child gets the float32 kernel.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHILD = "int8_attention"
 
 
 class Int8Attention(Int8Module):
-    """Grids of one attention core; stored when static: `query_scale`, `key_scale`, `value_scale`, float32 `[]`.
+    """Scales of one attention core; stored when static: `query_scale`, `key_scale`, `value_scale`, float32 `[]`.
 
     `activation_bits` below 8 clips queries, keys and values to as many levels; probabilities keep 256.
     """
@@ -121,7 +121,7 @@ def int8_attention_forward(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Transformers' attention interface: INT8 where `module` has grids for it, float32 elsewhere, torch's attention for what the
+    """Transformers' attention interface: INT8 where `module` has scales for it, float32 elsewhere, torch's attention for what the
     kernels do not know (dropout, gradients, values of another width), and the module's own eager function for what torch's does not
     (sinks, caps: see `unknown_argument`)."""
     tensors = (query, key, value, attention_mask, position_bias)
@@ -150,7 +150,7 @@ def int8_eager_attention_forward(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `int8_attention_forward`, for a part of a model that runs eager in FP32, and gets eager's masks: INT8 where `module` has grids
+    """As `int8_attention_forward`, for a part of a model that runs eager in FP32, and gets eager's masks: INT8 where `module` has scales
     for it; its own eager function elsewhere, and in calls that ask for attentions."""
     core = module._modules.get(CHILD)
     if (

@@ -30,12 +30,12 @@ class FloatCall(nn.Module):
 
 
 class Int8Call(Int8Module):
-    """What the three share: one static grid for each input; stored: `input0_scale` float32 `[]`, `input0_zero_point` int32 `[]`, ...
+    """What the three share: one static scale and zero point for each input; stored: `input0_scale` float32 `[]`, `input0_zero_point` int32 `[]`, ...
 
     Args:
-        inputs_quantized: of each input, whether it has a grid; the others stay float.
-        output_quantized: whether the result is rounded to a grid of its own, `output_scale` and `output_zero_point`; of sums and
-            concatenations alone. It is float32 on that grid; in captured blocks it is uint8.
+        inputs_quantized: of each input, whether it is quantized; the others stay float.
+        output_quantized: whether the result is rounded, to `output_scale` and `output_zero_point`; of sums and
+            concatenations alone. It is float32 then; in captured blocks it is uint8.
     """
 
     output_scale: Tensor
@@ -48,21 +48,21 @@ class Int8Call(Int8Module):
             self._grid_buffers((f"input{i}_scale", f"input{i}_zero_point"), quantized)
         self._grid_buffers(("output_scale", "output_zero_point"), output_quantized)
 
-    def set_grid(self, name: str, scale: float, zero_point: int) -> None:
-        """The grid of `input0`, `input1`, ... or `output`; its zero point on uint8."""
+    def set_qparams(self, name: str, scale: float, zero_point: int) -> None:
+        """Set the scale and zero point, on uint8, of `input0`, `input1`, ... or `output`."""
         setattr(self, f"{name}_scale", torch.tensor(scale))
         setattr(self, f"{name}_zero_point", torch.tensor(zero_point, dtype=torch.int32))
 
-    def grid(self, i: int) -> tuple[Tensor, Tensor]:
+    def qparams(self, i: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point of input `i`."""
         return getattr(self, f"input{i}_scale"), getattr(self, f"input{i}_zero_point")
 
     def round(self, x: Tensor, i: int) -> Tensor:
-        """`x` on the grid of input `i`, in float32."""
-        return _round_straight_through(x, self.grid(i)) if self.inputs_quantized[i] else x
+        """`x` rounded as input `i`, in float32."""
+        return _round_straight_through(x, self.qparams(i)) if self.inputs_quantized[i] else x
 
     def round_output(self, y: Tensor) -> Tensor:
-        """`y` on the result's grid, in float32."""
+        """`y` rounded as the result, in float32."""
         if not self.output_quantized:
             return y
         return _round_straight_through(y, (self.output_scale, self.output_zero_point))
@@ -73,18 +73,18 @@ class Int8Call(Int8Module):
         return f"{inputs} -> INT8" if self.output_quantized else inputs
 
 
-def _round_straight_through(x: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
+def _round_straight_through(x: Tensor, qparams: tuple[Tensor, Tensor]) -> Tensor:
     if wants_gradients(x):
-        return straight_through(lambda x: _round(x, grid), Tensor.float, x)
-    return _round(x, grid)
+        return straight_through(lambda x: _round(x, qparams), Tensor.float, x)
+    return _round(x, qparams)
 
 
-def _round(x: Tensor, grid: tuple[Tensor, Tensor]) -> Tensor:
-    return torch.ops.optimum_int8.dequantize(torch.ops.optimum_int8.quantize(x, *grid), *grid)
+def _round(x: Tensor, qparams: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.ops.optimum_int8.dequantize(torch.ops.optimum_int8.quantize(x, *qparams), *qparams)
 
 
 class Int8MatMul(Int8Call):
-    """`torch.matmul` and `torch.bmm` of two activations; the grid of the second has zero point 128. See `numerics.matmul`."""
+    """`torch.matmul` and `torch.bmm` of two activations; the second has zero point 128. See `numerics.matmul`."""
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """float `[..., M, K]` by `[..., K, N]` to `[..., M, N]`, in the first one's dtype."""
@@ -93,27 +93,29 @@ class Int8MatMul(Int8Call):
         return self._compute(input, other)
 
     def _compute(self, input: Tensor, other: Tensor) -> Tensor:
-        grids = self.grid(0), self.grid(1)
-        a, b = (torch.ops.optimum_int8.quantize(x, *grid) for x, grid in zip((input, other), grids, strict=True))
-        return torch.ops.optimum_int8.matmul(a, *grids[0], b, grids[1][0]).to(input.dtype)
+        qparams = self.qparams(0), self.qparams(1)
+        a, b = (torch.ops.optimum_int8.quantize(x, *given) for x, given in zip((input, other), qparams, strict=True))
+        return torch.ops.optimum_int8.matmul(a, *qparams[0], b, qparams[1][0]).to(input.dtype)
 
 
 class Int8Add(Int8Call):
-    """`torch.add` of two activations on their grids; see `numerics.add`. The float sum goes to the grid of whatever reads it."""
+    """`torch.add` of two quantized activations; see `numerics.add`. The float sum is quantized as its reader wants it."""
 
     def forward(self, input: Tensor, other: Tensor) -> Tensor:
         """As `input + other`."""
         if all(self.inputs_quantized) and not wants_gradients(input, other):
-            grids = self.grid(0), self.grid(1)
-            x, y = (torch.ops.optimum_int8.quantize(v, *grid) for v, grid in zip((input, other), grids, strict=True))
-            total = torch.ops.optimum_int8.add(x, *grids[0], y, *grids[1])
+            qparams = self.qparams(0), self.qparams(1)
+            x, y = (
+                torch.ops.optimum_int8.quantize(v, *given) for v, given in zip((input, other), qparams, strict=True)
+            )
+            total = torch.ops.optimum_int8.add(x, *qparams[0], y, *qparams[1])
         else:
             total = self.round(input, 0) + self.round(other, 1)
         return self.round_output(total).to(torch.result_type(input, other))
 
 
 class Int8Cat(Int8Call):
-    """`torch.cat` of activations on their grids."""
+    """`torch.cat` of quantized activations."""
 
     def forward(self, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         """As `torch.cat`."""
@@ -122,7 +124,7 @@ class Int8Cat(Int8Call):
 
 
 def fits_call(op: str, args: Sequence[Any], kwargs: Any) -> bool:
-    """Whether the modules know a call: of float tensors, two matrices or more axes, nothing but `dim` beside them."""
+    """Whether the modules know a call: of float tensors, two matrices or more axes, nothing but `dim` besides them."""
     if op == CAT:
         tensors = args[0] if args else kwargs.get("tensors")
         known = isinstance(tensors, (list, tuple)) and not kwargs.keys() - {"dim", "tensors"}

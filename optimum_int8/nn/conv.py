@@ -20,7 +20,7 @@ class Int8Conv(Int8Biased):
     """What both have in common; images are channels-last inside, `[batch, height, width, channels]`.
 
     Stored: `weight` int8 `[out, in / groups, *kernel_size, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when
-    static `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a grid per sample. The weight is kept as the
+    static `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a scale and zero point per sample. The weight is kept as the
     kernels hold it; reading `weight` gives its float values, of the shape and dtype of the float module's. The trailing axis of the
     stored weight makes a loader that does not know the format fail.
     """
@@ -174,7 +174,7 @@ class Int8Conv2d(Int8Conv):
 
 
 def conv_obstacle(module: nn.Conv1d | nn.Conv2d) -> str:
-    """Why an INT8 twin of `module` would not compute the same, or nothing."""
+    """Why an INT8 module in place of `module` would not compute the same, or nothing."""
     cls = type(module)
     if cls not in (nn.Conv1d, nn.Conv2d):
         return f"{cls.__name__} is a convolution with a forward of its own"
@@ -197,7 +197,7 @@ def conv_obstacle(module: nn.Conv1d | nn.Conv2d) -> str:
 def _window(
     kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...] | str, dilation: tuple[int, ...]
 ) -> Window:
-    """As torch pads: `"same"` puts the odd pixel of padding behind."""
+    """As torch pads: `"same"` adds the odd pixel of padding at the end."""
     if padding == "same":
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         pads = [(t // 2, t - t // 2) for t in total]

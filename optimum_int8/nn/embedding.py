@@ -23,7 +23,7 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
     `weight` gives float `[rows, dim]`.
 
     Standing before `nn.Embedding` in the order of bases, it is what `super().forward` of a subclass finds: `like` makes
-    an INT8 twin of a scaled or a shifted table that keeps its class and its own forward.
+    an INT8 counterpart of a scaled or a shifted table that keeps its class and its own forward.
     """
 
     int8_weight: Tensor
@@ -99,13 +99,13 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
 
 
 def embedding_obstacle(module: nn.Embedding) -> str:
-    """Why an INT8 twin of `module` could not keep its forward, or nothing."""
+    """Why an INT8 module in place of `module` could not keep its forward, or nothing."""
     cls = type(module)
     if module.max_norm is not None:
         return "max_norm changes the table while reading it"
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     if cls is not nn.Embedding and len(own) > 1:
-        return f"{cls.__name__} holds tensors beside its table"
+        return f"{cls.__name__} holds tensors besides its table"
     forwards = [
         base.__dict__["forward"]
         for base in cls.__mro__[: cls.__mro__.index(nn.Embedding)]
@@ -148,7 +148,7 @@ def tables_read_directly(parent: type[nn.Module]) -> frozenset[object]:
 
 @functools.cache
 def _int8_class(base: type[nn.Embedding]) -> type[Int8Embedding]:
-    """`base` on an int8 table. One class per base, so that twins compare equal in type."""
+    """`base` on an int8 table. One class per base, so that copies compare equal in type."""
     members = {"__module__": __name__, "__doc__": base.__doc__, "__reduce_ex__": _reduce}
     return type(f"Int8{base.__name__}", (base, Int8Embedding), members)
 

@@ -216,9 +216,9 @@ class Int8Experts(Experts, Int8Module):
         return F.linear(x, weight.to(x.dtype), bias)
 
     def _compute(self, expert: int, x: Tensor, bias: Tensor | None) -> Tensor:
-        panels, weight_sum, weight_scale, *grid = self._matrix(expert)
-        if grid:
-            scale, zero_point = grid
+        panels, weight_sum, weight_scale, *qparams = self._matrix(expert)
+        if qparams:
+            scale, zero_point = qparams
             q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
             if self.activation_bits < 8:
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))

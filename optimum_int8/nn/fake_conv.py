@@ -29,7 +29,7 @@ class FakeQuantizedConv2d(_FakeQuantizedConv, nn.Conv2d):
 
 
 def fake_quantize_conv(module: nn.Conv1d | nn.Conv2d, fake_quantize: FakeQuantize, per_channel: bool = True) -> None:
-    """Make a float module compute as its INT8 twin will, in place: same object, a subclass of its class."""
+    """Make a float module compute as its INT8 counterpart will, in place: same object, a subclass of its class."""
     module.__class__ = FakeQuantizedConv1d if isinstance(module, nn.Conv1d) else FakeQuantizedConv2d
     module.per_channel = per_channel
     module.input_fake_quantize = fake_quantize.train(module.training)

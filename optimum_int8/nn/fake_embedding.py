@@ -13,7 +13,7 @@ from .fake_quantize import fake_quantize_weight
 
 
 class FakeQuantizedEmbedding(nn.Embedding):
-    """A table whose rows are read on their INT8 grids. Only rows that are read are put on them, which gives the same values."""
+    """A table whose rows are rounded to INT8 when they are read. Rounding only these rows gives the same values."""
 
     per_channel: bool
 
@@ -29,7 +29,7 @@ class FakeQuantizedEmbedding(nn.Embedding):
 
 
 def fake_quantize_embedding(module: nn.Embedding, per_channel: bool = True) -> None:
-    """Make a float table read as its INT8 twin will, in place: same object, a subclass of its class."""
+    """Make a float table read as its INT8 counterpart will, in place: same object, a subclass of its class."""
     module.__class__ = _fake_class(type(module))
     module.per_channel = per_channel  # type: ignore[assignment]
 

@@ -34,7 +34,7 @@ class FakeQuantizedConv1D(Conv1D):
 
 
 def fake_quantize_linear(module: nn.Linear | Conv1D, fake_quantize: FakeQuantize, per_channel: bool = True) -> None:
-    """Make a float module compute as its INT8 twin will, in place: same object, a subclass of its class."""
+    """Make a float module compute as its INT8 counterpart will, in place: same object, a subclass of its class."""
     module.__class__ = FakeQuantizedConv1D if isinstance(module, Conv1D) else FakeQuantizedLinear
     module.per_channel = per_channel
     module.input_fake_quantize = fake_quantize.train(module.training)

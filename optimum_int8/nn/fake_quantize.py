@@ -1,4 +1,4 @@
-"""Fake quantization: float values on the grid of INT8 inference, with gradients that pass through the rounding.
+"""Fake quantization: float values rounded as INT8 inference rounds them, with gradients that pass through the rounding.
 
 Bengio et al. 2013 (arXiv:1308.3432) for the straight-through estimator, Jacob et al. 2018 (arXiv:1712.05877) for training with it,
 Esser et al. 2020 (arXiv:1902.08153, "LSQ") for the gradient of a step size, Jain et al. 2020 (arXiv:1903.08066, "TQT") for learning
@@ -18,16 +18,16 @@ from .tokens import mask_for
 
 
 class FakeQuantize(KeepDtype):
-    """Puts one activation tensor on its static grid, as `numerics.quantize_affine` and back, to the bit.
+    """Rounds one activation tensor to its static scale and zero point, as `numerics.quantize_affine` and back, to the bit.
 
-    Stored: `scale` float32 `[]`, `zero_point` int32 `[]`, and what moves the grid: `minimum` and `maximum`, float32 `[]`, the moving
+    Stored: `scale` float32 `[]`, `zero_point` int32 `[]`, and what moves them: `minimum` and `maximum`, float32 `[]`, the moving
     averages of each step's extremes; or, when `learnable`, the parameter `log_gain`, float32 `[]`, by whose exponential `scale` is
-    multiplied. The zero point of a learnable grid stays, so that 0.0 stays exact.
+    multiplied. The zero point of a learnable range stays, so that 0.0 stays exact.
 
     Args:
         range: `(minimum, maximum)` to start from.
         symmetric: of queries, keys and values: zero point 0, as INT8 keeps them around 128.
-        bits: the grid has `2**bits` levels.
+        bits: there are `2**bits` levels.
         learnable: train the scale instead of following the extremes.
 
     Attributes:
@@ -81,7 +81,7 @@ class FakeQuantize(KeepDtype):
         return self.scale if self.log_gain is None else self.scale * self.log_gain.exp()
 
     def observe(self, x: Tensor) -> None:
-        """Note the extremes of `x` beside those noted since the last `take_seen`, padding aside. Noting the same values twice, as
+        """Record the extremes of `x` with those recorded since the last `take_seen`, padding aside. Recording the same values twice, as
         gradient checkpointing does, changes nothing."""
         mask = mask_for(x.shape[:-1])
         values = x.detach().float()
@@ -99,7 +99,7 @@ class FakeQuantize(KeepDtype):
         return seen
 
     def update(self, minimum: Tensor, maximum: Tensor, averaging_constant: float) -> None:
-        """Move the grid towards a step's extremes, as `MovingAverageObserver` does; extremes that are not finite are left out."""
+        """Move the range towards a step's extremes, as `MovingAverageObserver` does; extremes that are not finite are left out."""
         if not bool(torch.isfinite(minimum) & torch.isfinite(maximum)):
             return
         self.minimum += averaging_constant * (minimum.clamp(max=0.0) - self.minimum)
@@ -121,7 +121,7 @@ class FakeQuantize(KeepDtype):
 
 
 def fake_quantize_weight(weight: Tensor, per_channel: bool = True) -> Tensor:
-    """A `[rows, columns]` weight on the grid of `numerics.quantize_weight`, to the bit; the gradient passes unchanged."""
+    """A `[rows, columns]` weight rounded as `numerics.quantize_weight` does, to the bit; the gradient passes unchanged."""
     wide = weight.float()
     scale = numerics.choose_weight_scale(wide, per_channel)
     zero_point = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)

@@ -30,7 +30,7 @@ _OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 class FunctionalWeight(WeightSlot):
     """Stands where a parameter stood: `F.linear(x, module.weight, bias)` runs its child, named like the function.
 
-    The child is an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` without bias, or its INT8 or fake-quantized twin; the bias stays the caller's.
+    The child is an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` without bias, or its INT8 or fake-quantized counterpart; the bias stays the caller's.
     Other functions read the float matrix.
     """
 

@@ -20,7 +20,7 @@ from .routers import ROUTER, find_routers
 from .sites import ATTENTION, POOL, collect_sites
 
 POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
-"""Ops of a module alone: a function that pools has no grid."""
+"""Ops of modules only: a pooling function has no quantization parameters."""
 
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 RESIDUAL = ("add", "cat")

@@ -20,7 +20,7 @@ class Int8Linear(Int8Biased):
     """`y = x @ weight.T + bias` with an int8 weight and a uint8 input, result in x's dtype.
 
     Stored: `weight` int8 `[out, in, 1]`, `weight_scale` float32 `[out]`, `bias` float32 `[out]` or None, and when static
-    `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a grid per row. The weight is kept as the kernels'
+    `input_scale` float32 `[]`, `input_zero_point` int32 `[]`; dynamic inputs get a scale and zero point per row. The weight is kept as the kernels'
     panels; reading `weight` gives the float matrix, `[out, in]`, or `[in, out]` as a `Conv1D` has it (`transposed`). The trailing axis of
     the stored weight makes a loader that does not know the format fail.
 

@@ -73,8 +73,8 @@ class Int8AvgPool(Int8Module):
         if self.activation_bits < 8:  # see `Int8Linear`
             q = q.clamp(max=numerics.affine_max(self.activation_bits))
         window = None if self.window is None else list(self.window)
-        grid = self.input_scale, self.input_zero_point
-        y = torch.ops.optimum_int8.avg_pool(q, *grid, window, self.padding_counts).permute(0, 3, 1, 2)
+        qparams = self.input_scale, self.input_zero_point
+        y = torch.ops.optimum_int8.avg_pool(q, *qparams, window, self.padding_counts).permute(0, 3, 1, 2)
         return (y.squeeze(2) if self.spatial == 1 else y).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -107,7 +107,7 @@ def average_window(module: nn.Module) -> Window | None:
 
 
 def pool_obstacle(module: nn.Module) -> str:
-    """Why an INT8 twin of `module` would not compute the same, or nothing."""
+    """Why an INT8 module in place of `module` would not compute the same, or nothing."""
     if type(module) not in AVERAGES:
         return f"{type(module).__name__} is an average pooling with a forward of its own"
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):

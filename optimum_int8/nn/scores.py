@@ -1,4 +1,4 @@
-"""Products of two activations beside the attention core: `Scores` in float, `Int8Scores` on INT8."""
+"""Products of two activations next to the attention core: `Scores` in float, `Int8Scores` on INT8."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def conv(
         weight_scale: float32 `[out]`.
         bias: float32 `[out]`.
         activation, final: of `CONV_ACTIVATIONS`; `slope` is that of a leaky ReLU, for both.
-        residual: float32 of the result's shape, or uint8 on the grid `residual_scale`, `residual_zero_point` (scalars).
+        residual: float32 of the result's shape, or uint8 with `residual_scale` and `residual_zero_point` (scalars).
     """
     scale = torch.as_tensor(scale)
     scale = scale.view(-1, 1, 1, 1) if scale.dim() else scale

@@ -13,7 +13,7 @@ from .windows import Window, averaged_window
 def max_pool(x: Tensor, window: Window) -> Tensor:
     """Largest value of each window, of uint8 or float32 `[batch, height, width, channels]`. Padding never wins, nor does NaN.
 
-    Of uint8 the grid stays. Quantization is monotone, so that this is the quantized maximum of the float values, to the bit.
+    uint8 keeps its scale and zero point. Quantization is monotone, so that this is the quantized maximum of the float values, to the bit.
     """
     low = -torch.inf if x.is_floating_point() else 0.0
     wide = x.permute(0, 3, 1, 2).to(torch.float32).nan_to_num(nan=low, posinf=torch.inf, neginf=-torch.inf)
@@ -36,7 +36,7 @@ def avg_pool(
     by the count: `torch.nn.functional.avg_pool2d` to the bit.
 
     Args:
-        x: uint8 `[batch, height, width, channels]` on the grid `scale`, `zero_point` (scalars), or float32 without a grid.
+        x: uint8 `[batch, height, width, channels]` with `scale` and `zero_point` (scalars), or float32 without them.
         window: a `Window` without dilation; None takes the whole image.
         padding_counts: whether the count holds padding, as much behind the image as in front of it; what lies beyond never counts.
     """

@@ -17,12 +17,12 @@ _TINY = 2.0**-126
 
 
 def affine_max(bits: int = 8) -> int:
-    """Largest value on an unsigned grid of `2**bits` levels; half of it is the largest magnitude on a signed one."""
+    """Largest of `2**bits` unsigned levels; half of it is the largest magnitude of signed ones."""
     return 2**bits - 1
 
 
 def choose_affine_qparams(minimum: float, maximum: float, bits: int = 8) -> tuple[float, int]:
-    """`(scale, zero_point)` of the unsigned grid that covers `[minimum, maximum]` and holds 0.0 exactly.
+    """`(scale, zero_point)` of unsigned levels that cover `[minimum, maximum]` and represent 0.0 exactly.
 
     The range is widened to contain zero. A range of zero width gets the smallest scale, which maps 0.0 to the zero point.
     """

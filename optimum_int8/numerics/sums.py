@@ -27,7 +27,7 @@ def add_quantized(
     output_scale: Tensor,
     output_zero_point: Tensor,
 ) -> Tensor:
-    """`add`, rounded to a grid: uint8."""
+    """`add`, quantized: uint8."""
     return quantize_affine(add(x, scale, zero_point, y, y_scale, y_zero_point), output_scale, output_zero_point)
 
 
@@ -38,9 +38,8 @@ def cat_quantized(
     output_scale: Tensor,
     output_zero_point: Tensor,
 ) -> Tensor:
-    """uint8 `[..., n_i]`, each on a grid of its own, to uint8 `[..., sum of n_i]` on one: each value goes through float32. Of a part that
-    is on this grid already the bytes stay, as `(q - z) * s * (1 / s)` is within 2**-14 of a whole number."""
-    grids = zip(parts, scales, zero_points, strict=True)
-    return torch.cat(
-        [quantize_affine(dequantize_affine(q, *g), output_scale, output_zero_point) for q, *g in grids], -1
-    )
+    """uint8 `[..., n_i]`, each with a scale and zero point of its own, to uint8 `[..., sum of n_i]` with one: each value goes through
+    float32. A part that has the result's scale and zero point keeps its bytes, as `(q - z) * s * (1 / s)` is within 2**-14 of a whole number."""
+    quantized = zip(parts, scales, zero_points, strict=True)
+    floats = [dequantize_affine(q, scale, zero_point) for q, scale, zero_point in quantized]
+    return torch.cat([quantize_affine(x, output_scale, output_zero_point) for x in floats], -1)

@@ -29,7 +29,7 @@ def average_pools(graph_module: fx.GraphModule) -> int:
     """Needs: nothing. Leaves: average pooling and means over all positions, of what a convolution made, as `avg_pool` on float32 between
     transposes. Preserves: bits of a pooling; of a whole image up to the order of its sum.
 
-    What a function pools has no grid of its own, so that it stays float32; the modules of average pooling are sites and quantize it.
+    The input of a pooling function has no quantization parameters, so it stays float32; modules of average pooling are sites and quantize it.
     """
     count = 0
     for node in list(graph_module.graph.nodes):

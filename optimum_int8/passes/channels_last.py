@@ -1,4 +1,4 @@
-"""Let what stands between convolutions work channels-last, as they do: their transposes meet and go."""
+"""Operators between convolutions work channels-last, as convolutions do, so that adjacent transposes cancel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ELEMENTWISE = {
     aten.add.Tensor: aten.add.Tensor,
     aten.add_.Tensor: aten.add.Tensor,
 }
-_ON_GRIDS = (ours.quantize.default, ours.dequantize.default, ours.add.default)
+_QUANTIZED = (ours.quantize.default, ours.dequantize.default, ours.add.default)
 _IN_PLACE = tuple(operator for operator, plain in _ELEMENTWISE.items() if operator is not plain)
 
 
@@ -40,8 +40,8 @@ def channels_last(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ELEMENTWISE):
             count += _elementwise(graph_module, node)
-        elif is_call(node, *_ON_GRIDS):
-            count += _on_grids(graph_module, node)
+        elif is_call(node, *_QUANTIZED):
+            count += _quantized(graph_module, node)
         elif is_call(node, aten.cat.default):
             count += _cat(graph_module, node)
         elif is_call(node, aten.max_pool2d.default):
@@ -66,8 +66,8 @@ def _elementwise(graph_module: fx.GraphModule, node: fx.Node) -> int:
     return 1
 
 
-def _on_grids(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    """What works value by value, with grids beside the values."""
+def _quantized(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    """Operators that work value by value and take scales and zero points."""
     values = [a for a in node.args if isinstance(a, fx.Node) and shape_of(a)]
     if not any(_is_first(x) for x in values) or any(shape_of(x) != shape_of(node) for x in values):
         return 0
@@ -148,10 +148,10 @@ def _cancel(graph_module: fx.GraphModule, node: fx.Node) -> int:
         node.replace_all_uses_with(source.args[0])  # type: ignore[union-attr, arg-type]
         graph_module.graph.erase_node(node)
         return 1
-    twin = next((u for u in source.users if u.target is node.target and u.args == node.args), node)  # type: ignore
-    if twin is node or not _is_last(node):
+    equal = next((u for u in source.users if u.target is node.target and u.args == node.args), node)  # type: ignore
+    if equal is node or not _is_last(node):
         return 0
-    node.replace_all_uses_with(twin)
+    node.replace_all_uses_with(equal)
     graph_module.graph.erase_node(node)
     return 1
 

@@ -49,7 +49,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> int:
 
 
 def _convolution(source: Any, user: fx.Node) -> fx.Node | None:
-    """The plain convolution of which `user`, and nothing else, reads the result as torch lays it out."""
+    """The plain convolution whose result `user`, and nothing else, reads, in torch's layout."""
     norm = user
     while is_call(source, *_VIEWS) and only_user(source) is user:
         source, user = source.args[0], source

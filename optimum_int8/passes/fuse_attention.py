@@ -25,7 +25,7 @@ from ..fx.rewrite import (
 def fuse_attention(graph_module: fx.GraphModule) -> int:
     """Needs: merged projections. Leaves: `attention_rows` on uint8 columns of one linear. Preserves: bits.
 
-    Rewrites an INT8 core whose queries, keys and values are heads cut from columns of one linear, and whose result is put back into rows.
+    Rewrites an INT8 core whose queries, keys and values are heads cut from columns of one linear, and whose result is joined to rows.
     """
     count = 0
     for node in list(graph_module.graph.nodes):
@@ -55,9 +55,9 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if any(int(x.meta["val"].shape[1]) != heads for x in (key, value)):
         return False
     with graph_module.graph.inserting_before(node):
-        rows, grids = _quantize(graph_module, source, columns, scales, heads)  # type: ignore[arg-type]
+        rows, all_scales = _quantize(graph_module, source, columns, scales, heads)  # type: ignore[arg-type]
         rest = {name: given[name] for name in ("mask", "scaling", "causal")}
-        core = add_call(graph_module, ours.attention_rows.default, *rows, *grids, heads, heads, **rest)
+        core = add_call(graph_module, ours.attention_rows.default, *rows, *all_scales, heads, heads, **rest)
     after.replace_all_uses_with(core)
     graph_module.graph.eliminate_dead_code()
     return True
@@ -66,28 +66,29 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 def _quantize(
     graph_module: fx.GraphModule, source: fx.Node, columns: list[fx.Node], scales: list[fx.Node | None], heads: int
 ) -> tuple[list[fx.Node], list[fx.Node]]:
-    """uint8 columns for queries, keys, values, and their grids."""
+    """uint8 columns for queries, keys, values, and their scales."""
     width = int(shape_of(source)[-1])
     bounds = [(int(c.args[2]), int(c.args[3])) for c in columns]  # type: ignore[arg-type]
     head = (bounds[0][1] - bounds[0][0]) // heads
     if scales[0] is None:
         groups = width // head
         both = add_call(graph_module, ours.quantize_groups.default, source, groups)
-        quantized, all_scales = add_item(graph_module, both, 0), add_item(graph_module, both, 1)
-        grids = [add_columns(graph_module, all_scales, a // head, b // head) for a, b in bounds]
+        quantized = add_item(graph_module, both, 0)
+        by_head = add_item(graph_module, both, 1)
+        found = [add_columns(graph_module, by_head, a // head, b // head) for a, b in bounds]
     else:
         per_column = torch.empty(width)
         for (a, b), scale in zip(bounds, scales, strict=True):
             per_column[a:b] = tensor_of(graph_module, scale)
         zero_point = torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
-        grid = {
+        qparams = {
             "output_scale": add_constant(graph_module, "attention_scales", per_column),
             "output_zero_point": add_constant(graph_module, "attention_zero_point", zero_point),
         }
-        quantized = add_call(graph_module, ours.linear_quantized.default, **named(source), **grid)
-        grids = list(scales)  # type: ignore[arg-type]
+        quantized = add_call(graph_module, ours.linear_quantized.default, **named(source), **qparams)
+        found = list(scales)  # type: ignore[arg-type]
     rows = [add_columns(graph_module, quantized, a, b) for a, b in bounds]
-    return rows, grids
+    return rows, found
 
 
 def _columns(x: fx.Node) -> fx.Node | None:
@@ -112,5 +113,5 @@ def _columns(x: fx.Node) -> fx.Node | None:
 
 
 def joins_heads(node: fx.Node) -> bool:
-    """Whether the node puts `[batch, length, heads, head]` back into rows."""
+    """Whether the node joins `[batch, length, heads, head]` to rows."""
     return is_call(node, aten.view.default, aten.reshape.default, aten.flatten.using_ints) and len(shape_of(node)) == 3

@@ -83,7 +83,7 @@ def _swapped(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
 
 
 def _concatenate_rows(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """States of a cache and new ones, put one after the other as rows: heads then come last, as the projections wrote them."""
+    """States of a cache and new ones, concatenated as rows: heads then come last, as the projections wrote them."""
     parts = node.args[0]
     if len(parts) != 2 or len(node.args) < 2 or node.args[1] not in (-2, 2) or len(shape_of(node)) != 4:  # type: ignore[arg-type]
         return False

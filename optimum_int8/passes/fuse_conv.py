@@ -19,7 +19,7 @@ _ACTIVATIONS = {
 
 
 def fuse_conv(graph_module: fx.GraphModule) -> int:
-    """Needs: channels-last operators. Leaves: convolutions with their activation, the addition after it, of float32 or of uint8 on a grid, and
+    """Needs: channels-last operators. Leaves: convolutions with their activation, the addition after it, of float32 or of quantized uint8, and
     the activation after that. Preserves: values up to the activation's polynomial (numerics)."""
     count = 0
     for node in list(graph_module.graph.nodes):

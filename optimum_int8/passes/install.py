@@ -1,4 +1,4 @@
-"""Put fine-grained FX on a model, and take it off."""
+"""Install fine-grained FX on a model, and remove it."""
 
 from __future__ import annotations
 

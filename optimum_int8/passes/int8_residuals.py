@@ -1,4 +1,4 @@
-"""Residual paths between convolutions stay INT8: a sum reads a value from the bytes that the convolution beside it reads."""
+"""Residual paths between convolutions stay INT8: a sum reads a value from the bytes that the next convolution reads."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _WITH_A_CONSTANT = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
 
 
 def int8_residuals(graph_module: fx.GraphModule) -> int:
-    """Needs: no no-ops. Leaves: sums of what a convolution alone makes for them and of a value that is quantized, on a static grid, for another
-    convolution: read as `dequantize(quantize(value))`. Preserves: nothing to the bit.
+    """Needs: no no-ops. Leaves: sums of a convolution's result, which nothing else reads, and of a value that another convolution reads with static quantization
+    parameters: read as `dequantize(quantize(value))`. Preserves: nothing to the bit.
 
-    It says what a block computes, not how, so that it runs before anything is rewritten, and with or without native kernels. The value is
-    rounded as it is for the convolution beside the sum: no grid is made up. Sums of other layers keep float32, as does a shortcut that is
-    only added: nothing has given it a grid.
+    It defines what a block computes, not how, so that it runs before anything is rewritten, and with or without native kernels. The value is
+    rounded as it is for the other convolution: no quantization parameters are added. Sums of other layers keep float32, as does a shortcut that
+    is only added: it has no quantization parameters.
     """
     count = 0
     for node in list(graph_module.graph.nodes):
@@ -60,7 +60,7 @@ def _ends_a_convolution(graph_module: fx.GraphModule, node: Any, user: fx.Node) 
 
 
 def _to_bytes(value: fx.Node, taken: tuple[fx.Node, ...] = ()) -> tuple[fx.Node, ...]:
-    """The steps from a value to the uint8 that a convolution reads: an axis of height 1 over a sequence, channels last, a static grid, and
+    """The steps from a value to the uint8 that a convolution reads: an axis of height 1 over a sequence, channels last, static quantization, and
     fewer levels where `activation_bits` says so. None where no convolution reads it so."""
     quantized = any(is_call(step, ours.quantize.default) for step in taken)
     for user in value.users:
@@ -103,8 +103,8 @@ def _rounded(graph_module: fx.GraphModule, value: fx.Node, steps: tuple[fx.Node,
         for step in steps:
             found[step] = graph.node_copy(step, lambda n: found.get(n, n))
             if is_call(step, ours.quantize.default):
-                grid = found[step].args[1:]
-        floats = add_call(graph_module, ours.dequantize.default, found[steps[-1]], *grid)
+                qparams = found[step].args[1:]
+        floats = add_call(graph_module, ours.dequantize.default, found[steps[-1]], *qparams)
         out = graph.call_function(aten.permute.default, (floats, TO_FIRST))
         out.meta["val"] = value.meta["val"]
         if is_call(steps[0], aten.unsqueeze.default):

@@ -57,10 +57,10 @@ def _dynamic(graph_module: fx.GraphModule, node: fx.Node) -> int:
     return _norm(graph_module, node, ours.norm_quantized_rows.default, ())
 
 
-def _norm(graph_module: fx.GraphModule, node: fx.Node, target: object, grid: tuple[object, ...]) -> int:
+def _norm(graph_module: fx.GraphModule, node: fx.Node, target: object, qparams: tuple[object, ...]) -> int:
     source: fx.Node = node.args[0]  # type: ignore[assignment]
     with graph_module.graph.inserting_before(source):
-        new = add_call(graph_module, target, *named(source).values(), *grid)
+        new = add_call(graph_module, target, *named(source).values(), *qparams)
         normalised = add_item(graph_module, new, 0)
         items = [add_item(graph_module, new, i + 1) for i in range(len(new.meta["val"]) - 1)]
     if len(items) == 1:

@@ -1,4 +1,4 @@
-"""Sums and concatenations whose result is read as INT8 go straight to uint8 on the reader's grid."""
+"""Sums and concatenations whose result is read as INT8 go straight to uint8 with the reader's scale and zero point."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..fx.rewrite import add_call, aten, is_call, named, ours, same_constant, sh
 def quantize_in_sum(graph_module: fx.GraphModule) -> int:
     """Needs: values channels-last. Leaves: sums of INT8 values that write uint8, concatenations of uint8. Preserves: bits.
 
-    Quantizing each value of a concatenation is quantizing the concatenation; the parts' producers can then write uint8. Where a part is on
-    that grid already, its bytes are copied; of a value that comes from uint8 on the reader's own grid nothing is left to do.
+    Quantizing each value of a concatenation is quantizing the concatenation; the parts' producers can then write uint8. A part that has
+    these parameters already is copied as bytes; a value that comes from uint8 with the reader's own parameters needs no step at all.
     """
     count = 0
     waiting = [node for node in graph_module.graph.nodes if is_call(node, ours.quantize.default)]

@@ -35,8 +35,8 @@ class Run(fx.Interpreter):
         result = super().run_node(n)
         if not is_call(n, ours.quantize.default, ours.quantize_rows.default):
             return result
-        grid = self.fetch_args_kwargs_from_env(n)[0][1:] if is_call(n, ours.quantize.default) else result[1:]
-        self.quantized[n.name] = (result, grid)
+        qparams = self.fetch_args_kwargs_from_env(n)[0][1:] if is_call(n, ours.quantize.default) else result[1:]
+        self.quantized[n.name] = (result, qparams)
         return self.given[n.name][0] if n.name in self.given else result
 
 

@@ -132,10 +132,10 @@ def _call(op: Op, kind: str) -> Int8Module:
     for i, quantized in enumerate(op.inputs_quantized):
         if quantized:
             zero_point = stored_zero_point(op.input_zero_points[i], op.input_quantized_dtypes[i])
-            new.set_grid(f"input{i}", op.input_scales[i], zero_point)
+            new.set_qparams(f"input{i}", op.input_scales[i], zero_point)
     if op.output_quantized:
         zero_point = stored_zero_point(op.output_zero_points[0], op.output_quantized_dtypes[0])
-        new.set_grid("output", op.output_scales[0], zero_point)
+        new.set_qparams("output", op.output_scales[0], zero_point)
     return new
 
 

@@ -25,9 +25,9 @@ def joined(inputs: int = 2, output: bool = False) -> Int8Cat:
 def _with_grids(call: Any) -> Any:
     for i, quantized in enumerate(call.inputs_quantized):
         if quantized:
-            call.set_grid(f"input{i}", *GRIDS[i])
+            call.set_qparams(f"input{i}", *GRIDS[i])
     if call.output_quantized:
-        call.set_grid("output", *GRIDS[2])
+        call.set_qparams("output", *GRIDS[2])
     return call
 
 

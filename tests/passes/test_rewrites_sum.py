@@ -48,7 +48,7 @@ def test_values_stay_int8_through_a_sum_and_a_concatenation(output: bool) -> Non
 def test_equal_grids_need_no_step_between() -> None:
     reader = linear()
     total = added(True)
-    total.set_grid("output", float(reader.input_scale), int(reader.input_zero_point))
+    total.set_qparams("output", float(reader.input_scale), int(reader.input_zero_point))
     made = Case(lambda m, x: m.c(m.add(m.a(x), m.b(x))), a=linear(high=2.0), b=linear(high=2.5), c=reader, add=total)
     made.before("lower_images")
     assert made.count(ours.add_quantized.default) == 1 and made.count(ours.cat_quantized.default) == 0

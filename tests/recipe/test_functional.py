@@ -172,8 +172,8 @@ def test_a_sum_and_a_concatenation_on_int8() -> None:
     def on(grid: tuple[Tensor, Tensor], value: Tensor) -> Tensor:
         return numerics.dequantize_affine(numerics.quantize_affine(value, *grid), *grid)
 
-    total = on(int8[0].add_1.grid(0), x) + on(int8[0].add_1.grid(1), x.flip(0))
-    assert torch.equal(int8(x), torch.cat((on(int8[0].cat_1.grid(0), total), x)))
+    total = on(int8[0].add_1.qparams(0), x) + on(int8[0].add_1.qparams(1), x.flip(0))
+    assert torch.equal(int8(x), torch.cat((on(int8[0].cat_1.qparams(0), total), x)))
 
 
 def test_impossible_edits() -> None:
