@@ -29,12 +29,15 @@ def named_files(text: str) -> set[str]:
 
 
 def exists(name: str, document: Path) -> bool:
-    """Whether a file or folder is there: from the document, the package, the tests or the checkout; without a path, anywhere but for guides."""
+    """Whether a file or folder is there: from the document, the package, the tests or the checkout. Outside of guides to folders of the
+    package, a name without a path may be anywhere, and that of a folder may be the user's."""
     bases = [document.parent, PACKAGE, ROOT, ROOT / "tests"]
     if any(next(base.glob(name.rstrip("/")), None) is not None for base in bases):
         return True
     if document.name == "README.md" and document.parent.parent == PACKAGE:
         return False
+    if name.endswith("/") and name.count("/") == 1:
+        return True
     return any(fnmatch(f"/{file}", f"*/{name}*") for file in FILES)
 
 
