@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable
 from typing import Any
@@ -29,6 +28,7 @@ from .nn import (
     check_finite,
     conceal,
     conceal_experts,
+    copy_of,
     describe_experts,
     describe_functional,
     expose,
@@ -128,7 +128,7 @@ def prepare_copy(
         instead = "smooth_quant 'off'" if dynamic else "approach 'dynamic'"
         raise CalibrationError(f"{setting} needs calibration_data; pass batches, or use {instead}")
     calibration_data = as_batches(model, calibration_data)
-    target = unpack_relative(unpack_attention(model if inplace else copy.deepcopy(model)))
+    target = unpack_relative(unpack_attention(model if inplace else copy_of(model)))
     try:
         expose_experts(target, find_experts(target))
         calibration_data, reasons = _expose_weights(target, calibration_data)

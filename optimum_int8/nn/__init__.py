@@ -13,6 +13,7 @@ from .base import Int8Module
 from .bfloat16_attention import Bfloat16Attention
 from .call_modules import CALLS, INT8_CALLS, Int8Add, Int8Call, Int8Cat, Int8MatMul
 from .conv import Int8Conv, Int8Conv1d, Int8Conv2d
+from .copies import copy_of
 from .embedding import Int8Embedding
 from .experts import Experts, FloatExperts, Int8Experts
 from .fake_attention import FAKE_CHILD, FAKE_IMPLEMENTATION, FakeQuantizedAttention
@@ -118,6 +119,7 @@ __all__ = [
     "collect_sites",
     "conceal",
     "conceal_experts",
+    "copy_of",
     "describe_experts",
     "describe_functional",
     "expose",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,7 @@ def _is_matrix_product(module: nn.Module) -> bool:
     if len(inspect.signature(module.forward).parameters) != 1:
         return False
     weight = float_weight(module).detach()
-    bias: Tensor | None = module.bias  # type: ignore[assignment]
+    bias: Any = None if module.bias is None else module.bias.detach()  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
     for shape, size in (((3,), 1.0), ((2, 3), 1e-3), ((1, 2), 1e4), ((2, 1, 2), -30.0), ((2,), 0.0)):
         x = size * torch.randn(*shape, weight.shape[1], generator=generator).to(weight.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -214,7 +215,18 @@ def _kind(module: nn.Module) -> str | None:
     return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
 
 
+def _computed(module: nn.Module) -> str:
+    """Whether a weight follows from other tensors (weight norm): what reads it may be old, and a checkpoint names the others. Nothing if not."""
+    for name in ("weight", "bias"):
+        if parametrize.is_parametrized(module, name):
+            by = ", ".join(type(part).__name__.lstrip("_") for part in module.parametrizations[name])  # type: ignore[index, union-attr]
+            return f"its {name} is computed from others by {by}"
+    return "" if "weight" in module._parameters else "its weight is computed from others before each call"
+
+
 def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> str:
+    if kind in (LINEAR, CONV) and (reason := _computed(module)):
+        return reason
     if kind == LINEAR:
         inner = float_weight(module).shape[1]
         if inner > numerics.MAX_REDUCTION:

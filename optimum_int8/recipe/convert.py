@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from ..nn import (
     Int8Module,
     check_finite,
     collect_sites,
+    copy_of,
     expose,
     unpack_attention,
 )
@@ -64,7 +64,7 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
         raise CalibrationError("the recipe is empty; call the model inside `with calibrate(conf):` first")
     traced = trace(model, example_input)
     recipe = match(conf.ops, traced)
-    target = unpack_attention(model if inplace else copy.deepcopy(model))
+    target = unpack_attention(model if inplace else copy_of(model))
     wanted = {name: traced.seen[name].site.functional for name, op in recipe.items() if op.is_quantized}
     expose(target, {name: about for name, about in wanted.items() if about is not None})
     sites = collect_sites(target, Int8Config(approach="static"))

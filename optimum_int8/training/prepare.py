@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +28,7 @@ from ..nn import (
     attentions,
     check_finite,
     conceal,
+    copy_of,
     fake_quantize_conv,
     fake_quantize_embedding,
     fake_quantize_linear,
@@ -214,7 +214,7 @@ def _fake_quantizers(model: nn.Module, name: str, kind: str) -> dict[str, FakeQu
 
 def _copy(model: nn.Module) -> nn.Module:
     """A copy on the CPU, without the wrapper for mixed precision that accelerate sets on the original's `forward`."""
-    target = copy.deepcopy(model)
+    target = copy_of(model)
     if target.__dict__.pop("_original_forward", None) is not None:
         target.__dict__.pop("forward", None)
     return target.cpu()

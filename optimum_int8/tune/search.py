@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..config import ATTENTIONS, Int8Config
 from ..errors import ConfigError
 from ..loss import relative_loss
-from ..nn import CORES
+from ..nn import CORES, copy_of
 from ..prepare import Prepared
 from ..quantize import convert, prepare_copy
 from .fallbacks import explain, without
@@ -240,7 +240,7 @@ class _Search:
         )
         if self._prepared is None or self._prepared[0] != own:
             self._prepared = None  # not two float copies at once
-            target = copy.deepcopy(self.model)
+            target = copy_of(self.model)
             with stopping(target, deadline):
                 self._prepared = own, prepare_copy(target, own, self.data, inplace=True, progress=self.progress)
         return self._prepared[1]
