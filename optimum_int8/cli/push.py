@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Check the folder, then publish it; its `README.md` becomes the card; without one it is made of its evaluation."""
+    """Check the folder, then publish it; its `README.md` becomes the card; without one it is rendered from its evaluation."""
     from ..hub import push_folder
 
     pushed = push_folder(

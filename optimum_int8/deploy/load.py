@@ -32,7 +32,7 @@ _SYMBOLS = re.compile(
     r"|IntTrueDiv|FloatTrueDiv|PowByNatural|RoundToInt|Identity|Where"
     r"|Integer|Rational|Add|Mul|Pow|evaluate"
 )
-"""What may stand in an expression of a size: torch evaluates it."""
+"""What an expression of a size may contain: torch evaluates it."""
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:

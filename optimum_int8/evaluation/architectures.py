@@ -1,4 +1,4 @@
-"""Models with random weights, made from a configuration alone, and inputs of any shape for them."""
+"""Models with random weights, built from a configuration alone, and inputs of any shape for them."""
 
 from __future__ import annotations
 

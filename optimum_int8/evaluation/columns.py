@@ -22,7 +22,7 @@ PAIR_COLUMNS = (
     ("text1", "text2"),
     ("text_a", "text_b"),
 )
-"""Columns of sentence pairs, as GLUE and its like call them."""
+"""Columns of sentence pairs, as GLUE and similar datasets call them."""
 
 TEXT_COLUMNS = ("sentence", "text", "review", "content", "comment", "tweet", "document", "question", "title")
 LABEL_COLUMNS = ("label", "labels", "score", "sentiment", "class", "target", "category", "stars")

@@ -1,4 +1,4 @@
-"""Load a dataset from whatever the user names it by: a `datasets.Dataset`, a local path, a name on the Hub."""
+"""Load a dataset by what the user names it with: a `datasets.Dataset`, a local path, a name on the Hub."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def load_dataset(
 
 def as_dataset(source: Any, rows: int | None = None) -> Any:
     """A `Dataset` of a DataFrame, of rows (mappings with a text or a number for each column), of columns (lists), of texts, or of an
-    `IterableDataset`; whatever else as it is.
+    `IterableDataset`; anything else as it is.
 
     Args:
         rows: how many rows of an `IterableDataset`; None takes all.

@@ -87,7 +87,7 @@ class EvaluationReport:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvaluationReport:
-        """The inverse of `to_dict`; the two ratios are computed anew.
+        """The inverse of `to_dict`; the two ratios are computed again.
 
         Raises:
             DataError: a key is missing or of a wrong type.

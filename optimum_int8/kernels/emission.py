@@ -1,4 +1,4 @@
-"""What operators append their instructions to: values of a program, and where the results of the next instruction come to lie.
+"""What operators append their instructions to: values of a program, and where the results of the next instruction go.
 
 A tensor is either `Rows`, a value of the program with one row per token, or a constant (a weight, quantization parameters) whose numbers
 or pointer go into the instruction.
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
 
 
 class Emission(Protocol):
-    """Where instructions go, and where the results of the next one come to lie."""
+    """Where instructions go, and where the results of the next one go."""
 
     program: Program
 

@@ -16,7 +16,7 @@ _ROW_SLACK = 64  # the kernels read tiles that reach this far past the last row
 
 
 def empty_rows(lead: torch.Size | tuple[int, ...], columns: int, dtype: torch.dtype) -> Tensor:
-    """Uninitialised `[*lead, columns]`; uint8 rows lie and end as the kernels want them."""
+    """Uninitialised `[*lead, columns]`; uint8 rows are aligned and padded as the kernels want them."""
     if dtype != torch.uint8:
         return torch.empty(*lead, columns, dtype=dtype)
     rows, stride = math.prod(lead), row_bytes(columns, dtype)
@@ -83,7 +83,7 @@ class Immediate:
         return self.scalars(x) if x.dim() == len(self.lead) else self.input(x)
 
     def _ids(self, x: Tensor) -> Rows:
-        """Ids, which may stand for each entry of the batch: then every sequence reads them again."""
+        """Ids, which may be shared by all entries of the batch: then every sequence reads them again."""
         repeats = x.shape != self.lead
         self.is_periodic = self.is_periodic or repeats
         self.tensors.append(x.contiguous())

@@ -93,7 +93,7 @@ class Program:
             self._free.append((value.offset, size))
 
     def tensors(self) -> list[Tensor]:
-        """The tensors that the instructions read where they lie."""
+        """The tensors that the instructions read in place."""
         return [kept for kept in self._kept if isinstance(kept, Tensor)]
 
     def _value(self, value: Value) -> int:

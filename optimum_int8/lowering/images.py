@@ -74,7 +74,7 @@ class _Emission:
         self.external: list[bool] = []  # of the next results
 
     def new(self, columns: int, dtype: torch.dtype) -> Rows:
-        """A value of `size`. Local images of bytes lie without gaps: a row of a kernel is then one run of memory."""
+        """A value of `size`. Local images of bytes have no gaps: a row of a kernel is then one span of memory."""
         outside = self.external.pop(0)
         pixels = self.size[0] * self.size[1]
         if outside:

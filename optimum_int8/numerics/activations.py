@@ -1,4 +1,4 @@
-"""Elementary functions as polynomials whose steps every kernel repeats, and the activations made of them."""
+"""Elementary functions as polynomials whose steps every kernel repeats, and the activations built from them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def exp(x: Tensor) -> Tensor:
 
 
 def softmax_weight(t: Tensor) -> Tensor:
-    """`255 * 2**t` for t <= 0, to 1.1e-4 relative; below -125 as there. A cubic polynomial does, as bytes are made of it: 0.03 of a level."""
+    """`255 * 2**t` for t <= 0, to 1.1e-4 relative; below -125 as there. A cubic polynomial suffices, as its result becomes bytes: 0.03 of a level."""
     power = torch.where(t > -125.0, t, -125.0)
     n = torch.round(power)
     f = power - n

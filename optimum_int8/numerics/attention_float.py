@@ -20,7 +20,7 @@ KEY_BLOCK = 256
 """Keys that are weighed together: running maxima and sums go from one block to the next, as in FlashAttention (arXiv 2205.14135)."""
 
 _VISIBLE = -80.0
-"""Scores that lie further below the largest of their row count nothing, so that hidden keys may be left out."""
+"""Scores that are further below the largest of their row do not count, so that hidden keys may be left out."""
 
 
 def float_attention(
@@ -90,7 +90,7 @@ def bfloat16_attention(
 ) -> Tensor:
     """Attention core on operands in bfloat16, with scores, softmax and sums in float32: float32 `[batch, heads, queries, head]`.
 
-    Queries, keys, values and each row's exponentials, in shares of its largest, are rounded. Products of two bfloat16 are exact in
+    Queries, keys, values and each row's exponentials, relative to its largest, are rounded. Products of two bfloat16 are exact in
     float32. Their sums run in `float_attention`'s order, except on AMX: its tiles add 16 pairs in two chains, then both to the sum, and
     take numbers below 2**-126 for zero, so that results there differ by float rounding, and now and then by that of an exponential.
 

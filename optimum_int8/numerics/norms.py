@@ -1,4 +1,4 @@
-"""Sums over a row in a fixed order, and the norms made of them."""
+"""Sums over a row in a fixed order, and the norms built from them."""
 
 from __future__ import annotations
 

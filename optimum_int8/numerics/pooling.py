@@ -38,7 +38,7 @@ def avg_pool(
     Args:
         x: uint8 `[batch, height, width, channels]` with `scale` and `zero_point` (scalars), or float32 without them.
         window: a `Window` without dilation; None takes the whole image.
-        padding_counts: whether the count holds padding, as much behind the image as in front of it; what lies beyond never counts.
+        padding_counts: whether the count holds padding, as much behind the image as in front of it; positions beyond it never count.
     """
     w = averaged_window(window, *x.shape[1:3])
     down, across = w.output_size(*x.shape[1:3])

@@ -27,7 +27,7 @@ def matmul_in_float(x: Tensor, scale: Tensor, zero_point: int | Tensor, y: Tenso
 
 
 def exact_in_float(symmetric: bool) -> int:
-    """Largest K whose sums are whole numbers that float32 holds, in whatever order they are added: of at most 128 * 128 each where both zero
+    """Largest K whose sums are whole numbers that float32 holds, in any order of addition: of at most 128 * 128 each where both zero
     points are 128, else 255 * 128."""
     return 2**24 // (SYMMETRIC_ZERO_POINT * (SYMMETRIC_ZERO_POINT if symmetric else 255))
 

@@ -65,7 +65,7 @@ class Observer(ABC):
     def range(self) -> tuple[float, float]:
         """The range `(low, high)`, with `low <= 0.0 <= high` and `low < high`; `(-a, a)` when symmetric.
 
-        A tensor that was zero throughout gets `ALL_ZERO_RANGE`; a choice that collapsed onto zero gives way to the
+        A tensor that was zero throughout gets `ALL_ZERO_RANGE`; a choice that collapsed onto zero is replaced by the
         extremes.
 
         Raises:

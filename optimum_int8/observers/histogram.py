@@ -1,4 +1,4 @@
-"""`Histogram`: counts of float32 values in constant memory, exact whatever the order and the batches they come in.
+"""`Histogram`: counts of float32 values in constant memory, exact in any order and any division into batches.
 
 Bins are `2**exponent` wide and lie symmetrically around 0: bin 0 is `(-w, w)`, bin k is `[k*w, (k+1)*w)`, bin -k its
 mirror image. The bin of x is thus `trunc(x / w)`, which float32 computes without error for a power of two. When a value

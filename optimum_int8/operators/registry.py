@@ -1,4 +1,4 @@
-"""`Operator`: all that there is to know about one operator, and the registry that everything else is made from.
+"""`Operator`: everything about one operator, and the registry that everything else is built from.
 
 A file of this folder defines an operator and its variants by `define`. From the registry come the operators of `torch.ops.optimum_int8`,
 their shapes for tracing, what lowering appends to a program, the matrix of tests (operator by instruction set) and the kernel benchmark.

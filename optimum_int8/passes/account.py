@@ -146,7 +146,7 @@ def _new_bytes(tensor: Tensor, seen: set[tuple[int, int]]) -> int:
 
 
 def _reason(path: str, reasons: Mapping[str, str]) -> str:
-    """What a checkpoint says of a module or parameter, of the function that reads it, or of what it lies in."""
+    """What a checkpoint says of a module or parameter, of the function that reads it, or of the module that contains it."""
     if path in reasons:
         return reasons[path]
     below = next((reason for name, reason in reasons.items() if name.startswith(f"{path}.") and path), "")

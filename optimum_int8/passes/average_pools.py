@@ -67,7 +67,7 @@ def _pooling(node: fx.Node) -> tuple[int, Window | None, bool, bool] | None:
 
 
 def _from_convolution(node: Any) -> bool:
-    """Whether a value is a convolution's, up to operators that work on it where it lies."""
+    """Whether a value is the result of a convolution, up to operators that change it in place."""
     while isinstance(node, fx.Node):
         if is_call(node, *_MADE):
             return True

@@ -31,7 +31,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> int:
     them. Preserves: values up to rounding; the int8 weights stay.
 
     A norm that a detector froze is `x * scale + shift`, both made of its buffers: every product with, and sum of, constants of one number
-    per channel folds, whatever class wrote it.
+    per channel folds, in any class.
     """
     count = 0
     for node in list(graph_module.graph.nodes):

@@ -13,7 +13,7 @@ _INPUTS = ("query", "key", "value")
 
 def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
     """Needs: nothing; what `fuse_attention` can take is better there. Leaves: `attention_floats` and
-    `float_attention_rows` on rows, and concatenations along rows, whose result lies in memory as the next step wants it. Preserves: bits.
+    `float_attention_rows` on rows, and concatenations along rows, whose result has the layout that the next step wants. Preserves: bits.
     """
     count = 0
     for node in list(graph_module.graph.nodes):

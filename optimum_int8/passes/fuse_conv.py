@@ -72,7 +72,7 @@ def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 
 def _residual_arguments(other: fx.Node) -> dict[str, Any]:
-    """What a convolution adds: the bytes, where a value is made of bytes with constant quantization parameters."""
+    """What a convolution adds: the bytes, where a value was dequantized with constant quantization parameters."""
     if is_call(other, ours.dequantize.default):
         given = named(other)
         if is_constant(given["scale"]) and is_constant(given["zero_point"]):

@@ -60,7 +60,7 @@ def parse_archived(text: str, file: str) -> list[Op]:
     found: list[tuple[float, Op]] = []
     for name, sections in modules.items():
         _require_sections(name, sections, file)
-        for section in [key for key in sections if key in ("q_op_infos", "nonq_op_infos")]:  # as they stand in the file
+        for section in [key for key in sections if key in ("q_op_infos", "nonq_op_infos")]:  # in the order of the file
             for value in sections[section].values():
                 start, stop = places.pop(0) if places else (len(text), len(text))
                 if section == "q_op_infos":
@@ -142,7 +142,7 @@ def _note_qparams(op: Op, side: str, info: dict[str, Any], dtype: str | None = N
     """A tensor's dtype, scale and zero point; int8 with another zero point than 0 is uint8 with a shifted one."""
     scale, zero_point = info.get("scale"), info.get("zero_point")
     if isinstance(scale, dict) or info.get("smooth_quant_scaling_factor") is not None:
-        raise op.refuse(f"{side}_scales", scale, "one scale, without SmoothQuant's factors: calibrate the model anew")
+        raise op.refuse(f"{side}_scales", scale, "one scale, without SmoothQuant's factors: calibrate the model again")
     found = DTYPES.get(_dtype(info), "uint8")
     getattr(op, f"{side}_quantized_dtypes").append(found)
     if not isinstance(scale, list) or not isinstance(zero_point, list) or len(scale) != 1 or len(zero_point) != 1:

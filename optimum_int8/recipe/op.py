@@ -33,7 +33,7 @@ class Op:
         input_ranges: algorithm to a range of each input, so that another algorithm needs no further calibration.
         owner: of a function in a file of Intel Extension for PyTorch 2.x: the module whose code calls it.
         why_not: the reason for which the op cannot be INT8; empty where it can.
-        line: where it stands in its file, 0 without one; `lines` those of its keys.
+        line: its line in its file, 0 without one; `lines` those of its keys.
     """
 
     id: int

@@ -57,7 +57,7 @@ class Recording:
         """See `nn.listen.Listener`. Raises CalibrationError for a second model, and for values that are not finite.
 
         Args:
-            innermost: not so where a block of another recipe lies within; a second model is that one's.
+            innermost: False where a block of another recipe is nested inside; a second model belongs to that one.
         """
         now = running(frame, stop)
         if now is None or not (innermost or self._knows(now.modules[0])):

@@ -25,7 +25,7 @@ def mean_errors(
 
     Args:
         model: the float model.
-        counterparts: module name to the INT8 module made of it.
+        counterparts: module name to the INT8 module built from it.
         data: batches, as `quantize` takes them; padding does not count.
 
     Returns:

@@ -125,7 +125,7 @@ def _choose(model: nn.Module, edge: Edge, inputs: Inputs, config: Int8Config) ->
 
 
 def _error(weights: list[Tensor], inputs: Inputs, factors: Tensor, config: Int8Config) -> float:
-    """Squared error of the readers' outputs on the sampled rows, each in shares of its energy."""
+    """Squared error of the readers' outputs on the sampled rows, each relative to its energy."""
     x = inputs.rows / factors
     if config.approach == "dynamic":
         q, scale, zero_point = numerics.quantize_rows(x)

@@ -15,7 +15,7 @@ from .settings import QatSettings
 class RangeSchedule(TrainerCallback):
     """Between two steps all ranges of a model move at once, by what every process saw; from the freezing step on they stay.
 
-    Which step that is follows from the trainer's own state, so that a resumed training goes on as it would have.
+    Which step that is follows from the trainer's own state, so that a resumed training continues as it would have.
     """
 
     def __init__(self, settings: QatSettings) -> None:

@@ -225,7 +225,7 @@ class Int8Trainer(Trainer):
 
 
 def _counted(model: nn.Module, inputs: dict[str, Any]) -> list[Tensor]:
-    """The token masks of a batch. Two of one shape cannot be told apart by it: what either counts, counts."""
+    """The token masks of a batch. Two of one shape cannot be distinguished: a token that either counts, counts."""
     masks, _ = token_masks(model, inputs)
     if len(masks) == 2 and masks[0].shape == masks[1].shape:
         return [masks[0] | masks[1]]

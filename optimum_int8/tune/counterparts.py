@@ -30,7 +30,7 @@ _COMPARED = "optimum_int8_compared"
 
 Compute = Callable[[], Tensor]
 Visit = Callable[[str, tuple[Any, ...], Tensor, Compute, Compute], "Tensor | None"]
-"""Called with a site's name, its inputs, its float output, and functions that compute the INT8 and the float output anew. A
+"""Called with a site's name, its inputs, its float output, and functions that compute the INT8 and the float output again. A
 tensor that it returns takes the place of the float output."""
 
 _visits: ContextVar[Mapping[nn.Module, Callable[..., Tensor]]] = ContextVar("visits")

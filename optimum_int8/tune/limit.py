@@ -1,4 +1,4 @@
-"""The limit on time inside a trial: a model that is called after its deadline stops whatever is calling it."""
+"""The limit on time inside a trial: a model that is called after its deadline stops its caller."""
 
 from __future__ import annotations
 

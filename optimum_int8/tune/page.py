@@ -64,7 +64,7 @@ def render_page(rows: Sequence[Sensitivity], title: str, tuning: TuningReport | 
         f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(title)}</h1>",
         "<p>Model error: relative error of the model's outputs when this site alone is INT8. Site error: that of the site's own output, "
-        "each channel in shares of its spread. Clipped: values outside the calibrated range.</p>",
+        "each channel relative to its spread. Clipped: values outside the calibrated range.</p>",
         _tuning(tuning) if tuning else "",
         f"<img alt='errors of the sites, and histograms of what the worst ones quantize' src='data:image/png;base64,{image}'>",
         _table(rows),

@@ -82,7 +82,7 @@ def tune(
         metric_function: model to metric, called with the float model once and with each INT8 model.
         greater_is_better: False for a perplexity.
         remedies: names in `REMEDIES`.
-        log: JSON file of trials. A search that was interrupted goes on from it: what it holds is not measured again.
+        log: JSON file of trials. An interrupted search resumes from it: what it holds is not measured again.
         progress: show bars.
 
     Raises:
