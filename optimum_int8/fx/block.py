@@ -139,15 +139,23 @@ class Block:
     def _serve(self, variant: Variant, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Run a compiled graph if it is one for these sizes."""
         try:
-            if variant.serves(tensors):
-                known = variant.knows(tensors)
-                if known or (known is None and self._try_single(variant, key, tensors)):
-                    if not variant.places:
-                        return variant(tensors)
-                    return variant(tensors, find_cache([*args, *kwargs.values()]), self.layer)
+            if tuple([t.shape for t in tensors]) in variant.served or self._admits(variant, key, tensors):
+                if not variant.places:
+                    return variant(tensors)
+                return variant(tensors, find_cache([*args, *kwargs.values()]), self.layer)
         except Exception as error:
             return self._recover(error, key, args, kwargs)
         return self._pass("sizes that its graph does not hold for", args, kwargs)
+
+    def _admits(self, variant: Variant, key: Key, tensors: list[Tensor]) -> bool:
+        """Whether a compiled graph is one for these sizes; asked once for each."""
+        if not variant.serves(tensors):
+            return False
+        known = variant.knows(tensors)
+        if known or (known is None and self._try_single(variant, key, tensors)):
+            variant.note_served(tensors)
+            return True
+        return False
 
     def _recover(self, error: Exception, key: Key, args: Any, kwargs: Any) -> Any:
         """Run own code after an error of ours. If it raises too, that is the user's error, and the graph stays."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx, nn
 from transformers.cache_utils import Cache
 
@@ -22,6 +23,7 @@ from .structure import candidates
 if TYPE_CHECKING:
     from .block import Block
 
+_MOST_SIZES = 4096
 Compile = Callable[[fx.GraphModule, list[Tensor], bool], fx.GraphModule]
 Define = Callable[[fx.GraphModule], int]
 
@@ -104,6 +106,14 @@ class Variant:
         self.whole = None if self.places else whole_program(self.graph)
         self.singles = {(False, False): True}
         """By `single_axes` of a call, whether the graph was seen to agree with the module there."""
+        self.served: set[tuple[torch.Size, ...]] = set()
+        """Sizes of calls that the graph is one for, so that they are not asked about again."""
+
+    def note_served(self, tensors: Sequence[Tensor]) -> None:
+        """The graph is one for tensors of these sizes."""
+        if len(self.served) >= _MOST_SIZES:
+            self.served.clear()
+        self.served.add(tuple([t.shape for t in tensors]))
 
     def serves(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the graph is one for tensors of these sizes; of single axes that are new it does not know."""

@@ -7,7 +7,7 @@ convolution).
 
 What goes through a method of a module (assignment, registration, `load_state_dict`, `.to()`) is seen at the next call. Writes that no module
 is told of, to copied tensors, to `p.data` and to `_parameters` and its like, need a look at every tensor, which costs a small model a
-twentieth of its call. It is done as often as a hundredth of the time allows: at each call of a model that takes milliseconds, and otherwise
+twentieth of its call. It is done as often as a thousandth of the time allows: at each call of a model that takes tens of milliseconds, and otherwise
 at latest `_LATEST` seconds after the write.
 
 It does not see what no tensor says: plain attributes of modules (`layer.eps = 1e-3`) and writes through `.data` or NumPy into a packed
@@ -31,7 +31,8 @@ from .program_call import ProgramCall
 _SMALL = 1 << 16
 """Bytes up to which a copied tensor is compared; of larger ones the version counter is."""
 
-_SHARE, _LATEST = 100, 0.02
+_SHARE = 1000
+_LATEST = 0.02
 """How much longer than a look at all tensors the time to the next one is, and its limit in seconds."""
 
 
