@@ -17,8 +17,8 @@ from transformers import Trainer, TrainingArguments
 from optimum_int8 import Int8Config, TextClassificationQuantizer, TokenClassificationQuantizer
 from optimum_int8.evaluation import describe_machine
 from optimum_int8.evaluation.data import load_dataset, take
-from optimum_int8.quantizers.training import DEFAULTS, SETTINGS, TrainingCollator
-from optimum_int8.quantizers.tuning import metric_function
+from optimum_int8.quantizers.steps.training import DEFAULTS, SETTINGS, TrainingCollator
+from optimum_int8.quantizers.steps.tuning import metric_function
 from optimum_int8.training import Int8Trainer, QatSettings
 
 from .tuning.trained import measure as measure_images

@@ -23,7 +23,7 @@ from optimum_int8.quantizers import (
     TokenClassificationQuantizer,
     TranslationQuantizer,
 )
-from optimum_int8.quantizers.tuning import metric_function
+from optimum_int8.quantizers.steps.tuning import metric_function
 
 from .gpt2 import train as train_gpt2
 from .resnet import read_images, resnet20

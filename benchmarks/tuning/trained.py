@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from optimum_int8 import Int8Config, quantize
-from optimum_int8.quantizers.training import DEFAULTS
+from optimum_int8.quantizers.steps.training import DEFAULTS
 from optimum_int8.training import Int8Trainer, QatSettings
 
 from .resnet import read_images, resnet20

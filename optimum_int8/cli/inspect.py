@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> Result:
 
     from ..hub import OptimizedModel
     from ..quantize import inspect
-    from ..quantizers.loading import is_int8, load_config
+    from ..quantizers.steps.loading import is_int8, load_config
 
     quantized = is_int8(load_config(args.model))
     # A folder may be stored in 16 bits; the quantizers load it in float32, and other dtypes give other blocks.

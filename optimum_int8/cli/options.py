@@ -70,7 +70,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 def load_quantizer(model: str, args: argparse.Namespace) -> Any:
     """The quantizer of the model's task, with the options of `add_data`."""
     from ..quantizers import quantizer_for
-    from ..quantizers.loading import load_config
+    from ..quantizers.steps.loading import load_config
 
     quantizer = quantizer_for(load_config(model), args.task)
     return quantizer.from_pretrained(

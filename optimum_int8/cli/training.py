@@ -9,7 +9,7 @@ from .options import positive
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the training; what is not given is left to `DEFAULTS` and `SETTINGS` of `quantizers.training`."""
+    """Arguments of the training; what is not given is left to `DEFAULTS` and `SETTINGS` of `quantizers.steps.training`."""
     group = parser.add_argument_group("training (--approach qat)")
     group.add_argument("--epochs", metavar="N", type=float, help="passes over the training data (default: 1)")
     group.add_argument("--learning-rate", metavar="X", type=float, help="highest learning rate (default: 1e-5)")
@@ -31,7 +31,7 @@ def training_options(args: argparse.Namespace) -> dict[str, Any]:
         DataError: no such dataset or split.
     """
     from ..evaluation.data import load_dataset, take
-    from ..quantizers.training import SETTINGS, require_accelerate
+    from ..quantizers.steps.training import SETTINGS, require_accelerate
     from ..training import QatSettings
 
     require_accelerate()

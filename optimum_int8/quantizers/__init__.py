@@ -1,4 +1,4 @@
-"""One quantizer per task. A new task is one file here and one line in `QUANTIZERS`."""
+"""One quantizer per task. A new task is one file in `tasks/` and one line in `QUANTIZERS`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
 from .base import Quantizer
-from .feature_extraction import FeatureExtractionQuantizer
-from .image_classification import ImageClassificationQuantizer
-from .language_modeling import LanguageModelingQuantizer
-from .loading import has_head
-from .multiple_choice import MultipleChoiceQuantizer
-from .object_detection import ObjectDetectionQuantizer
-from .question_answering import QuestionAnsweringQuantizer
-from .summarization import SummarizationQuantizer
-from .text_classification import TextClassificationQuantizer
-from .token_classification import TokenClassificationQuantizer
-from .translation import TranslationQuantizer
+from .steps.loading import has_head
+from .tasks.feature_extraction import FeatureExtractionQuantizer
+from .tasks.image_classification import ImageClassificationQuantizer
+from .tasks.language_modeling import LanguageModelingQuantizer
+from .tasks.multiple_choice import MultipleChoiceQuantizer
+from .tasks.object_detection import ObjectDetectionQuantizer
+from .tasks.question_answering import QuestionAnsweringQuantizer
+from .tasks.summarization import SummarizationQuantizer
+from .tasks.text_classification import TextClassificationQuantizer
+from .tasks.token_classification import TokenClassificationQuantizer
+from .tasks.translation import TranslationQuantizer
 
 QUANTIZERS: tuple[type[Quantizer], ...] = (
     TextClassificationQuantizer,

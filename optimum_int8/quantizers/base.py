@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import datasets
 import evaluate
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Int8Config
 from ..errors import ConfigError
-from ..evaluation.data import as_dataset, load_dataset, take
+from ..evaluation.data import load_dataset
 from ..evaluation.latency import paired_latency
 from ..evaluation.machine import describe_machine
 from ..evaluation.metrics import compute_metric, load_metric
 from ..evaluation.report import EvaluationReport
 from ..evaluation.size import checkpoint_size, fp32_size, stored_size
 from ..hub import CardInfo, Pushed, card_data, push_to_hub
-from . import loading
-from .batching import Features, feature_length, length_batches
-from .making import make_int8
-from .provenance import DataSource, card_facts
-from .task import Task
-from .tuning import sensitivity_files
+from .steps import loading
+from .steps.batching import Features, feature_length
+from .steps.build import build_int8
+from .steps.provenance import DataSource, Provenance, card_facts
+from .steps.task import Data, Task
+from .steps.training import TrainingRequest
+from .steps.tuning import TuningRequest, sensitivity_files
 
 if TYPE_CHECKING:
     from ..tune import TuneResult
 
 Q = TypeVar("Q", bound="Quantizer")
-Data: TypeAlias = "datasets.Dataset | Mapping[str, datasets.Dataset] | str | Path"
-"""What `evaluation.data.load_dataset` takes."""
 
 
 class Quantizer(Task):
@@ -61,9 +60,8 @@ class Quantizer(Task):
     """Arguments of the constructor that only this task has; `from_pretrained` takes them too."""
     auto_class: ClassVar[str | None] = None
     """The Transformers auto class to load with; None takes the class that `config.json` names."""
-    greater_is_better: ClassVar[bool] = True
-    load_processor: ClassVar[Callable[..., tuple[Any, str | None]]] = staticmethod(loading.load_tokenizer)
-    """Loads what makes model inputs from examples, as `loading.load_tokenizer` does: it, and why there is none."""
+    load_processor: ClassVar[Callable[..., loading.LoadedProcessor]] = staticmethod(loading.load_tokenizer)
+    """Loads what makes model inputs from examples, as `loading.load_tokenizer` does."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
@@ -73,9 +71,7 @@ class Quantizer(Task):
         self.checkpoint: Path | None = None  # the folder that holds `int8_model`
         self.report: EvaluationReport | None = None
         self.tuning: TuneResult | None = None
-        self._batches_from: DataSource | None = None  # the data of the latest calibration batches
-        self._calibrated_on: DataSource | None = None
-        self._evaluated_on: DataSource | None = None
+        self._provenance = Provenance()  # of `int8_model`
 
     @classmethod
     def from_pretrained(
@@ -107,34 +103,6 @@ class Quantizer(Task):
         made.tokenizer_problem = problem or made.tokenizer_problem
         return made
 
-    def get_calibration_dataset(
-        self,
-        dataset_name: Data,
-        num_samples: int = 128,
-        dataset_config_name: str | None = None,
-        dataset_split: str = "train",
-        preprocess_function: Callable[..., Any] | None = None,
-        preprocess_batch: bool = True,
-        token: str | None = None,
-        seed: int = 42,
-    ) -> datasets.Dataset:
-        """Examples to calibrate on, drawn at random, as Optimum's method of this name gives them.
-
-        Args:
-            dataset_name: name on the Hub, local path, `Dataset` or `DatasetDict`.
-            num_samples: how many examples; all of them when there are fewer.
-            preprocess_function: for `Dataset.map`; leave it out and `quantize` prepares the examples itself.
-            preprocess_batch: whether that function takes several examples at once.
-
-        Raises:
-            DataError: no such dataset or split, or no rows.
-        """
-        dataset = load_dataset(dataset_name, split=dataset_split, name=dataset_config_name, token=token)
-        dataset = take(dataset, num_samples, seed)
-        if preprocess_function is not None:
-            dataset = dataset.map(preprocess_function, batched=preprocess_batch)
-        return dataset
-
     def quantize(
         self,
         config: Int8Config | None = None,
@@ -157,8 +125,8 @@ class Quantizer(Task):
             save_directory: where to save the INT8 model with its tokenizer; None saves nothing.
             batch_size: examples per calibration batch.
             train_dataset: for "qat": labelled examples, as `evaluate` takes them; ranges start from them if there are no others.
-            training_args: `TrainingArguments`, or a mapping of some; None takes `quantizers.training.DEFAULTS`.
-            qat_settings: `training.QatSettings`, or a mapping of some; None takes `quantizers.training.SETTINGS`.
+            training_args: `TrainingArguments`, or a mapping of some; None takes `quantizers.steps.training.DEFAULTS`.
+            qat_settings: `training.QatSettings`, or a mapping of some; None takes `quantizers.steps.training.SETTINGS`.
             evaluation_dataset, metric: with an accuracy budget only: what `evaluate` takes, to keep the budget by. Trials are
                 logged to `<save_directory>.trials.json`, from which an interrupted search goes on.
 
@@ -170,32 +138,20 @@ class Quantizer(Task):
             CheckpointError: it cannot be saved.
         """
         config = config or Int8Config()
-        self._batches_from = None
-        self.int8_model, self.tuning = make_int8(
+        self.batches_from = None
+        self.int8_model, self.tuning = build_int8(
             self,
             config,
             calibration_dataset,
             batch_size,
-            training=(train_dataset, training_args, qat_settings),
-            tuning=(evaluation_dataset, metric, save_directory),
+            training=TrainingRequest(train_dataset, training_args, qat_settings),
+            tuning=TuningRequest(evaluation_dataset, metric, save_directory),
         )
         self.checkpoint = self.report = None
-        self._calibrated_on, self._evaluated_on = self._batches_from, None
+        self._provenance = Provenance(calibration=self.batches_from)
         if save_directory is not None:
             self.save_pretrained(save_directory)
         return self.int8_model
-
-    def calibration_batches(self, dataset: Data | Iterable[Any], batch_size: int) -> Iterable[Any]:
-        """Padded batches with their attention masks, of similar length each, in a random but fixed order."""
-        dataset = as_dataset(dataset, rows=128)
-        if isinstance(dataset, (str, Path, Mapping)):
-            dataset = self.get_calibration_dataset(dataset)
-        if not isinstance(dataset, datasets.Dataset):
-            return dataset
-        self._batches_from = DataSource.of(dataset)
-        features = self.preprocess(load_dataset(dataset))
-        order = length_batches([feature_length(f) for f in features], batch_size, seed=0)
-        return [self.collate([features[index] for index in indices]) for indices in order]
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Save `int8_model` and the tokenizer. Raises `CheckpointError`, and then leaves nothing half-written."""
@@ -208,7 +164,7 @@ class Quantizer(Task):
             file = self.checkpoint / name
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(content)
-        card_data.write(self.checkpoint, None, card_facts(self))
+        card_data.write(self.checkpoint, None, self._card_facts())
 
     def extra_files(self) -> dict[str, bytes]:
         """What is saved and published beside the checkpoint, by name: the sensitivity report, where there is one."""
@@ -244,7 +200,7 @@ class Quantizer(Task):
             report=self.report,
             files=self.extra_files(),
             # Not left to the INT8 model, which has the name of its own repository when `load_int8` loaded it.
-            card_info=card_data.complete(card_facts(self, card_info or CardInfo()), self.model.name_or_path, token),
+            card_info=card_data.complete(self._card_facts(card_info or CardInfo()), self.model.name_or_path, token),
             private=private,
             revision=revision,
             token=token,
@@ -261,7 +217,8 @@ class Quantizer(Task):
         """
         model = loading.load_int8_model(name_or_path, type(self.model).__name__, **kwargs)
         self.int8_model = model
-        self.report = self.tuning = self._calibrated_on = self._evaluated_on = None
+        self.report = self.tuning = None
+        self._provenance = Provenance()
         self.checkpoint = Path(name_or_path) if Path(name_or_path).is_dir() else None
         return model
 
@@ -303,8 +260,9 @@ class Quantizer(Task):
             describe_machine(),
             greater_is_better=self.greater_is_better,
         )
-        self.report, self._evaluated_on = report, DataSource.of(data)
-        card_data.add(self.checkpoint, report.to_dict(), card_facts(self))
+        self.report = report
+        self._provenance = replace(self._provenance, evaluation=DataSource.of(data))
+        card_data.add(self.checkpoint, report.to_dict(), self._card_facts())
         return report
 
     def latency(self, features: Sequence[Features], *, rounds: int) -> dict[str, float]:
@@ -320,6 +278,9 @@ class Quantizer(Task):
         calls = {"fp32": caller(self.model), "int8": caller(self._require_int8())}
         with torch.inference_mode():
             return paired_latency(calls, rounds=rounds, description="latency").medians()
+
+    def _card_facts(self, told: CardInfo | None = None) -> CardInfo:
+        return card_facts(self.model.name_or_path, self._provenance, told)
 
     def _require_int8(self) -> PreTrainedModel:
         if self.int8_model is None:

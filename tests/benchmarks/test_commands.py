@@ -115,7 +115,7 @@ def test_the_names_of_the_command_line_are_those_that_are_measured() -> None:
 
 def test_training_options_left_out_are_those_of_the_trainer() -> None:
     from benchmarks.training import Options
-    from optimum_int8.quantizers.training import DEFAULTS, SETTINGS
+    from optimum_int8.quantizers.steps.training import DEFAULTS, SETTINGS
     from optimum_int8.training import QatSettings
 
     options = Options.of(Path(), 10, [1], learning_rate=None, ranges=None, distillation_weight=None)

@@ -13,8 +13,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 from PIL import Image
 
 from tests import zoo
-from tests.quantizers import test_object_detection as detection
-from tests.quantizers.test_text_to_text import make_tokenizer as make_generating_tokenizer
+from tests.quantizers.tasks import test_object_detection as detection
+from tests.quantizers.tasks.test_text_to_text import make_tokenizer as make_generating_tokenizer
 from tests.quantizers.tiny import make_sentences, make_tokenizer
 
 TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]

@@ -13,14 +13,14 @@ import pytest
 from optimum_int8 import ConfigError, DataError, Int8Config, OptimumInt8Error
 from optimum_int8.quantizers import QUANTIZERS, Quantizer
 
-from . import test_feature_extraction as vectors
-from . import test_image_classification as images
-from . import test_language_modeling as language
-from . import test_multiple_choice as choice
-from . import test_object_detection as detection
-from . import test_question_answering as answers
-from . import test_text_to_text as generated
-from . import test_token_classification as tokens
+from .tasks import test_feature_extraction as vectors
+from .tasks import test_image_classification as images
+from .tasks import test_language_modeling as language
+from .tasks import test_multiple_choice as choice
+from .tasks import test_object_detection as detection
+from .tasks import test_question_answering as answers
+from .tasks import test_text_to_text as generated
+from .tasks import test_token_classification as tokens
 from .tiny import make_model, make_tokenizer
 
 STRANGE = {"alpha": [1.5, 2.5], "beta": [[0.5], [1.5]], "gamma": [3.5, 4.5]}

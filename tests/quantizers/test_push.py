@@ -14,7 +14,7 @@ from optimum_int8 import Int8Config, OptimizedModel
 from optimum_int8.errors import CheckpointError, ConfigError
 from optimum_int8.hub import CardInfo, push_folder
 from optimum_int8.quantizers import TextClassificationQuantizer
-from optimum_int8.quantizers.provenance import DataSource, complete_data
+from optimum_int8.quantizers.steps.provenance import DataSource, complete_data
 from tests.hub.server import Hub
 
 from .tiny import make_dataset, make_model, make_tokenizer

@@ -1,0 +1,1 @@
+"""What the tasks share: loading, model inputs, batches, and the ways to build an INT8 model."""
