@@ -21,6 +21,9 @@ from .errors import (
     OptimumInt8Error,
     QuantizationError,
 )
+from .hub import OptimizedModel
+from .hub import tasks as _tasks
+from .hub.tasks import *  # noqa: F403
 
 # Not lazy: the submodules have the functions' names, and importing them later would put the modules over the functions.
 from .quantize import inspect, quantize
@@ -28,19 +31,6 @@ from .recipe import QuantConf, calibrate, convert
 from .tune import tune
 
 if TYPE_CHECKING:
-    from .hub import (
-        OptimizedModel,
-        OptimizedModelForCausalLM,
-        OptimizedModelForFeatureExtraction,
-        OptimizedModelForImageClassification,
-        OptimizedModelForMaskedLM,
-        OptimizedModelForMultipleChoice,
-        OptimizedModelForObjectDetection,
-        OptimizedModelForQuestionAnswering,
-        OptimizedModelForSeq2SeqLM,
-        OptimizedModelForSequenceClassification,
-        OptimizedModelForTokenClassification,
-    )
     from .quantizers import (
         FeatureExtractionQuantizer,
         ImageClassificationQuantizer,
@@ -70,16 +60,6 @@ __all__ = [
     "MultipleChoiceQuantizer",
     "ObjectDetectionQuantizer",
     "OptimizedModel",
-    "OptimizedModelForCausalLM",
-    "OptimizedModelForFeatureExtraction",
-    "OptimizedModelForImageClassification",
-    "OptimizedModelForMaskedLM",
-    "OptimizedModelForMultipleChoice",
-    "OptimizedModelForObjectDetection",
-    "OptimizedModelForQuestionAnswering",
-    "OptimizedModelForSeq2SeqLM",
-    "OptimizedModelForSequenceClassification",
-    "OptimizedModelForTokenClassification",
     "OptimumInt8Error",
     "QatSettings",
     "QuantConf",
@@ -102,6 +82,8 @@ __all__ = [
     "tune",
 ]
 
+__all__ += _tasks.__all__
+
 # Imported at first use: they bring datasets and scikit-learn.
 _LAZY = {
     "FeatureExtractionQuantizer": "quantizers",
@@ -110,17 +92,6 @@ _LAZY = {
     "LanguageModelingQuantizer": "quantizers",
     "ObjectDetectionQuantizer": "quantizers",
     "MultipleChoiceQuantizer": "quantizers",
-    "OptimizedModel": "hub",
-    "OptimizedModelForCausalLM": "hub",
-    "OptimizedModelForFeatureExtraction": "hub",
-    "OptimizedModelForImageClassification": "hub",
-    "OptimizedModelForMaskedLM": "hub",
-    "OptimizedModelForMultipleChoice": "hub",
-    "OptimizedModelForObjectDetection": "hub",
-    "OptimizedModelForQuestionAnswering": "hub",
-    "OptimizedModelForSeq2SeqLM": "hub",
-    "OptimizedModelForSequenceClassification": "hub",
-    "OptimizedModelForTokenClassification": "hub",
     "QatSettings": "training",
     "Quantizer": "quantizers",
     "QuestionAnsweringQuantizer": "quantizers",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optimum_int8 import Int8Config, OptimumInt8Error, TextClassificationQuantizer
-from optimum_int8.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, write_json
+from optimum_int8.cli.command_line import EXIT_ERROR, EXIT_INTERRUPTED, write_json
 from optimum_int8.cli.options import add_common, check_output_folder, check_writable, positive
 from optimum_int8.errors import ConfigError
 from optimum_int8.evaluation import EvaluationReport

@@ -1,37 +1,17 @@
 """Saving, loading and sharing INT8 checkpoints."""
 
+from . import tasks
 from .card import CardInfo, render_card
 from .legacy import convert_legacy
 from .modeling import OptimizedModel
 from .plugin import register
 from .push import Pushed, push_folder, push_to_hub
 from .save import save_pretrained
-from .tasks import (
-    OptimizedModelForCausalLM,
-    OptimizedModelForFeatureExtraction,
-    OptimizedModelForImageClassification,
-    OptimizedModelForMaskedLM,
-    OptimizedModelForMultipleChoice,
-    OptimizedModelForObjectDetection,
-    OptimizedModelForQuestionAnswering,
-    OptimizedModelForSeq2SeqLM,
-    OptimizedModelForSequenceClassification,
-    OptimizedModelForTokenClassification,
-)
+from .tasks import *  # noqa: F403
 
 __all__ = [
     "CardInfo",
     "OptimizedModel",
-    "OptimizedModelForCausalLM",
-    "OptimizedModelForFeatureExtraction",
-    "OptimizedModelForImageClassification",
-    "OptimizedModelForMaskedLM",
-    "OptimizedModelForMultipleChoice",
-    "OptimizedModelForObjectDetection",
-    "OptimizedModelForQuestionAnswering",
-    "OptimizedModelForSeq2SeqLM",
-    "OptimizedModelForSequenceClassification",
-    "OptimizedModelForTokenClassification",
     "Pushed",
     "convert_legacy",
     "push_folder",
@@ -40,3 +20,5 @@ __all__ = [
     "render_card",
     "save_pretrained",
 ]
+
+__all__ += tasks.__all__

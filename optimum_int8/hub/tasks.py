@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from .modeling import OptimizedModel
 
+__all__ = [
+    "OptimizedModelForCausalLM",
+    "OptimizedModelForFeatureExtraction",
+    "OptimizedModelForImageClassification",
+    "OptimizedModelForMaskedLM",
+    "OptimizedModelForMultipleChoice",
+    "OptimizedModelForObjectDetection",
+    "OptimizedModelForQuestionAnswering",
+    "OptimizedModelForSeq2SeqLM",
+    "OptimizedModelForSequenceClassification",
+    "OptimizedModelForTokenClassification",
+]
+"""The one list of these classes: `optimum_int8` and `optimum_int8.hub` take what it names."""
+
 
 class OptimizedModelForSequenceClassification(OptimizedModel):
     """`OptimizedModel` for classifying text."""

@@ -3,7 +3,7 @@
 from .changed import bytes_changed
 from .immediate import as_rows, empty_rows
 from .interface import ACTIVATIONS
-from .library import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
+from .native import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .packing import PANEL, STEP, pack, row_sums, unpack
 from .packing_conv import is_depthwise, pack_conv, unpack_conv
 from .program import Program

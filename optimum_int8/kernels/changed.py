@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .library import library
+from .native import library
 
 
 def bytes_changed(tensors: Sequence[Tensor]) -> Callable[[], bool]:

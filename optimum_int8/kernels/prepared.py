@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .library import library
+from .native import library
 
 # In a dictionary, not on the tensors: an attribute of a tensor is copied and pickled with it.
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

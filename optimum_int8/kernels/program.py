@@ -22,7 +22,7 @@ from .interface import (
     NativeProgram,
     Value,
 )
-from .library import current_isa, library
+from .native import current_isa, library
 from .prepared import prepared_weight
 
 _NAMES = {"activation": CONV_ACTIVATIONS, "final_activation": CONV_ACTIVATIONS, "kind": NORMS}

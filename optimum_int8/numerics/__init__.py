@@ -25,7 +25,6 @@ from .activations import (
     softmax_weight,
     tanh,
 )
-from .attention import MASKED, int8_attention, mask_scores
 from .attention_float import (
     KEY_BLOCK,
     bfloat16_attention,
@@ -34,6 +33,7 @@ from .attention_float import (
     multiply_add,
     round_to_bfloat16,
 )
+from .attention_int8 import MASKED, int8_attention, mask_scores
 from .convolutions import MAX_TAPS, conv, conv_int32
 from .embeddings import embedding
 from .linears import MAX_REDUCTION, linear, matmul_int32

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .activations import exp
-from .attention import MASKED, mask_scores
+from .attention_int8 import MASKED, mask_scores
 from .norms import row_sum
 from .quantization import reciprocal
 

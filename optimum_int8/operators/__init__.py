@@ -6,8 +6,8 @@ One file per family, named as in `numerics`; each defines its operators by `regi
 """
 
 from . import convolutions, pooling
-from .attention import attention
 from .attention_float import float_attention
+from .attention_int8 import attention
 from .embeddings import embedding
 from .linears import linear
 from .norms import norm

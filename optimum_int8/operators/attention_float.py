@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import numerics
 from ..kernels.emission import Emission, Rows, output_fields
 from ..kernels.immediate import Immediate
-from .attention import _fake_attention, to_heads
+from .attention_int8 import _fake_attention, to_heads
 from .registry import EITHER, ROWS, define, native
 from .shapes import like
 

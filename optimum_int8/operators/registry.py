@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels.library import library
+from ..kernels.native import library
 
 ROWS = "rows"
 """Domain of programs that compute one row per token."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.emission import row_bytes
-from ..kernels.library import library
+from ..kernels.native import library
 from ..numerics import Window
 
 

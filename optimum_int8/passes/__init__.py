@@ -1,7 +1,7 @@
 """What fine-grained FX rewrites: one pass per file, the order in `pipeline`."""
 
 from .account import Part
-from .install import find_blocks, install, remove
+from .blocks import find_blocks, install, remove
 from .pipeline import LOWERING, PASSES, REWRITES, Pass, compile_graph, run_passes
 from .report import BlockRow, InspectReport, inspect
 

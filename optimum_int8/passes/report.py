@@ -11,7 +11,7 @@ from torch import nn
 from ..fx import ProgramCall
 from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Experts, Int8Linear, Int8Module
 from .account import Part, account, float_bytes
-from .install import find_blocks
+from .blocks import find_blocks
 from .rows import count_rows
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import optimum_int8.kernels  # noqa: F401
-
-library = sys.modules["optimum_int8.kernels.library"]  # the package also has a function of this name
+from optimum_int8.kernels import native as library
 
 
 @pytest.fixture
 def forget_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The package as it is before the library is loaded, looking for it in the folder that this returns."""
-    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "native.py"))
     monkeypatch.setattr(library, "_load", functools.cache(library._load.__wrapped__))
     monkeypatch.setattr(library, "_default_isa", functools.cache(library._default_isa.__wrapped__))
     yield tmp_path

@@ -31,7 +31,7 @@ def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def emulated(emulated_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package with this library in place of its own."""
-    monkeypatch.setattr(library, "__file__", str(emulated_library.with_name("library.py")))
+    monkeypatch.setattr(library, "__file__", str(emulated_library.with_name("native.py")))
     for name in ("_load", "_default_isa"):
         monkeypatch.setattr(library, name, functools.cache(getattr(library, name).__wrapped__))
     assert kernels.info()["isa_found"] == list(kernels.ISAS)

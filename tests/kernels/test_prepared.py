@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels
-from optimum_int8.kernels.library import ISAS
+from optimum_int8.kernels.native import ISAS
 from optimum_int8.kernels.packing_conv import pack_conv
 from optimum_int8.kernels.prepared import prepared_weight, used_once
 from optimum_int8.numerics import Window

@@ -15,8 +15,7 @@ import optimum_int8
 from optimum_int8 import ConfigError, QuantConf, calibrate, convert, numerics
 from optimum_int8.hub.checkpoint import check_metadata
 from optimum_int8.nn import Int8Add, Int8Cat
-from optimum_int8.passes import inspect
-from optimum_int8.passes.install import remove
+from optimum_int8.passes import inspect, remove
 from tests.models import reloaded
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from optimum_int8.cli import main
-from optimum_int8.cli.main import COMMANDS, write_json
+from optimum_int8.cli.command_line import COMMANDS, write_json
 from optimum_int8.cli.result import Result
 from optimum_int8.errors import CheckpointError, ConfigError
 
