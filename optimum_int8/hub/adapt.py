@@ -3,7 +3,8 @@
 Transformers gives each tensor of a file a place in the model by its name: renamed where the class has older names, with or
 without the prefix of the base model. What has no place is left out with a warning; what the file does not have is
 initialized anew with a warning. Here the description of the INT8 modules follows the same rules: a module whose weight has
-no place is left out, and what is initialized anew stays float.
+no place is left out, and what is initialized anew stays float. A model that has a place for float tensors only (the body
+of an image classifier whose head alone is INT8) is a float model.
 """
 
 from __future__ import annotations
@@ -229,8 +230,11 @@ def _translated(
         return {to: value for name, value in values.items() if (to := place(name)) is not None}
 
     result = {**metadata, "modules": keep(metadata["modules"], places.modules.get)}
-    if not result["modules"]:
-        raise CheckpointError(f"nothing in the checkpoint is INT8 and has a place in {type(model).__name__}")
+    if not result["modules"] and not (found and all(info.dtype.is_floating_point for info in found.values())):
+        raise CheckpointError(
+            f"no INT8 module of the checkpoint has a place in {type(model).__name__}; load it with the class that its config.json "
+            "names, or one that shares its modules"
+        )
     fp32 = keep(metadata["fp32"], places.name)
     for name, module in model.named_modules():
         weight = f"{name}.weight"

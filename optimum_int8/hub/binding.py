@@ -133,6 +133,13 @@ def check_architecture(bound: Mapping[str, str] | None, stored: Mapping[str, Any
         )
 
 
+def records_architecture(bound: Mapping[str, str] | None, used: PreTrainedConfig) -> bool:
+    """Whether the weights record that they are of the class that `used` names."""
+    return bound is not None and bound.get(ARCHITECTURES) == flatten({ARCHITECTURES: used.architectures}).get(
+        ARCHITECTURES
+    )
+
+
 def is_as_saved(bound: Mapping[str, str] | None, stored: Mapping[str, Any], model: PreTrainedModel) -> bool:
     """Whether a model is built as the one was that was saved: of its class, with its settings. Else the caller chose so.
 

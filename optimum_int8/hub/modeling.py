@@ -102,9 +102,10 @@ class OptimizedModel:
             raise CheckpointError(f"{name!r} holds INT8 weights and its config.json has no quantization_config")
         try:
             config, kwargs = _config(folder, kwargs)
+            bound = binding.read(files) if quantized else None
             if quantized and cls.auto_class is None:
-                binding.check_architecture(binding.read(files), raw, config)
-            model_class = _model_class(config, cls.auto_class)
+                binding.check_architecture(bound, raw, config)
+            model_class = _model_class(config, cls.auto_class, binding.records_architecture(bound, config))
             with limit_modules(len(headers)):
                 model = model_class.from_pretrained(
                     folder,
@@ -167,11 +168,14 @@ def _config(folder: Path, kwargs: Mapping[str, Any]) -> tuple[PreTrainedConfig, 
     return config, unused if dtype is None else {**unused, "dtype": dtype}
 
 
-def _model_class(config: PreTrainedConfig, auto_class: str | None) -> Any:
+def _model_class(config: PreTrainedConfig, auto_class: str | None, recorded: bool) -> Any:
     """The class to load with: the auto class asked for, or the one `config.architectures` names.
 
+    Args:
+        recorded: the weights record the same name: whatever its configuration is called, it was saved with it.
+
     Raises:
-        CheckpointError: the name is not that of a model of Transformers made for this configuration.
+        CheckpointError: the name is not that of a model of Transformers, or of one made for another configuration.
     """
     if auto_class is not None:
         return getattr(transformers, auto_class)
@@ -181,7 +185,7 @@ def _model_class(config: PreTrainedConfig, auto_class: str | None) -> Any:
     found = getattr(transformers, names[0], None) if isinstance(names[0], str) and names[0].isidentifier() else None
     is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
     if not is_model or not (
-        isinstance(config, found.config_class or ()) or _is_known_pair(config.model_type, names[0])  # type: ignore[union-attr]
+        recorded or isinstance(config, found.config_class or ()) or _is_known_pair(config.model_type, names[0])  # type: ignore[union-attr]
     ):
         raise CheckpointError(
             f"config.json names the architecture {names[0]!r}; expected a model class of Transformers "

@@ -128,9 +128,21 @@ class Int8HfQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         ties.tie(model, self._ties)
+        if not self._adapted.metadata["modules"]:
+            self._leave_float(model)
+            return
         finish_loading(model, self._adapted.metadata)
         self.quantization_config = Int8QuantizationConfig(**self._adapted.metadata)
         model.config.quantization_config = self.quantization_config
+
+    def _leave_float(self, model: PreTrainedModel) -> None:
+        """Make a model without INT8 modules one that Transformers knows nothing of quantization about."""
+        logger.warning("no INT8 module of the checkpoint has a place in %s: it is an FP32 model", type(model).__name__)
+        self.remove_quantization_config(model)
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                module.config._is_quantized = False
+        _drop_references(model.config)
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """What `save_pretrained` writes: the tensors, and for the files' headers their checksums and settings."""
@@ -220,6 +232,15 @@ def _refer_to_the_whole(config: Any) -> None:
         if isinstance(part, PreTrainedConfig):
             part.quantization_config = checkpoint.part()
             _refer_to_the_whole(part)
+
+
+def _drop_references(config: PreTrainedConfig) -> None:
+    """Undo `_refer_to_the_whole`."""
+    for key in config.sub_configs:
+        part = getattr(config, key, None)
+        if isinstance(part, PreTrainedConfig):
+            vars(part).pop("quantization_config", None)
+            _drop_references(part)
 
 
 def _stored_config(files: Sequence[Path]) -> dict[str, Any]:

@@ -226,6 +226,20 @@ def test_nothing_in_common(folders: Any) -> None:
         t.GPT2Model.from_pretrained(folders("bert")[1])
 
 
+@pytest.mark.parametrize("name", ["bert-classifier", "vit", "roberta-classifier"])
+def test_float_tensors_alone_make_a_float_model(name: str, folders: Any, tmp_path: Path) -> None:
+    body = MAKERS[name]().base_model_prefix
+    fp32, int8 = folders(name, body)
+    expected, found = t.AutoModel.from_pretrained(fp32), t.AutoModel.from_pretrained(int8)
+    drawn = {name for name in expected.state_dict() if name.startswith("pooler.")}
+    for key, value in expected.state_dict().items():
+        assert key in drawn or torch.equal(found.state_dict()[key], value)
+    found.save_pretrained(tmp_path / "again")
+    again = t.AutoModel.from_pretrained(tmp_path / "again")
+    assert torch.equal(outputs(again), outputs(found))
+    assert not hasattr(found.config, "quantization_config")
+
+
 def test_a_lost_tensor_is_no_other_class(folders: Any, tmp_path: Path) -> None:
     """A headless model may lack tensors; one that the checksums know of is damage."""
     model = OptimizedModel.from_pretrained(folders("bert-classifier")[1])

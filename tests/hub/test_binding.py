@@ -218,3 +218,37 @@ def edit_header(folder: Path, value: str | None) -> None:
 def drop_binding(folder: Path) -> None:
     """As a checkpoint of an earlier version."""
     edit_header(folder, None)
+
+
+MAMBA: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32}
+HYBRID = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("cls", "values"),
+    [
+        ("Mamba2", {"num_hidden_layers": 1, "num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1}),
+        (
+            "NemotronH",
+            {**HYBRID, "layers_block_type": ["mamba", "attention"], "head_dim": 16, "mamba_num_heads": 4}
+            | {"mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1},
+        ),
+        (
+            "GraniteMoeHybrid",
+            {**HYBRID, "num_hidden_layers": 2, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 64}
+            | {"num_local_experts": 0, "num_experts_per_tok": 0, "mamba_n_heads": 4, "mamba_d_head": 16}
+            | {"mamba_d_state": 8, "mamba_n_groups": 1},
+        ),
+    ],
+)
+def test_a_setting_that_json_has_no_number_for(cls: str, values: dict, tmp_path: Path) -> None:
+    limit = (0.0, float("inf"))
+    config = getattr(transformers, f"{cls}Config")(**MAMBA, **values, time_step_limit=limit)
+    model = quantize(getattr(transformers, f"{cls}ForCausalLM")(config).eval(), Int8Config(fuse=False), progress=False)
+    folder = OptimizedModel.save_pretrained(model, tmp_path / "x")
+    loaded, ids = OptimizedModel.from_pretrained(folder), torch.arange(2, 16).view(2, 7)
+    assert tuple(loaded.config.time_step_limit) == limit
+    assert torch.equal(logits_of(loaded, ids), logits_of(model, ids))
+    edit_json(folder / "config.json", lambda stored: stored.update(time_step_limit=[0.0, 2.0]))
+    with pytest.raises(CheckpointError, match="time_step_limit"):
+        OptimizedModel.from_pretrained(folder)

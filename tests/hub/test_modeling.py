@@ -254,3 +254,21 @@ def test_a_class_that_another_configuration_uses(config: str, cls: str, tmp_path
         loaded = loader.from_pretrained(folder)
         assert type(loaded).__name__ == cls and type(loaded.config).__name__ == config
         assert torch.equal(logits_of(loaded, ids), logits_of(model, ids))
+
+
+@pytest.mark.parametrize(
+    ("config", "cls"),
+    [("XLMRobertaConfig", "RobertaModel"), ("RobertaConfig", "BertModel"), ("DeiTConfig", "ViTModel")],
+)
+def test_a_class_that_only_its_weights_record(config: str, cls: str, tmp_path: Path) -> None:
+    """`Sam3TrackerModel` is made for several configurations, and no table says so."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = getattr(transformers, config)(**sizes)
+    model = quantize(getattr(transformers, cls)(made).eval(), Int8Config(fuse=False), progress=False)
+    folder = OptimizedModel.save_pretrained(model, tmp_path / "x")
+    loaded = OptimizedModel.from_pretrained(folder)
+    assert type(loaded).__name__ == cls and type(loaded.config).__name__ == config
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    edit_json(folder / "config.json", lambda values: values.update(architectures=["GPT2Model"]))
+    with pytest.raises(CheckpointError, match="architectures"):
+        OptimizedModel.from_pretrained(folder)

@@ -153,7 +153,9 @@ class Check:
         """`AutoModel` on the checkpoint of the head."""
         try:
             self.made.model.save_pretrained(fp32)
-            expected = transformers.AutoModel.from_pretrained(fp32)
+            expected, about = transformers.AutoModel.from_pretrained(fp32, output_loading_info=True)
+            if set(about["missing_keys"]) >= set(expected.state_dict()):
+                raise LookupError("none of its tensors is in the checkpoint")
         except Exception:
             self.found["base"] = "FP32 does not"
             return
