@@ -53,7 +53,7 @@ class Block:
     def __init__(self, name: str, module: nn.Module, compiler: Compiler) -> None:
         self.name, self.module, self.compiler = name, module, compiler
         self._start()
-        module.forward = self  # type: ignore[method-assign, assignment]
+        module.forward = self
 
     def _start(self) -> None:
         self.misses: dict[str, int] = {}

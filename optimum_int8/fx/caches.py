@@ -96,18 +96,18 @@ def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -
     for i, place in enumerate(places):
         part = parts[place]
         while len(part.layers) <= layer:
-            part.layers.append(part.layer_class_to_replicate())  # type: ignore[misc]
+            part.layers.append(part.layer_class_to_replicate())
         keys, values = tensors[2 * i], tensors[2 * i + 1]
         if place == CROSS:  # every later step reads them: they come to lie as attention wants them, once
             keys, values = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (keys, values))
-            cache.is_updated[layer] = True  # type: ignore[attr-defined]
-        hold(part.layers[layer], keys, values)  # type: ignore[arg-type]
+            cache.is_updated[layer] = True
+        hold(part.layers[layer], keys, values)
 
 
 def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
     """Make these the states of a layer."""
     if not layer.is_initialized:
-        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True  # type: ignore[attr-defined]
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
     layer.keys, layer.values = keys, values
 
 

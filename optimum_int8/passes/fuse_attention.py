@@ -79,7 +79,7 @@ def _quantize(
     else:
         per_column = torch.empty(width)
         for (a, b), scale in zip(bounds, scales, strict=True):
-            per_column[a:b] = tensor_of(graph_module, scale)
+            per_column[a:b] = tensor_of(graph_module, scale)  # type: ignore[assignment]
         zero_point = torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
         qparams = {
             "output_scale": add_constant(graph_module, "attention_scales", per_column),

@@ -68,8 +68,9 @@ def _split_rows(x: fx.Node) -> fx.Node | None:
         return None
     rows = view.args[0]  # type: ignore[union-attr]
     batch, length, heads, head = shape_of(view)  # type: ignore[arg-type]
-    fits = isinstance(rows, fx.Node) and shape_of(rows) == (batch, length, int(heads) * int(head))
-    return rows if fits else None
+    if not isinstance(rows, fx.Node) or shape_of(rows) != (batch, length, int(heads) * int(head)):
+        return None
+    return rows
 
 
 def _swapped(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:

@@ -74,7 +74,7 @@ def _to_bytes(value: fx.Node, taken: tuple[fx.Node, ...] = ()) -> tuple[fx.Node,
             follows = is_call(user, ours.quantize.default) and all(map(is_constant, user.args[1:]))
         else:
             heightens = not taken and is_call(user, aten.unsqueeze.default) and user.args[1] == 2
-            follows = heightens or (is_call(user, aten.permute.default) and user.args[1] == TO_LAST)
+            follows = bool(heightens) or (is_call(user, aten.permute.default) and user.args[1] == TO_LAST)
         found = _to_bytes(user, (*taken, user)) if follows else ()
         if found:
             return found
