@@ -7,6 +7,9 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any
+
+from torch.export import _trace
 
 logger = logging.getLogger("optimum_int8")
 """Says at DEBUG what became a block and what did not."""
@@ -23,10 +26,23 @@ class _NotFrom(logging.Filter):
         return record.thread != self.thread
 
 
+_quiet_threads: set[int] = set()
+
+
+def _print(*args: Any, **kwargs: Any) -> None:
+    """What `torch.export` prints: the graph up to a branch that depends on values, on the standard error. Nothing from quiet threads."""
+    if threading.get_ident() not in _quiet_threads:
+        print(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within, this thread's warnings and log records of torch go nowhere; those of others do."""
-    silent = _NotFrom(threading.get_ident())
+    """Within, this thread's warnings, log records and printed graphs of torch go nowhere; those of others do."""
+    thread = threading.get_ident()
+    is_outermost = thread not in _quiet_threads
+    silent = _NotFrom(thread)
+    _trace.print = _print  # type: ignore[attr-defined]  # before the built-in one, in that file alone
+    _quiet_threads.add(thread)
     loggers = [x for name, x in list(logging.root.manager.loggerDict.items()) if _is_torchs(name, x)]
     for one in loggers:
         one.addFilter(silent)  # type: ignore[union-attr]
@@ -35,6 +51,8 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        if is_outermost:
+            _quiet_threads.discard(thread)
         for one in loggers:
             one.removeFilter(silent)  # type: ignore[union-attr]
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -46,6 +47,65 @@ def test_a_first_call_says_nothing(
     assert not [line for line in printed.err.splitlines() if "torch" in line and "transformers" not in line]
     assert not [r for r in caplog.records if r.name.startswith("torch")]
     assert [r for r in caplog.records if r.name == "optimum_int8"]
+
+
+class Branch(nn.Module):
+    """Which of its layers run depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(32, 32)
+        self.second = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.second(y) if bool(y.sum() > 0) else y
+
+
+class Cut(Branch):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.second(y[:, : int(y.abs().sum().item()) % 3 + 1])
+
+
+class Routed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(32)
+        self.gate = nn.Linear(32, 4)
+        self.parts = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        chosen = self.gate(x).argmax(-1)
+        out = torch.zeros_like(x)
+        for i in chosen.unique():
+            out = out + self.parts[int(i)](x) * (chosen == i).unsqueeze(-1)
+        return out
+
+
+@pytest.mark.parametrize("kind", [Branch, Cut, Routed])
+def test_code_that_depends_on_values_prints_no_graph(kind: type[nn.Module], capfd: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    int8 = quantize(nn.Sequential(kind(), kind()).eval(), Int8Config(), progress=False)
+    capfd.readouterr()
+    with torch.no_grad():
+        int8(torch.randn(2, 9, 32))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_thread_still_prints(capfd: pytest.CaptureFixture[str]) -> None:
+    def export() -> None:
+        with pytest.raises(Exception, match="data-dependent"):
+            torch.export.export(Branch(), (torch.randn(2, 32),), strict=False)
+
+    with quiet():
+        other = threading.Thread(target=export)
+        other.start()
+        other.join()
+        assert "def forward" in capfd.readouterr().err
+        export()
+        assert "def forward" not in capfd.readouterr().err
 
 
 def test_only_the_thread_itself_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
