@@ -29,7 +29,7 @@ SHORT = 256
 group of tokens to the next."""
 _UNKNOWN = object()
 _RENEWALS = 3
-"""Times that a block is compiled anew because its tensors changed before it waits for them to rest; each time longer, up to a minute."""
+"""Times that a block is compiled again because its tensors changed, before it waits for them to stop changing; each time longer, up to a minute."""
 
 stand_ins: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("stand_ins")
 """Set while a model is exported: by name of a block, what takes the place of the module's own code."""
@@ -47,7 +47,7 @@ class Block:
     or beyond a few variants, the module's own code runs: always right, only slower. It also runs after any error of ours, and what it
     raises is what the user sees. A stack's own code then runs blocks of its layers, and so it does with many tokens.
 
-    Each call looks whether the module still holds what its graphs were made of (`Sources`); if not, they are made anew.
+    Each call checks whether the module still holds what its graphs were built from (`Sources`); if not, they are built again.
     """
 
     def __init__(self, name: str, module: nn.Module, compiler: Compiler) -> None:
@@ -74,7 +74,7 @@ class Block:
         return {"name": self.name, "module": self.module, "compiler": self.compiler}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy of the model starts anew: it captures at its own first call."""
+        """A copy of the model starts from the beginning: it captures at its own first call."""
         vars(self).update(state)
         self._start()
         self.compiler.blocks.append(self)
@@ -215,7 +215,7 @@ class Block:
             if self._renewals > _RENEWALS:
                 self._rests_until = now + min(60.0, 0.5 * 2.0 ** (self._renewals - _RENEWALS))
             self._forget()
-            logger.debug("%s: its tensors or modules changed, so that its graphs are made anew", self.name)
+            logger.debug("%s: its tensors or modules changed, so that its graphs are built again", self.name)
 
     def _first_call(self, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""

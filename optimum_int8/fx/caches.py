@@ -98,7 +98,7 @@ def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -
         while len(part.layers) <= layer:
             part.layers.append(part.layer_class_to_replicate())
         keys, values = tensors[2 * i], tensors[2 * i + 1]
-        if place == CROSS:  # every later step reads them: they come to lie as attention wants them, once
+        if place == CROSS:  # every later step reads them: laid out as attention wants them, once
             keys, values = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (keys, values))
             cache.is_updated[layer] = True
         hold(part.layers[layer], keys, values)

@@ -1,5 +1,5 @@
 """Shapes of a graph's values, light: torch's fake tensors cost a millisecond per operator with symbolic sizes, and each sibling of a
-captured block is rewritten anew."""
+captured block is rewritten again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a block's graphs were made of, so that a call notices when it is no longer what the module holds.
+"""What a block's graphs were built from, so that a call notices when it is no longer what the module holds.
 
-A program reads most tensors where they lie, so that writing to them in place changes its results as it does the module's. Three things do
+A program reads most tensors in place, so that writing to them in place changes its results as it does the module's. Three things do
 not reach it: another tensor or module in the place of the one that was there, another storage in a parameter (`p.data = ...`, as `.half()`
 does it), and new values in a tensor that a pass copied (scales as numbers, biases of merged projections, a batch norm folded into a
 convolution).
@@ -11,7 +11,7 @@ twentieth of its call. It is done as often as a thousandth of the time allows: a
 at latest `_LATEST` seconds after the write.
 
 It does not see what no tensor says: plain attributes of modules (`layer.eps = 1e-3`) and writes through `.data` or NumPy into a packed
-weight, which is private to its module. Assign the module anew after such a change.
+weight, which is private to its module. Assign the module again after such a change.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Sources:
         self._watch()
 
     def add_copied(self, read: Iterable[Tensor], uses: Counter[int], compiled: Any) -> None:
-        """Watch the tensors that a compiled graph no longer reads where they lie.
+        """Watch the tensors that a compiled graph no longer reads in place.
 
         Args:
             read, uses: what the graph read before it was compiled, and how often (`tensors_read`, `count_uses`).

@@ -34,7 +34,7 @@ def cheap_tracing() -> Iterator[None]:
         stack.enter_context(_no_collection())
         if hasattr(symbolic_trace, "_Patcher"):
             stack.enter_context(mock.patch.object(symbolic_trace._Patcher, "patch_method", _patch_for_one_thread))
-        # most keys of this cache are met once, and filling it makes each value twice
+        # most keys of this cache occur once, and filling it computes each value twice
         if hasattr(dynamo_config, "fake_tensor_cache_enabled"):
             stack.enter_context(dynamo_config.patch(fake_tensor_cache_enabled=False))
         if hasattr(fx.config, "do_not_emit_stack_traces"):

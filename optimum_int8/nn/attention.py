@@ -192,7 +192,7 @@ def core_arguments(
     """The arguments of a core from those of the interface: query, key, value, mask, scaling, causal."""
     causal = is_causal_call(module, query, attention_mask, is_causal)
     if causal and key.shape[2] > query.shape[2]:
-        # Without a mask, query 0 stands at key 0: what lies behind is the unused end of a static cache.
+        # Without a mask, query 0 is at key 0: the keys after the last query are the unused end of a static cache.
         key, value = (x[:, :, : query.shape[2]] for x in (key, value))
         position_bias = None if position_bias is None else position_bias[..., : query.shape[2]]
     if position_bias is not None:

@@ -20,7 +20,7 @@ from .slot import WeightSlot
 class Experts(WeightSlot):
     """Stands where a parameter `[experts, out, in]`, or `transposed` `[experts, in, out]`, stood in a module.
 
-    The module's own code goes on reading it: `F.linear(x, self.weight[i])` and `x @ self.weight[i]` run `forward(x, i)`, and any
+    The module's own code keeps reading it: `F.linear(x, self.weight[i])` and `x @ self.weight[i]` run `forward(x, i)`, and any
     other function gets the float values. See `ExpertWeight`.
 
     Attributes:

@@ -31,7 +31,7 @@ class FakeQuantize(KeepDtype):
         learnable: train the scale instead of following the extremes.
 
     Attributes:
-        observing: note the extremes of what passes in training, for the next `update`.
+        observing: record the extremes of the values in training, for the next `update`.
     """
 
     scale: Tensor
@@ -94,7 +94,7 @@ class FakeQuantize(KeepDtype):
         self._seen = (low, high)
 
     def take_seen(self) -> tuple[Tensor, Tensor] | None:
-        """What `observe` noted since the last call, `(minimum, maximum)`, or None."""
+        """What `observe` recorded since the last call, `(minimum, maximum)`, or None."""
         seen, self._seen = self._seen, None
         return seen
 

@@ -25,7 +25,7 @@ class Int8Linear(Int8Biased):
     panels; reading `weight` gives the float matrix, `[out, in]`, or `[in, out]` as a `Conv1D` has it (`transposed`). The trailing axis of
     the stored weight makes a loader that does not know the format fail.
 
-    `activation_bits` below 8 leaves the input `2**activation_bits` of the 256 levels; what lies beyond is clipped.
+    `activation_bits` below 8 leaves the input `2**activation_bits` of the 256 levels; values beyond are clipped.
     """
 
     panels: Tensor

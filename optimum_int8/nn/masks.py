@@ -17,7 +17,7 @@ _sdpa_mask = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
 
 def int8_mask(batch_size: int, q_length: int, kv_length: int, *args: Any, **kwargs: Any) -> Tensor | None:
     """As Transformers' `sdpa_mask`, but what only hides padding is boolean `[batch, 1, 1, keys]`: the kernels see from it which tokens
-    need not be computed, and nothing quadratic is made. A model that will have a mask, come what may, goes on to work with it
+    need not be computed, and nothing quadratic is made. A model that always builds a mask goes on to work with it
     (T5Gemma2 joins two of them): it gets the whole one."""
     plain = kwargs.get("mask_function") is bidirectional_mask_function and kwargs.get("allow_is_bidirectional_skip")
     special = args or kwargs.get("use_vmap") or kwargs.get("local_size") is not None or kwargs.get("kv_offset", 0)

@@ -176,7 +176,7 @@ def attentions(model: nn.Module) -> dict[str, str]:
 
 
 def outermost_transformers(model: nn.Module) -> dict[str, PreTrainedModel]:
-    """By path the Transformers models in `model`, itself among them, that lie in no other one."""
+    """By path the Transformers models in `model`, itself among them, that no other one contains."""
     found: dict[str, PreTrainedModel] = {}
     for path, module in model.named_modules():
         if isinstance(module, PreTrainedModel) and not any(

@@ -36,7 +36,7 @@ class DequantizedWeight(Tensor):
     """A float weight whose `dtype`, `shape` and `device` cost microseconds, and whose values are computed at the first operator that
     reads them.
 
-    It is made anew at each access. An operator that would write to it raises `QuantizationError`: the values live in INT8.
+    It is built again at each access. An operator that would write to it raises `QuantizationError`: the values live in INT8.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -52,7 +52,7 @@ class DequantizedWeight(Tensor):
     def __new__(
         cls, compute: Callable[[], Tensor], address: Callable[[], int], shape: tuple[int, ...], like: Tensor, dtype: Any
     ) -> DequantizedWeight:
-        """See the class. `compute` gives the values, `address` says where the INT8 ones lie, and `like` lies on the device."""
+        """See the class. `compute` gives the values, `address` is that of the INT8 values, and `like` is on the device."""
         new = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=like.device)  # type: ignore[attr-defined]
         new._compute = compute
         new._address = address

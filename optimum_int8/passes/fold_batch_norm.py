@@ -30,7 +30,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> int:
     """Needs: nothing. Leaves: convolutions whose weight scales and bias include the norm, with or without affine, where only the norm reads
     them. Preserves: values up to rounding; the int8 weights stay.
 
-    A norm that a detector froze is `x * scale + shift`, both made of its buffers: every product with, and sum of, constants of one number
+    A norm that a detector froze is `x * scale + shift`, both computed from its buffers: every product with, and sum of, constants of one number
     per channel folds, in any class.
     """
     count = 0

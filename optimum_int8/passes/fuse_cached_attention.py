@@ -48,7 +48,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _rows(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
-    """`[batch, heads, length, head]` as rows `[batch, length, heads * head]`: those it was made from, or a view."""
+    """`[batch, heads, length, head]` as rows `[batch, length, heads * head]`: those it was viewed from, or a view."""
     made_from = _split_rows(x)
     if made_from is not None:
         return made_from

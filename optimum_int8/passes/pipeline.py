@@ -43,7 +43,7 @@ class Pass(NamedTuple):
 REWRITES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
     Pass(fold_batch_norm, rounds=True),  # before layouts: it stands between a convolution and its transpose
-    Pass(average_pools, rounds=True),  # before layouts: its transposes meet those of the convolutions
+    Pass(average_pools, rounds=True),  # before layouts: its transposes cancel with those of the convolutions
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value

@@ -14,14 +14,14 @@ _STEPS = 1.01
 """Steps of its quantization parameters that a value may move by: rounding differences only move it over the edge to the next one."""
 
 _MEAN_STEPS = 0.05
-"""And by how many on average: few values lie so close to an edge."""
+"""And by how many on average: few values are so close to an edge."""
 
 
 class Run(fx.Interpreter):
     """A run of a graph that keeps what each quantization gave, by name.
 
     Args:
-        given: what quantizations give here, whatever they compute: what follows them then starts from the same INT8 values as in another
+        given: what quantizations give here, in place of what they compute: what follows them then starts from the same INT8 values as in another
             run, so that differences do not add up from layer to layer.
     """
 
