@@ -10,7 +10,7 @@ class ConfigError(OptimumInt8Error, ValueError):
 
 
 class DataError(OptimumInt8Error, ValueError):
-    """A dataset that cannot be read or lacks what the task needs (a column, a row, a label)."""
+    """A dataset that cannot be read or lacks what the task needs (a column, a row, a label), or a call with sizes that a `.pt2` is not made for."""
 
 
 class CalibrationError(OptimumInt8Error, RuntimeError):

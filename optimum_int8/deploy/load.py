@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.export import ExportedProgram
 
 from ..errors import CheckpointError
 from ..fx import shaped
 from ..passes import LOWERING, run_passes
 from .format import EXTRA, FORMAT_NAME, FORMAT_VERSION
+from .sizes import SizeCheck, Sizes
 
 MAX_JSON_BYTES = 256 << 20
 
@@ -39,35 +41,59 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     """Read what `save` wrote; needs no source of the model.
 
     Returns:
-        A module with the call of the model that was saved, on native kernels where they are.
+        A module with the call of the model that was saved, on native kernels where they are. It raises `DataError` for sizes and options
+        that the file is not made for.
 
     Raises:
         CheckpointError: the file is missing, damaged, not ours, newer than this package, or holds what could run code: pickles, native
             libraries, other operators than torch's and ours.
     """
     source = Path(path)
-    _check(source)
+    sizes = _check(source)
     try:
-        module = torch.export.load(source).module()
+        module = lowered(torch.export.load(source))
+        _insert_check(module, sizes)
     except Exception as error:  # torch raises many kinds on what it cannot read
         raise CheckpointError(
             f"{source.name} cannot be read ({type(error).__name__}: {error}); save the model again"
         ) from error
+    return module
+
+
+def lowered(exported: ExportedProgram) -> fx.GraphModule:
+    """An exported program as a module on native kernels, where they are."""
+    module: Any = exported.module()
     for node in module.graph.nodes:
         node.meta["val"] = shaped(node.meta.get("val"))
     run_passes(module, LOWERING)
     return module
 
 
-def _check(source: Path) -> None:
+def _insert_check(module: fx.GraphModule, sizes: Sizes) -> None:
+    placeholders = module.graph.find_nodes(op="placeholder")
+    if len(placeholders) != len(sizes.names):
+        raise ValueError(f"its graph takes {len(placeholders)} arguments, its sizes are of {len(sizes.names)}")
+    if not placeholders:
+        return
+    for node, axes in zip(placeholders, sizes.axes, strict=True):
+        if axes[:1] == ["value"]:
+            node.meta["val"] = None  # with it, torch checks the value before us
+    module.add_submodule("_size_check", SizeCheck(sizes))
+    with module.graph.inserting_after(placeholders[-1]):
+        module.graph.call_module("_size_check", tuple(placeholders))
+    module.recompile()
+
+
+def _check(source: Path) -> Sizes:
     try:
         with zipfile.ZipFile(source) as archive:
             damaged = archive.testzip()
             if damaged is not None:
                 raise CheckpointError(f"{source.name} is damaged at {damaged!r} (wrong CRC-32); fetch the file again")
             entries = {str(PurePosixPath(*PurePosixPath(i.filename).parts[1:])): i for i in archive.infolist()}
-            _check_about(source.name, entries, archive)
+            sizes = _check_about(source.name, entries, archive)
             _check_entries(source.name, entries, archive)
+            return sizes
     except FileNotFoundError as error:
         raise CheckpointError(f"{str(source)!r} is missing; expected a .pt2 of optimum_int8") from error
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, RecursionError, EOFError) as error:
@@ -76,7 +102,7 @@ def _check(source: Path) -> None:
         raise CheckpointError(f"{source.name} is no readable .pt2 ({error}); fetch or save it again") from error
 
 
-def _check_about(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfile.ZipFile) -> None:
+def _check_about(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfile.ZipFile) -> Sizes:
     if f"extra/{EXTRA}" not in entries:
         raise CheckpointError(f"{name} has no {EXTRA}; expected a .pt2 that optimum_int8 saved")
     about = _json(name, entries[f"extra/{EXTRA}"], archive)
@@ -87,6 +113,11 @@ def _check_about(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfil
         raise CheckpointError(
             f"{name} has format_version {version} and this optimum_int8 reads up to {FORMAT_VERSION}; upgrade optimum_int8"
         )
+    if "sizes" not in about:
+        raise CheckpointError(
+            f"{name} does not say for which sizes it holds: an earlier optimum_int8 saved it; save the model again"
+        )
+    return Sizes.from_json(name, about["sizes"])
 
 
 def _check_entries(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfile.ZipFile) -> None:

@@ -15,13 +15,26 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from .._version import __version__
 from ..errors import CheckpointError, QuantizationError
-from ..fx import Block, NotCapturable, flatten, other_shapes, rebuild, rebuild_output, stand_ins
+from ..fx import (
+    ROUNDING,
+    Block,
+    NotCapturable,
+    agree,
+    flatten,
+    other_shapes,
+    rebuild,
+    rebuild_output,
+    stand_ins,
+)
 from ..nn import Int8Module
 from ..passes import REWRITES, find_blocks, run_passes
 from .format import EXTRA, FORMAT_NAME, FORMAT_VERSION
+from .load import lowered
+from .sizes import Sizes, sizes_of, try_small
 
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 _ROUNDS = 8
@@ -43,7 +56,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], example_input: Any) -> 
     """Write an INT8 model as a `.pt2`, which `load` runs without the model's source, with the same outputs to the bit.
 
     The file holds what the model's blocks compute after fine-grained FX, as operators of torch and of `torch.ops.optimum_int8`. Batch and
-    length are dynamic where the model allows it. Python in the model that depends on values cannot be exported.
+    length are dynamic where the model allows it. Python in the model that depends on sizes takes the branch that the example takes, and
+    the loaded module refuses other sizes. Python that depends on values cannot be exported.
 
     Args:
         path: ends in `.pt2`; written complete or not at all.
@@ -61,15 +75,16 @@ def save(model: nn.Module, path: str | os.PathLike[str], example_input: Any) -> 
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        exported = _export(model, example_input)
+        exported, sizes = _export(model, example_input)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    _write(exported, target, type(model).__name__)
+    _write(exported, sizes, target, type(model).__name__)
 
 
-def _export(model: nn.Module, example_input: Any) -> ExportedProgram:
-    """At a larger batch and length than the example's, so that both are dynamic; as it is, where the model refuses that."""
+def _export(model: nn.Module, example_input: Any) -> tuple[ExportedProgram, Sizes]:
+    """At a larger batch and length than the example's, so that both are dynamic; at its own, where the model refuses that or takes
+    another branch."""
     if isinstance(example_input, Mapping):
         args, kwargs = (), dict(example_input)
     else:
@@ -82,11 +97,18 @@ def _export(model: nn.Module, example_input: Any) -> ExportedProgram:
         ) from reason
     image = tuple(tensors[0].shape[2:]) if tensors[0].dim() == 4 and tensors[0].is_floating_point() else ()
     attempts = [other_shapes(tensors, image)] if image else []
-    attempts += [other_shapes(tensors), (tensors, [{} for _ in tensors])]
+    attempts.append(other_shapes(tensors))
+    attempts += [(tensors, shapes) for _, shapes in attempts]  # where the larger sizes take another branch
+    attempts.append((tensors, [{} for _ in tensors]))
     failure: Exception | None = None
     for example, shapes in attempts:
         try:
-            return _export_at(model, key, example, shapes)
+            exported = _export_at(model, key, example, shapes)
+            sizes = sizes_of(exported)
+            sizes.check(tree_leaves(rebuild(key, tensors)), small=False)
+            _drop_traces(exported)
+            _try_small(model, exported, sizes, rebuild(key, tensors), tree_leaves(rebuild(key, example)))
+            return exported, sizes
         except Exception as error:  # torch.export and the model at another size raise many kinds
             failure = failure or error
     raise QuantizationError(f"{type(model).__name__} cannot be exported: {failure}") from failure
@@ -108,8 +130,22 @@ def _export_at(model: nn.Module, key: Any, tensors: list[Tensor], shapes: list[d
             if not unknown:
                 break
     _drop_unused(exported)
-    _drop_traces(exported)
     return exported
+
+
+def _try_small(model: nn.Module, exported: ExportedProgram, sizes: Sizes, call: Any, larger: list[Any]) -> None:
+    """Compare program and model where sizes are 1 or 0, of which `torch.export` assumes nothing that it writes down."""
+    leaves, structure = tree_flatten(call)
+    program = lowered(exported)
+
+    def agrees(arguments: list[Any]) -> bool:
+        args, kwargs = tree_unflatten(arguments, structure)
+        found = tree_leaves(program(*args, **kwargs))
+        expected = tree_leaves(model(*args, **kwargs))
+        return agree(found, expected) or agree(found, expected, ROUNDING)
+
+    with torch.no_grad():
+        try_small(sizes, leaves, larger, agrees)
 
 
 def _trace(
@@ -202,7 +238,7 @@ def _drop_unused(exported: ExportedProgram) -> None:
 
 
 def _drop_traces(exported: ExportedProgram) -> None:
-    """What has no place in the file: the user's data, lines and paths of the source, and guards, which torch keeps as code."""
+    """What has no place in the file: the user's data, lines and paths of the source, and guards, which torch keeps as code; `Sizes` holds them as data."""
     exported.example_inputs = None
     exported._guards_code = []
     for node in exported.graph.nodes:
@@ -210,13 +246,14 @@ def _drop_traces(exported: ExportedProgram) -> None:
             node.meta.pop(key, None)
 
 
-def _write(exported: ExportedProgram, target: Path, model: str) -> None:
+def _write(exported: ExportedProgram, sizes: Sizes, target: Path, model: str) -> None:
     about = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
         "model": model,
         "torch": torch.__version__,
         "optimum_int8": __version__,
+        "sizes": sizes.to_json(),
     }
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.absolute().parent) as folder:

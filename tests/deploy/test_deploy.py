@@ -171,7 +171,7 @@ def set_pickled(name: str, content: bytes) -> bytes | None:
 @pytest.mark.parametrize(
     ("change", "added", "expected"),
     [
-        (about(format_version=2), {}, "upgrade optimum_int8"),
+        (about(format_version=3), {}, "upgrade optimum_int8"),
         (about(format="other"), {}, "not that of optimum_int8"),
         (lambda n, c: None if n.endswith("optimum_int8.json") else c, {}, "has no optimum_int8.json"),
         (set_pickled, {}, "pickled"),
