@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 
@@ -12,9 +12,14 @@ from .columns import require_column, texts
 ANSWER_COLUMNS = ("answers", "answer")
 
 
-def questions_and_contexts(
-    dataset: datasets.Dataset, wanted: tuple[str, ...] | None = None
-) -> tuple[list[str], list[str]]:
+class Questions(NamedTuple):
+    """Questions, and as many texts that answer them."""
+
+    questions: list[str]
+    contexts: list[str]
+
+
+def questions_and_contexts(dataset: datasets.Dataset, wanted: tuple[str, ...] | None = None) -> Questions:
     """The columns `question` and `context`, or the two that are wanted.
 
     Raises:
@@ -24,7 +29,7 @@ def questions_and_contexts(
     if len(names) != 2:
         raise DataError(f"{len(names)} text columns given ({', '.join(names)}); expected those of question and context")
     question, context = names
-    return (
+    return Questions(
         texts(dataset, require_column(dataset, question, "question")),
         texts(dataset, require_column(dataset, context, "context")),
     )

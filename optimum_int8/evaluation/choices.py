@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 
@@ -15,9 +15,14 @@ CHOICE_COLUMNS = ("choices", "endings", "options")
 LABEL_COLUMNS = ("label", "answer", "answerKey", "labels")
 
 
-def contexts_and_choices(
-    dataset: datasets.Dataset, wanted: str | None = None
-) -> tuple[list[list[str]], list[list[str]]]:
+class Choices(NamedTuple):
+    """Per row as many contexts, all equal, as choices: the first and second texts of its pairs."""
+
+    contexts: list[list[str]]
+    choices: list[list[str]]
+
+
+def contexts_and_choices(dataset: datasets.Dataset, wanted: str | None = None) -> Choices:
     """First and second texts of each row's pairs, one pair per choice.
 
     The endings are columns `ending0`, `ending1`, ... (or `choice0`, `choice1`, ...), with SWAG's `sent2` as their
@@ -91,7 +96,7 @@ def _choices(value: Any, row: int, column: str) -> list[str]:
     return value
 
 
-def _paired(firsts: list[str], choices: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
+def _paired(firsts: list[str], choices: list[list[str]]) -> Choices:
     number = len(choices[0]) if choices else 2
     for row, texts_of_row in enumerate(choices, start=1):
         if len(texts_of_row) != number or number < 2:
@@ -99,7 +104,7 @@ def _paired(firsts: list[str], choices: list[list[str]]) -> tuple[list[list[str]
                 f"row {row} has {len(texts_of_row)} choices and the first row {number}; "
                 f"expected the same number, at least 2, in each"
             )
-    return [[first] * number for first in firsts], choices
+    return Choices([[first] * number for first in firsts], choices)
 
 
 def _listed(dataset: datasets.Dataset) -> str:

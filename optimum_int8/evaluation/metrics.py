@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import evaluate
 import numpy as np
@@ -152,9 +152,16 @@ def load_metric(metric: str | evaluate.EvaluationModule) -> evaluate.EvaluationM
     return METRICS[metric]()
 
 
+class MetricValue(NamedTuple):
+    """The number that a report shows of a metric, and its name."""
+
+    name: str
+    value: float
+
+
 def compute_metric(
     metric: evaluate.EvaluationModule, predictions: Sequence[Any], references: Sequence[Any]
-) -> tuple[str, float]:
+) -> MetricValue:
     """The one number that a report shows, with its name.
 
     A module may return several numbers; the one called like the module counts, else the first number.
@@ -174,4 +181,4 @@ def compute_metric(
             f"the metric {key!r} is {numbers[key]} over {len(predictions)} predictions; "
             f"it is undefined when all predictions or all references are equal: evaluate on more varied data"
         )
-    return key, numbers[key]
+    return MetricValue(key, numbers[key])

@@ -84,7 +84,7 @@ class Quantizer(Task):
         label_column: str | None = None,
         **kwargs: Any,
     ) -> Q:
-        """Load an FP32 model, and the tokenizer beside it, from a folder or the Hub.
+        """Load an FP32 model, and the tokenizer next to it, from a folder or the Hub.
 
         Args:
             kwargs: the task's `own_options`; the rest is for Transformers' `from_pretrained`: `revision`, `token`,
@@ -167,7 +167,7 @@ class Quantizer(Task):
         card_data.write(self.checkpoint, None, self._card_facts())
 
     def extra_files(self) -> dict[str, bytes]:
-        """What is saved and published beside the checkpoint, by name: the sensitivity report, where there is one."""
+        """What is saved and published with the checkpoint, by name: the sensitivity report, where there is one."""
         return sensitivity_files(self.tuning)
 
     def push_to_hub(

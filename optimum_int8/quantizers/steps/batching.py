@@ -54,7 +54,7 @@ def feature_length(features: Features) -> int:
 
 
 def without(features: Sequence[Features], *names: str) -> list[Features]:
-    """The examples without what a task keeps beside the model's inputs."""
+    """The examples without what a task keeps in addition to the model's inputs."""
     return [{name: value for name, value in example.items() if name not in names} for example in features]
 
 

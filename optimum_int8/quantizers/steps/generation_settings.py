@@ -34,14 +34,15 @@ def with_length(model: PreTrainedModel, settings: Mapping[str, Any], max_new_tok
 
 
 def positions(config: PreTrainedConfig) -> int:
-    """How many tokens the decoder has positions for; T5 and its kin, which number none, have no limit."""
+    """How many tokens the decoder has positions for; T5 and its relatives, which number none, have no limit."""
     found = getattr(config, "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else sys.maxsize
 
 
 def check_length(config: PreTrainedConfig, settings: Mapping[str, Any]) -> None:
     """Raises `ConfigError` for a text to generate that is longer than the decoder's positions, or not one token long."""
-    tokens, most = settings.get("max_new_tokens"), positions(config)
+    tokens = settings.get("max_new_tokens")
+    most = positions(config)
     if tokens is not None and not 1 <= tokens <= most:
         limit = "" if most == sys.maxsize else f", and at most the {most} that the model takes"
         raise ConfigError(f"max_new_tokens is {tokens}; expected at least 1{limit}")

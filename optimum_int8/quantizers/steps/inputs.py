@@ -49,7 +49,7 @@ def tokenize_words(
 ) -> list[Features]:
     """Token lists of sentences that are split into words.
 
-    Beside the model's inputs, `words` is the word of each token (None for special ones) and `word_count` their number.
+    Besides the model's inputs, `words` is the word of each token (None for special ones) and `word_count` their number.
 
     Raises:
         ConfigError: as `tokenize`; or a tokenizer that does not tell which word a token is from.
@@ -109,7 +109,7 @@ def longest_input(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) 
         limits.append(tokenizer.model_max_length)
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin number positions from pad_token_id + 1.
+        # RoBERTa and its relatives number positions from pad_token_id + 1.
         shifted = config.model_type in ("roberta", "camembert", "xlm-roberta", "roberta-prelayernorm", "mpnet")
         limits.append(positions - (config.pad_token_id or 0) - 1 if shifted else positions)
     return min(limits, default=None)

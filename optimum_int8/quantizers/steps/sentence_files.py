@@ -21,7 +21,9 @@ from ...hub.restricted import load_pickled_tensors
 from .loading import HUB_ARGUMENTS
 from .sentence_modules import POOLINGS, STEPS, make_step
 
-MODULES, POOLING, SETTINGS = "modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"
+MODULES = "modules.json"
+POOLING = "1_Pooling/config.json"
+SETTINGS = "config_sentence_transformers.json"
 LENGTH = "sentence_bert_config.json"
 _LENGTHS = (
     LENGTH,
@@ -56,11 +58,11 @@ class Step:
 
 @dataclass
 class SentenceSettings:
-    """What the files of Sentence Transformers say beside the pooling.
+    """What the files of Sentence Transformers say besides the pooling.
 
     Attributes:
         steps: modules between the pooling and a final normalization.
-        prompts, default_prompt_name: text that is put in front of a text, by name, and which is without being asked for.
+        prompts, default_prompt_name: texts that go in front of a text, by name, and the one that goes there by default.
         max_length: tokens that count; None leaves it to the tokenizer.
         lowercase: whether texts are lowercased first.
         include_prompt: whether the pooling counts the tokens of a prompt.
@@ -93,7 +95,7 @@ def sentence_files(
         width: of a token's vector.
         pooling: one of `POOLINGS`, or several.
         max_length: tokens of a text that count; None leaves it to the tokenizer.
-        settings: what else was read beside the FP32 model.
+        settings: what else was read next to the FP32 model.
     """
     settings = settings or SentenceSettings()
     modes = [pooling] if isinstance(pooling, str) else list(pooling)
@@ -124,7 +126,7 @@ def sentence_files(
 
 
 def read_pooling(name: str | Path, **kwargs: Any) -> dict[str, Any]:
-    """`pooling` and `normalize` as the files beside a model say; nothing where there are none.
+    """`pooling` and `normalize` as the files next to a model say; nothing where there are none.
 
     Raises:
         ConfigError: they say another pooling than those that are known here.
@@ -147,7 +149,7 @@ def read_pooling(name: str | Path, **kwargs: Any) -> dict[str, Any]:
 
 
 def read_settings(name: str | Path, **kwargs: Any) -> SentenceSettings:
-    """What else the files of Sentence Transformers beside a model say; defaults where there are none.
+    """What else the files of Sentence Transformers next to a model say; defaults where there are none.
 
     Raises:
         ConfigError: a module or a setting whose vectors could not be given here.

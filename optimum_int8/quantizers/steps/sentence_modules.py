@@ -53,7 +53,8 @@ class Dense(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        inputs, outputs = config["in_features"], config["out_features"]
+        inputs = config["in_features"]
+        outputs = config["out_features"]
         self.linear = nn.Linear(inputs, outputs, bias=config.get("bias", True))
         self.activation = _activation(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
         self.adds = bool(config.get("use_residual", False))

@@ -22,7 +22,7 @@ Data: TypeAlias = "datasets.Dataset | Mapping[str, datasets.Dataset] | str | Pat
 
 
 class Task:
-    """A model with the steps of an evaluation: `preprocess`, `collate`, `forward`, `postprocess`, beside `references` and `metric`.
+    """A model with the steps of an evaluation: `preprocess`, `collate`, `forward`, `postprocess`, and `references` and `metric` to compare with.
 
     A task fills `references` (examples to what is right), `postprocess` (model outputs to predictions) and `metric`;
     `preprocess` (examples to model inputs) too, unless its examples are texts or pairs. One whose predictions need more

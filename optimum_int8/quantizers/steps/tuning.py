@@ -57,7 +57,7 @@ def metric_function(
 
     def measure(model: nn.Module) -> float:
         predictions = task.predictions(model, features, batch_size, "measuring")
-        return float(compute_metric(module, predictions, references)[1])
+        return compute_metric(module, predictions, references).value
 
     return measure
 

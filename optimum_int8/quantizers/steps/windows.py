@@ -1,4 +1,4 @@
-"""Questions beside overlapping windows of texts that are longer than the model's input."""
+"""Pairs of a question and a window of its text, which may be longer than the model's input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ...errors import ConfigError
+from ...evaluation.answers import Questions
 from ...evaluation.progress import progress_bar
 from .batching import Features
 from .inputs import CHUNK, check_vocabulary, length_limit, require_fast
@@ -27,13 +28,6 @@ class Span(NamedTuple):
 
     start: int
     end: int
-
-
-class Texts(NamedTuple):
-    """Questions and as many contexts."""
-
-    questions: list[str]
-    contexts: list[str]
 
 
 def question_windows(
@@ -65,17 +59,19 @@ def question_windows(
         raise ConfigError(f"stride is {stride} for windows of {length} tokens; expected less than half of them")
     features: list[Features] = []
     for start in progress_bar(range(0, len(kept), CHUNK), "tokenizing"):
-        chunk = Texts(kept[start : start + CHUNK], list(contexts[start : start + CHUNK]))
+        chunk = Questions(kept[start : start + CHUNK], list(contexts[start : start + CHUNK]))
         features += _windows(tokenizer, chunk, length, stride, start)
     check_vocabulary(features, config)
     return features
 
 
-def _windows(tokenizer: PreTrainedTokenizerBase, texts: Texts, length: int, stride: int, first: int) -> list[Features]:
+def _windows(
+    tokenizer: PreTrainedTokenizerBase, pairs: Questions, length: int, stride: int, first: int
+) -> list[Features]:
     # Models that pad on the left (XLNet) are trained with the question behind the text.
     question_first = tokenizer.padding_side == "right"
     encoded = tokenizer(
-        *(texts if question_first else texts[::-1]),
+        *(pairs if question_first else pairs[::-1]),
         truncation="only_second" if question_first else "only_first",
         max_length=length,
         stride=stride,

@@ -31,7 +31,7 @@ class FeatureExtractionQuantizer(Quantizer):
     Args:
         pooling: `"mean"` of the tokens, or the vector of the first one, `"cls"`; or another of `sentence_modules.POOLINGS`, or several.
         normalize: scale vectors to length 1.
-        sentence: what files of Sentence Transformers say beside these two; `from_pretrained` takes all three from them, where there are some.
+        sentence: what files of Sentence Transformers say besides these two; `from_pretrained` takes all three from them, where there are some.
 
     Example:
         >>> quantizer = FeatureExtractionQuantizer.from_pretrained("my-encoder")  # doctest: +SKIP
@@ -66,7 +66,7 @@ class FeatureExtractionQuantizer(Quantizer):
 
     @classmethod
     def from_pretrained(cls: type[Q], name_or_path: str | Path, **kwargs: Any) -> Q:
-        """As the other quantizers'; `pooling`, `normalize` and `sentence` that are not given come from the files beside the model.
+        """As the other quantizers'; `pooling`, `normalize` and `sentence` that are not given come from the files next to the model.
 
         Raises:
             ConfigError: these files describe something that a quantizer cannot carry: a module of the model's own class, another one than
@@ -80,7 +80,7 @@ class FeatureExtractionQuantizer(Quantizer):
         return super().from_pretrained(name_or_path, **{**found, **kwargs})
 
     def extra_files(self) -> dict[str, bytes]:
-        """What Sentence Transformers reads, beside the sensitivity report."""
+        """What Sentence Transformers reads, and the sensitivity report."""
         limit = length_limit(self.tokenizer, self.max_length, self.model.config) if self.tokenizer else self.max_length
         files = sentence_files(self.model.config.hidden_size, self.pooling, self.normalize, limit, self.sentence)
         return {**super().extra_files(), **files}

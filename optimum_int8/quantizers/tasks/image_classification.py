@@ -20,7 +20,7 @@ class ImageClassificationQuantizer(ImageQuantizer):
     """Quantizes `...ForImageClassification` models (ResNet, ViT, ConvNeXt); the metric is accuracy.
 
     Datasets have an image column and a label column: numbers, or the model's class names. Images are opened and
-    prepared batch by batch. The image processor takes the tokenizer's place: it is loaded and saved beside the model.
+    prepared batch by batch. The image processor takes the tokenizer's place: it is loaded and saved with the model.
 
     Args:
         image_processor: another name for `tokenizer`, which holds the image processor here.

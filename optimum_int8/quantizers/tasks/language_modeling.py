@@ -154,6 +154,7 @@ class LanguageModelingQuantizer(Quantizer):
             labels = [IGNORED] * len(tokens)
             for index in torch.randperm(len(usable), generator=generator)[:number].tolist():
                 position = usable[index]
-                labels[position], tokens[position] = tokens[position], tokenizer.mask_token_id
+                labels[position] = tokens[position]
+                tokens[position] = tokenizer.mask_token_id
             features.append({**example, "input_ids": tokens, "labels": labels})
         return features

@@ -9,7 +9,7 @@ import datasets
 import torch
 
 from ...errors import ConfigError, DataError
-from ...evaluation.choices import contexts_and_choices, right_choices
+from ...evaluation.choices import Choices, contexts_and_choices, right_choices
 from ..base import Quantizer
 from ..steps.batching import Batch, Features
 from ..steps.inputs import model_input_columns
@@ -40,7 +40,7 @@ class MultipleChoiceQuantizer(Quantizer):
         """Inputs of every choice of a row, as lists; or the model's inputs that the dataset has."""
         if model_input_columns(self.model, dataset):
             return super().preprocess(dataset)
-        return self._pairs(*contexts_and_choices(dataset, self._context_column()))
+        return self._pairs(contexts_and_choices(dataset, self._context_column()))
 
     def collate(self, features: Sequence[Features]) -> Batch:
         """Padded inputs `[batch, choices, tokens]`."""
@@ -52,8 +52,8 @@ class MultipleChoiceQuantizer(Quantizer):
 
     def references(self, dataset: datasets.Dataset) -> list[Any]:
         """Index of the right choice. Raises `DataError` for columns that are missing and labels beyond the choices."""
-        _, choices = contexts_and_choices(dataset, self._context_column())
-        return right_choices(dataset, len(choices[0]), self.label_column)
+        rows = contexts_and_choices(dataset, self._context_column())
+        return right_choices(dataset, len(rows.choices[0]), self.label_column)
 
     def postprocess(self, outputs: Any) -> Sequence[Any]:
         """Index of the best choice, from logits `[batch, choices]`."""
@@ -69,7 +69,7 @@ class MultipleChoiceQuantizer(Quantizer):
         if isinstance(choices, str) or len(choices) < 2:
             raise DataError(f"{choices!r} given as choices; expected a list of at least two texts")
         model = self._require_int8() if int8 else self.model
-        batch = self.collate(self._pairs([[context] * len(choices)], [list(choices)]))
+        batch = self.collate(self._pairs(Choices([[context] * len(choices)], [list(choices)])))
         with torch.inference_mode():
             scores = self.forward(model, batch).logits[0].float().softmax(dim=-1).tolist()
         best = max(range(len(scores)), key=scores.__getitem__)
@@ -80,9 +80,9 @@ class MultipleChoiceQuantizer(Quantizer):
             return self.text_column
         raise ConfigError(f"text_column is {self.text_column!r}; expected the name of the column of contexts")
 
-    def _pairs(self, firsts: list[list[str]], seconds: list[list[str]]) -> list[Features]:
-        number = len(firsts[0])
-        flat = [[text for row in rows for text in row] for rows in (firsts, seconds)]
+    def _pairs(self, rows: Choices) -> list[Features]:
+        number = len(rows.choices[0])
+        flat = [[text for row in column for text in row] for column in rows]
         features = self.tokenize(flat)
         groups = [features[start : start + number] for start in range(0, len(features), number)]
         return [{name: [choice[name] for choice in group] for name in group[0]} for group in groups]

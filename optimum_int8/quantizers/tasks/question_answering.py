@@ -141,8 +141,8 @@ class QuestionAnsweringQuantizer(Quantizer):
         return tuple(name.strip() for name in names)
 
     def _windows(self, questions: Sequence[str], contexts: Sequence[str]) -> list[Features]:
-        tokenizer, config = self.require_tokenizer(), self.model.config
-        return question_windows(tokenizer, questions, contexts, self.max_length, self.stride, config)
+        tokenizer = self.require_tokenizer()
+        return question_windows(tokenizer, questions, contexts, self.max_length, self.stride, self.model.config)
 
     def _logits(
         self, model: PreTrainedModel, windows: Sequence[Features], batch_size: int, description: str
