@@ -10,7 +10,17 @@ from typing import Any
 
 from tests.sweep.checks import FACTOR, FLOOR, FUSED
 from tests.sweep.families import FAMILIES
-from tests.sweep.results import Result, compact, kind
+from tests.sweep.results import APPROACHES, Result, compact, kind
+
+CHECKS = {
+    "quantize": "is quantized, or refused",
+    "unfused": "values against FP32",
+    "reload": "saved and loaded, equal to the bit",
+    "base": "`AutoModel` loads the checkpoint of a head, where FP32 does",
+    "fused": "blocks against single modules",
+    "generate": "tokens with a cache against those without",
+    "coverage": "share of multiply-adds",
+}
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -32,7 +42,7 @@ def render(found: dict[str, Any]) -> str:
     """The page."""
     classes = found["classes"]
     made = {key: row for key, row in classes.items() if "fp32" not in row and ("dynamic" in row or "faults" in row)}
-    parts = [_introduction(found["versions"], classes, made), _faults(made)]
+    parts = [_introduction(found["versions"], classes, made), _checks(made), _faults(made)]
     for family in FAMILIES:
         rows = [(key, row) for key, row in made.items() if row["family"] == family]
         if rows:
@@ -48,12 +58,12 @@ def _introduction(versions: dict[str, str], classes: dict[str, Any], made: dict[
     running = [row for row in classes.values() if "fp32" not in row]
     shares = [row["coverage"] for row in made.values() if row.get("coverage") is not None]
     high = sum(share >= 0.95 for share in shares)
-    commits = sorted({row["commit"] for row in made.values()})
     covered = f"{high} of {len(shares)} have at least 95 % of their multiply-adds in INT8. " if shares else ""
     return f"""# Which models are INT8, and how well
 
 A class per model type and family of tasks of Transformers {versions["transformers"]}, each as a small model with random weights. {len(running)} of
-{len(classes)} classes run in FP32 that way; {len(made)} were checked, {clean} of them without a fault. {covered}What is small and random says whether a model is computed
+{len(classes)} classes run in FP32 that way; {len(made)} were checked, {clean} of them without a fault in what was checked; not every check was made of every
+class: see Checks. {covered}What is small and random says whether a model is computed
 as it should be, not how accurate a trained one is: for that see [model_cards](../model_cards/README.md).
 
 Columns:
@@ -65,9 +75,27 @@ Columns:
 - **fused**: relative difference between blocks and single INT8 modules, dynamic / static; above {FUSED} (and {FACTOR} x the simulation) is a fault.
 - **generate**: greedy tokens with a cache against those without.
 
-Saving and loading to the bit and loading by `AutoModel` are checked for each; what fails is under Faults. Made by `python -m tests.sweep`
-with torch {versions["torch"]}, Transformers {versions["transformers"]}, optimum_int8 {versions["optimum_int8"]}, {versions["isa"]}; commits {", ".join(commits)}.
+What fails is under Faults. Made by `python -m tests.sweep` with torch {versions["torch"]}, Transformers {versions["transformers"]},
+optimum_int8 {versions["optimum_int8"]}, {versions["isa"]}.
 """
+
+
+def _checks(made: dict[str, Any]) -> str:
+    lines = [
+        "## Checks\n",
+        "Of a class, the newest result of each check counts; `models.json` names its commit, class by class.\n",
+        "| check | classes checked | without a fault | on commits (classes) |",
+        "|---|---:|---:|---|",
+    ]
+    for approach in APPROACHES:
+        for step, what in CHECKS.items():
+            name = f"{approach}, {step}"
+            on = Counter(c for row in made.values() for c, names in row.get("checked", {}).items() if name in names)
+            if total := sum(on.values()):
+                failed = sum(name in row.get("faults", {}) for row in made.values())
+                commits = ", ".join(f"{commit[:7]} ({n})" for commit, n in on.most_common())
+                lines.append(f"| {approach}: {what} | {total} | {total - failed} | {commits} |")
+    return "\n".join(lines) + "\n"
 
 
 def _faults(made: dict[str, Any]) -> str:

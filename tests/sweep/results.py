@@ -25,9 +25,17 @@ def read(path: Path) -> list[Result]:
         return []
     found: dict[str, Result] = {}
     for line in path.read_text().splitlines():
-        row = json.loads(line)
+        row = _dated(json.loads(line))
         found[row["key"]] = _merge(found.get(row["key"], {}), row)
     return list(found.values())
+
+
+def _dated(row: Result) -> Result:
+    """With the commit of each step, which later results leave in place where they do not repeat it."""
+    for approach in APPROACHES:
+        if found := row.get(approach):
+            found.setdefault("at", dict.fromkeys(found.get("steps", ()), row.get("commit", "")))
+    return row
 
 
 def _merge(old: Result, new: Result) -> Result:
@@ -39,7 +47,8 @@ def _merge(old: Result, new: Result) -> Result:
             kept = {k: v for k, v in (before.get("faults") or {}).items() if k not in (after or {}).get("steps", ())}
             faults_now = {**kept, **((after or {}).get("faults") or {})}
             steps = dict.fromkeys([*before.get("steps", ()), *(after or {}).get("steps", ())])
-            merged[approach] = {**before, **(after or {}), "faults": faults_now, "steps": list(steps)}
+            at = {**before.get("at", {}), **(after or {}).get("at", {})}
+            merged[approach] = {**before, **(after or {}), "faults": faults_now, "steps": list(steps), "at": at}
     return merged
 
 
@@ -73,6 +82,29 @@ def faults(result: Result) -> dict[str, str]:
     return found
 
 
+def checked(result: Result) -> dict[str, list[str]]:
+    """What was checked on which commit: commit to `approach, step`."""
+    found: dict[str, list[str]] = {}
+    for approach in APPROACHES:
+        about = result.get(approach) or {}
+        for step, on in about.get("at", {}).items():
+            if not result.get("process") and _has_result(step, about):
+                found.setdefault(on, []).append(f"{approach}, {step}")
+    return found
+
+
+def _has_result(step: str, about: Result) -> bool:
+    """Whether a step that was asked for came to a result: not all classes generate, or can be quantized."""
+    found = about.get("faults") or {}
+    if step in found or step == "quantize":
+        return True
+    if step in ("unfused", "reload"):
+        return not any(
+            text.startswith(("own", "raw")) for name, text in found.items() if name in ("quantize", "unfused")
+        )
+    return about.get(step) is not None and not str(about[step]).startswith("FP32")
+
+
 def kind(text: str) -> str:
     """Of a fault: `own error`, `raw error` or `value`."""
     return {"own": "own error", "raw": "raw error", "value": "value"}.get(text.split(":")[0], "process")
@@ -87,7 +119,7 @@ def compact(results: Iterable[Result]) -> dict[str, Any]:
             row["fp32"] = result.get("process") or result.get("fp32", "")
         for approach in APPROACHES:
             if approach in result:
-                dropped = ("faults", "step", "steps", "float", "coverage", "generate", "base")
+                dropped = ("faults", "step", "steps", "at", "float", "coverage", "generate", "base")
                 row[approach] = {k: v for k, v in result[approach].items() if k not in dropped}
         for name in ("coverage", "float", "generate"):
             value = next((result[a][name] for a in APPROACHES if name in result.get(a, {})), None)
@@ -95,6 +127,8 @@ def compact(results: Iterable[Result]) -> dict[str, Any]:
                 row[name] = value
         if result.get("text_only"):
             row["text_only"] = True
+        if commits := checked(result):
+            row["checked"] = commits
         if found := faults(result):
             row["faults"] = found
         classes[result["key"]] = row

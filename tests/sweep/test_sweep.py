@@ -22,7 +22,7 @@ from tests.sweep.families import FAMILIES, Pair, find_pairs
 from tests.sweep.models import make, run
 from tests.sweep.page import write
 from tests.sweep.process import run_all
-from tests.sweep.results import faults, read
+from tests.sweep.results import checked, faults, read
 from tests.sweep.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -144,10 +144,15 @@ def test_a_later_result_replaces_the_steps_that_it_tried(tmp_path: Path) -> None
     first = {"steps": ["unfused", "reload"], "faults": {"unfused": "value: x", "reload": "own: y"}}
     second = {"steps": ["unfused", "fused"], "faults": {}, "fused": 0.0}
     path = tmp_path / "x.jsonl"
-    path.write_text("\n".join(json.dumps({**key, "dynamic": found}) for found in (first, second)))
+    rows = [{**key, "dynamic": found, "commit": commit} for found, commit in ((first, "old"), (second, "new"))]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
     (row,) = read(path)
     assert row["dynamic"]["faults"] == {"reload": "own: y"}
     assert row["dynamic"]["steps"] == ["unfused", "reload", "fused"]
+    assert checked(row) == {"new": ["dynamic, unfused", "dynamic, fused"], "old": ["dynamic, reload"]}
+    write([{**row, "family": "base", "task": "base"}], tmp_path)
+    page = (tmp_path / "models.md").read_text()
+    assert "dynamic: values against FP32 | 1 | 1 | new (1)" in page and "equal to the bit | 1 | 0 | old (1)" in page
 
 
 def _work(pair: Pair, report: Callable[[dict[str, Any]], None]) -> None:
