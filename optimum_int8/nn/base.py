@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..operators.onnx import refuse_onnx
 from .changes import Changes
 
 QPARAMS = re.compile(r"(weight|input\d*|output|query|key|value)_(scale|zero_point)")
@@ -37,6 +39,11 @@ class Int8Module(KeepDtype):
 
     _is_hf_initialized = True
     """Transformers would draw random numbers into what it takes for a float weight."""
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What torch calls in place of `forward` in `torch.jit.trace`, through which one exporter to ONNX goes."""
+        refuse_onnx()
+        return super()._slow_forward(*args, **kwargs)  # type: ignore[misc]
 
     def finish_loading(self) -> None:
         """Build what is not stored, once the stored tensors are in place."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.native import library
+from .onnx import without_onnx
 
 ROWS = "rows"
 """Domain of programs that compute one row per token."""
@@ -96,7 +97,7 @@ def define(
     operator = Operator(name, compute, definition, fake, emit, domains, values, keys)
     _definitions.define(name + schema)
     _definitions.impl(name, compute, "CPU")
-    torch.library.register_fake(f"optimum_int8::{name}", fake, lib=_definitions)
+    torch.library.register_fake(f"optimum_int8::{name}", without_onnx(fake), lib=_definitions)
     unknown = set(values) - set(parameters(operator.overload))
     if unknown:
         raise ValueError(f"the operator {name!r} has no argument {sorted(unknown)[0]!r}; its schema is {schema}")
