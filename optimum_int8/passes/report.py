@@ -66,7 +66,7 @@ class InspectReport:
             "int8_share": self.int8_share,
             "block_share": self.block_share,
             "int8_byte_share": self.int8_byte_share,
-            "captured": any(row.variants for row in self.blocks),
+            "captured": self.block_share > 0.0 or any(row.variants for row in self.blocks),
             "fp32": [
                 {"reason": reason, "share": sum(p.share for p in parts), "bytes": sum(p.bytes for p in parts),
                  "parts": [p.path for p in parts]}
