@@ -24,9 +24,10 @@ from ..errors import CheckpointError, ConfigError
 from ..nn import Int8Module
 from ..nn.weight import keeping_weights
 from ..restore import ON_ACTIVATE, build_skeleton, expected_tensors, finish_loading
-from . import adapt, binding, checkpoint, ties
+from . import adapt, binding, checkpoint, resize, ties
 from .guards import MODULES_PER_TENSOR, check_config, check_device_map
 from .integrity import check_blobs
+from .rescaled import as_stored
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class Int8HfQuantizer(HfQuantizer):
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """What `save_pretrained` writes: the tensors, and for the files' headers their checksums and settings."""
         computed = set(getattr(model, "_keys_to_ignore_on_save", None) or ())  # Transformers leaves these out
-        stored = {name: tensor for name, tensor in model.state_dict().items() if name not in computed}
+        stored = {name: tensor for name, tensor in as_stored(model).items() if name not in computed}
         state = ties.without_copies(model, stored)
         _refer_to_the_whole(model.config)
         written = {**binding.as_json(model.config), binding.ARCHITECTURES: [type(model).__name__]}
@@ -179,6 +180,7 @@ def register() -> None:
         register_quantizer(QUANT_METHOD)(Int8HfQuantizer)
     if prepare_saving not in ON_ACTIVATE:
         ON_ACTIVATE.append(prepare_saving)
+    resize.teach()
 
 
 def _keep_int8_weights(model: PreTrainedModel) -> None:

@@ -7,6 +7,7 @@ scale, and a packed weight cannot be assigned. So these ties are taken out of it
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 import torch
@@ -95,7 +96,17 @@ def without_copies(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) ->
                     kept.pop(name + suffix, None)
             else:
                 stored.append(name)
-    return kept
+    return _separated(model, kept)
+
+
+def _separated(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of INT8 modules that share their storage with another stored tensor as copies: Transformers would leave them out."""
+    users = Counter(tensor.data_ptr() for tensor in state.values() if tensor.numel())
+    for name, tensor in state.items():
+        if users[tensor.data_ptr()] > 1 and isinstance(model.get_submodule(name.rpartition(".")[0]), Int8Module):
+            users[tensor.data_ptr()] -= 1
+            state[name] = tensor.clone()
+    return state
 
 
 def _equal(state: Mapping[str, torch.Tensor], first: str, second: str) -> bool:

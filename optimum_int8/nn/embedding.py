@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import numerics
-from .weight import Int8Weighted
+from .weight import Int8Weighted, resized
 
 
 class Int8Embedding(Int8Weighted, nn.Embedding):
@@ -62,8 +62,19 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
 
     def share(self, other: Int8Embedding) -> None:
         """Use the table of `other` from now on: tied tables are one."""
-        self._hold(other.quantized_weight())
-        self.weight_scale = other.weight_scale
+        self.assign(other.quantized_weight(), other.weight_scale)
+
+    def resize(self, weight: Tensor) -> None:
+        """Take the size of a float table `[rows, dim]`, and the values of the new rows; the others keep their INT8 values."""
+        q, scale = resized(self.quantized_weight().squeeze(-1), self.weight_scale, weight)
+        self.assign(q.unsqueeze(-1), scale)
+
+    def assign(self, q: Tensor, scale: Tensor) -> None:
+        """Replace the table by int8 `[rows, dim, 1]` with its scales."""
+        self.release()
+        self._hold(q)
+        self.weight_scale = scale
+        self.num_embeddings = len(q)
         self.finish_loading()
 
     def finish_loading(self) -> None:

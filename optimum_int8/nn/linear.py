@@ -14,7 +14,7 @@ from .. import kernels, numerics
 from .base import as_float
 from .embedding import Int8Embedding
 from .gradient import straight_through, wants_gradients
-from .weight import Int8Biased
+from .weight import Int8Biased, resized
 
 
 class Int8Linear(Int8Biased):
@@ -88,6 +88,33 @@ class Int8Linear(Int8Biased):
     def tie(self, embedding: Int8Embedding) -> None:
         """Share the stored weight and its scales with an embedding (a language model's head)."""
         self._tied = [embedding]
+
+    def resize(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Take the size of a float weight `[out, in]` and its bias, and the values of what is new; the rest keeps its INT8 values.
+
+        It is untied then, if it was tied. Not for a `Conv1D`.
+        """
+        old, kept = self._buffers["bias"], min(self.out_features, len(weight))
+        q, scale = resized(self.quantized_weight().squeeze(-1), self.weight_scale, weight)
+        self.assign(q.unsqueeze(-1), scale)
+        if old is not None and bias is not None:
+            self.bias = torch.cat([old[:kept], bias.detach()[kept:].to(torch.float32)])
+
+    def assign(self, q: Tensor, scale: Tensor, owner: Int8Embedding | None = None) -> None:
+        """Replace the weight by int8 `[out, in, 1]` with its scales; `owner` is the embedding whose they are. A bias gets zeros at its end."""
+        self.release()
+        self._tied = [] if owner is None else [owner]
+        self._hold(q)
+        self.weight_scale = scale
+        bias = self._buffers["bias"]
+        if bias is not None and len(bias) != len(q):
+            self.bias = functional.pad(bias, (0, len(q) - len(bias)))
+        self.out_features, self.in_features = q.shape[:2]
+        self.finish_loading()
+
+    def rescale(self, factor: float) -> bool:
+        """See `Int8Weighted.rescale`."""
+        return not self._tied and super().rescale(factor)
 
     def finish_loading(self) -> None:
         """See `Int8Module.finish_loading`."""
