@@ -22,7 +22,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from ..config import QUANT_METHOD
 from ..errors import CheckpointError, ConfigError
 from ..nn import Int8Module
-from ..nn.weight import keeping_weights
+from ..nn.dequantized import keeping_weights
 from ..restore import ON_ACTIVATE, build_skeleton, expected_tensors, finish_loading
 from . import adapt, binding, checkpoint, resize, ties
 from .guards import MODULES_PER_TENSOR, check_config, check_device_map

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optimum_int8 import Int8Config, OptimizedModel, quantize
 from optimum_int8.errors import QuantizationError
 from optimum_int8.nn import Int8Conv, Int8Embedding, Int8Linear
-from optimum_int8.nn.weight import DequantizedWeight
+from optimum_int8.nn.dequantized import DequantizedWeight
 
 IDS = torch.arange(2, 16).view(2, 7)
 

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from optimum_int8 import Int8Config, quantize
 from optimum_int8.errors import QuantizationError
 from optimum_int8.nn import Int8Conv, Int8Embedding, Int8Linear
-from optimum_int8.nn.weight import DequantizedWeight
+from optimum_int8.nn.dequantized import DequantizedWeight
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
