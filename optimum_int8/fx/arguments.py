@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
@@ -43,6 +44,13 @@ def _describe_argument(x: Any, tensors: list[Tensor], layer: int | None) -> Any:
     if isinstance(item, str):
         raise NotCapturable(item)
     return item
+
+
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of a call for runs besides the call itself: what those write stays away from the user's, and shows as a version above 0."""
+    with torch.inference_mode(False):
+        made = {id(x): x.detach().clone() for x in tensors}
+    return [made[id(x)] for x in tensors]
 
 
 def cache_tensors(key: Key) -> dict[int, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .agree import agree, gives_same_bits
-from .arguments import Key, NotCapturable, flatten, flatten_output, rebuild
+from .arguments import Key, NotCapturable, copies, flatten, flatten_output, rebuild
 from .caches import find_cache, layer_index
 from .capture import capture, explain
 from .compiler import Compiler, Variant
@@ -224,7 +224,7 @@ class Block:
         try:
             with GATE.capturing(), self.compiler.lock:
                 if key not in self.variants and len(self.variants) < VARIANTS:
-                    self.variants[key] = self._try_compile(key, tensors)
+                    self.variants[key] = self._try_compile(key, copies(tensors))
         except (_OwnError, Busy):  # nothing is known about the block
             return self._own(*args, **kwargs)
         variant = self.variants.get(key)
@@ -253,10 +253,13 @@ class Block:
     def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
         """Structure and tensors of what the module's own code gives."""
         args, kwargs = rebuild(key, tensors, self.layer)
+        lists = [(x, list(x)) for x in (*args, *kwargs.values()) if type(x) is list]
         try:
             expected = self.original(*args, **kwargs)
         except Exception as error:
             raise _OwnError from error
+        if any(x._version for x in tensors) or any(list(map(id, x)) != list(map(id, old)) for x, old in lists):
+            raise NotCapturable("it writes to its arguments")
         return flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
 
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
@@ -289,9 +292,10 @@ class Block:
         try:
             with GATE.capturing(), self.compiler.lock, torch.no_grad():
                 if singles not in variant.singles:
+                    tensors = copies(tensors)
                     _, results = self._run_own(key, tensors)
                     variant.singles[singles] = gives_same_bits(variant.captured.bind(self.module), tensors, results)
-        except (_OwnError, Busy):
+        except (_OwnError, Busy, NotCapturable):
             return False
         return variant.singles[singles]
 

@@ -127,7 +127,7 @@ def _parts(cache: Cache | None) -> Mapping[str, Cache]:
 
 def _unknown(cache: Cache, layer: int) -> str | None:
     """Why a cache cannot be handed to a graph: only what grows by concatenation can."""
-    if not isinstance(cache, DynamicCache) or cache.offloading:
+    if type(cache) is not DynamicCache or cache.offloading:  # a class of its own may store in another way
         return f"an argument is a {type(cache).__name__}, which is not a plain DynamicCache"
     if layer >= len(cache.layers):
         made = cache.layer_class_to_replicate
