@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import PreTrainedModel, SwinConfig, SwinForImageClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    SwinConfig,
+    SwinForImageClassification,
+    TextNetConfig,
+    TextNetForImageClassification,
+)
 
 from optimum_int8 import Int8Config, quantize
 from optimum_int8.errors import CheckpointError
@@ -109,3 +117,30 @@ def test_names_that_transformers_changes_in_its_files_stay(tmp_path: Path) -> No
         model.save_pretrained(tmp_path / folder)
         again = SwinForImageClassification.from_pretrained(tmp_path / folder)
         assert torch.equal(again(pixel_values=x).logits, int8(pixel_values=x).logits)
+
+
+def test_a_pooling_with_two_names_is_saved_under_both(tmp_path: Path) -> None:
+    config = TextNetConfig(
+        stem_num_channels=3,
+        stem_out_channels=32,
+        conv_layer_kernel_sizes=[[[3, 3]]] * 4,
+        conv_layer_strides=[[1], [2], [2], [2]],
+        hidden_sizes=[32] * 5,
+    )
+    model = TextNetForImageClassification(config).eval()
+    batch = {"pixel_values": torch.randn(2, 3, 64, 64)}
+    int8 = quantize(model, Int8Config(approach="static"), [batch], progress=False)
+    loaded = OptimizedModel.from_pretrained(OptimizedModel.save_pretrained(int8, tmp_path / "int8"))
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, int8(**batch).logits)
+
+
+@pytest.mark.parametrize("path", ["classifier", "bert.embeddings.word_embeddings"])
+def test_a_module_with_two_names_is_saved_under_both(path: str, tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=1, intermediate_size=64)
+    model = BertForSequenceClassification(config).eval()
+    model.second = model.get_submodule(path)
+    folder = OptimizedModel.save_pretrained(quantize(model, Int8Config(), progress=False), tmp_path / "int8")
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        for leaf in ("weight", "weight_scale"):
+            assert torch.equal(file.get_tensor(f"second.{leaf}"), file.get_tensor(f"{path}.{leaf}"))
