@@ -19,6 +19,7 @@ from ..nn import (
     Int8Module,
     is_sentence_transformers,
 )
+from .arguments import NotCapturable
 
 _NOT_SETTINGS = frozenset(
     {"layer_idx", "layer_id", "layer_number"}  # where a layer stands in its stack
@@ -33,7 +34,12 @@ def structure_key(module: nn.Module) -> tuple[Any, ...]:
     """Classes, settings and tensor shapes below `module`, equal for siblings such as a model's layers.
 
     Where a layer stands in its stack does not count; a captured graph is compared with each module it is bound to.
+
+    Raises:
+        NotCapturable: no graph would hold for the module.
     """
+    if _holds_adapters(module):
+        raise NotCapturable("adapters of PEFT are inside, which can be switched")
     return tuple(
         (name, type(child), _settings(child), tuple((n, t.dtype, tuple(t.shape)) for n, t in _tensors(child)))
         for name, child in module.named_modules()
@@ -81,6 +87,11 @@ def is_block_candidate(module: nn.Module) -> bool:
     if is_sentence_transformers(module):
         return False  # passes on dictionaries
     return not any(isinstance(child, Experts) for child in module.modules())  # which of them run, the data decide
+
+
+def _holds_adapters(module: nn.Module) -> bool:
+    """Whether layers of PEFT are below: plain attributes, which no call of a block sees change, switch their adapters on and off."""
+    return any(type(child).__module__.partition(".")[0] == "peft" for child in module.modules())
 
 
 def is_stack(module: nn.Module) -> bool:

@@ -78,7 +78,11 @@ class Int8HfQuantizer(HfQuantizer):
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """What is not INT8 is float32: scales, biases and norms in half precision would change every result."""
         if dtype is not torch.float32:
-            logger.info("the INT8 checkpoint is loaded in float32, not in %s", dtype)
+            logger.warning(
+                "the INT8 checkpoint is loaded in float32, not in %s; call .to(%s) on the model to narrow what is not INT8",
+                dtype,
+                dtype,
+            )
         return torch.float32
 
     def update_attn_implementation(self, config: Any) -> Any:

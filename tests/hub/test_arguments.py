@@ -79,6 +79,27 @@ def test_settings_of_an_fp32_model(fp32_model: PreTrainedModel, tmp_path: Path) 
     assert model.dtype is torch.bfloat16
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "float16"])
+def test_another_dtype_is_said_once(loader: Any, dtype: Any, saved: Path, input_ids, logits, caplog) -> None:
+    model = loader.from_pretrained(saved, dtype=dtype)
+    assert [record.levelname for record in caplog.records if "loaded in float32, not in" in record.message] == [
+        "WARNING"
+    ]
+    assert model.dtype is model.config.dtype is torch.float32
+    assert torch.equal(logits_of(model, input_ids), logits)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("settings", [{}, {"dtype": "auto"}, {"device_map": "auto"}, {"dtype": torch.float32}])
+def test_float32_needs_no_word(loader: Any, settings: dict[str, Any], saved: Path, input_ids, logits, caplog) -> None:
+    model = loader.from_pretrained(saved, **settings)
+    assert "loaded in float32" not in caplog.text
+    assert model.dtype is torch.float32
+    assert model.device.type == "cpu"
+    assert torch.equal(logits_of(model, input_ids), logits)
+
+
 def test_an_argument_that_nobody_knows(saved: Path) -> None:
     with pytest.raises(CheckpointError, match="unexpected keyword argument 'nonsense'"):
         OptimizedModel.from_pretrained(saved, nonsense=1)
