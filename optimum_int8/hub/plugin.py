@@ -88,7 +88,7 @@ class Int8HfQuantizer(HfQuantizer):
     def update_attn_implementation(self, config: Any) -> Any:
         """The one hook that sees the configuration before the model is built: refuse sizes it cannot have."""
         check_config(config.to_dict())
-        layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+        layers = _layers(config)
         modules = self.metadata.get("modules")
         if modules and type(layers) is int and layers > MODULES_PER_TENSOR * len(modules):
             raise CheckpointError(
@@ -229,6 +229,14 @@ def attach(model: PreTrainedModel) -> Int8QuantizationConfig:
     """`prepare_saving`, and the checked metadata in the model's configuration; returns the metadata."""
     config = model.config.quantization_config = prepare_saving(model)
     return config
+
+
+def _layers(config: PreTrainedConfig) -> Any:
+    """Of the text model; None where a configuration has several, which Transformers refuses to choose from (MusicGen)."""
+    try:
+        return getattr(config.get_text_config(), "num_hidden_layers", None)
+    except ValueError:
+        return None
 
 
 def _refer_to_the_whole(config: Any) -> None:

@@ -272,3 +272,22 @@ def test_a_class_that_only_its_weights_record(config: str, cls: str, tmp_path: P
     edit_json(folder / "config.json", lambda values: values.update(architectures=["GPT2Model"]))
     with pytest.raises(CheckpointError, match="architectures"):
         OptimizedModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["Musicgen", "MusicgenMelody"])
+def test_a_configuration_with_several_text_models(kind: str, tmp_path: Path) -> None:
+    text = transformers.T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    audio = transformers.EncodecConfig(
+        hidden_size=16, num_filters=4, upsampling_ratios=[2, 2], codebook_size=16, codebook_dim=16, num_lstm_layers=1
+    )
+    decoder = getattr(transformers, f"{kind}DecoderConfig")(
+        vocab_size=16, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, num_codebooks=2
+    )
+    config = getattr(transformers, f"{kind}Config")(
+        text_encoder=text.to_dict(), audio_encoder=audio.to_dict(), decoder=decoder.to_dict()
+    )
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
+    int8 = quantize(model, Int8Config(fuse=False), progress=False)
+    loaded = OptimizedModel.from_pretrained(OptimizedModel.save_pretrained(int8, tmp_path / "x"))
+    assert type(loaded) is type(model)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in int8.state_dict().items())

@@ -67,7 +67,10 @@ def tokens(model: PreTrainedModel, draw: torch.Generator, length: int = LENGTH, 
         for config in (model.config, model.config.get_text_config(decoder=model.config.is_encoder_decoder))
     ]
     size = min([s for s in sizes if isinstance(s, int) and s > 0] or [100])
-    return torch.randint(min(5, size // 2), min(size, 95), (rows, length), generator=draw)
+    drawn = torch.randint(min(5, size // 2), min(size, 95), (rows, length), generator=draw)
+    for name in ("image_token_id", "video_token_id"):  # in their places no more than the features that are given
+        drawn[drawn == getattr(model.config, name, None)] = min(30, size - 1)
+    return drawn
 
 
 def text(model: PreTrainedModel, names: Any, draw: torch.Generator, others: Batch) -> Batch:
