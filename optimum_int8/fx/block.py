@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from .agree import agree, gives_same_bits
-from .arguments import Key, NotCapturable, copies, flatten, flatten_output, rebuild
+from .arguments import Key, NotCapturable, copies, flatten
 from .caches import find_cache, layer_index
 from .capture import capture, explain
 from .compiler import Compiler, Variant
 from .gate import GATE, Busy
 from .guards import single_axes
 from .observed import hooks_act, is_observed, why_own_code
+from .own_run import OwnError, Ran, run_own
 from .quiet import logger
 from .sources import Sources
 from .structure import is_stack, structure_key
@@ -33,10 +34,6 @@ _RENEWALS = 3
 
 stand_ins: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("stand_ins")
 """Set while a model is exported: by name of a block, what takes the place of the module's own code."""
-
-
-class _OwnError(Exception):
-    """The module's own code raised, for these arguments."""
 
 
 class Block:
@@ -57,6 +54,7 @@ class Block:
 
     def _start(self) -> None:
         self.misses: dict[str, int] = {}
+        self._wrote = 0  # calls that changed the module
         self._renewals, self._renewed, self._rests_until = 0, 0.0, 0.0
         self._forget()
 
@@ -225,8 +223,16 @@ class Block:
             with GATE.capturing(), self.compiler.lock:
                 if key not in self.variants and len(self.variants) < VARIANTS:
                     self.variants[key] = self._try_compile(key, copies(tensors))
-        except (_OwnError, Busy):  # nothing is known about the block
+        except (OwnError, Busy):  # nothing is known about the block
             return self._own(*args, **kwargs)
+        except Ran as ran:
+            self._wrote += 1
+            if (
+                self._wrote > 1 and not any(self.variants.values()) and self in self.compiler.blocks
+            ):  # once: it may have filled a cache
+                with self.compiler.lock:
+                    self._split("its forward changes the module")
+            return ran.result
         variant = self.variants.get(key)
         if variant is None:
             return self._own(*args, **kwargs)
@@ -237,7 +243,7 @@ class Block:
             variant = self._compile(key, tensors)
             logger.debug("%s: captured", self.name)
             return variant
-        except _OwnError:
+        except (OwnError, Ran):
             raise
         except Exception as error:  # the model's own code is always there to run
             reason = str(error) if isinstance(error, NotCapturable) else explain(error)
@@ -251,16 +257,7 @@ class Block:
         logger.debug("%s: %s", self.name, reason)
 
     def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        """Structure and tensors of what the module's own code gives."""
-        args, kwargs = rebuild(key, tensors, self.layer)
-        lists = [(x, list(x)) for x in (*args, *kwargs.values()) if type(x) is list]
-        try:
-            expected = self.original(*args, **kwargs)
-        except Exception as error:
-            raise _OwnError from error
-        if any(x._version for x in tensors) or any(list(map(id, x)) != list(map(id, old)) for x, old in lists):
-            raise NotCapturable("it writes to its arguments")
-        return flatten_output(expected, find_cache([*args, *kwargs.values()]), tensors, self.layer)
+        return run_own(self.module, self.original, key, tensors, self.layer)
 
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
         sources = self.sources or Sources(self.module)
@@ -295,7 +292,7 @@ class Block:
                     tensors = copies(tensors)
                     _, results = self._run_own(key, tensors)
                     variant.singles[singles] = gives_same_bits(variant.captured.bind(self.module), tensors, results)
-        except (_OwnError, Busy, NotCapturable):
+        except (OwnError, Busy, NotCapturable, Ran):
             return False
         return variant.singles[singles]
 

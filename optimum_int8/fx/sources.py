@@ -137,3 +137,15 @@ def _attributes(graph_module: fx.GraphModule) -> Iterator[tuple[fx.Node, Tensor]
             value = getattr(value, name)
         if isinstance(value, Tensor):
             yield node, value
+
+
+def written_state(module: nn.Module) -> list[Any]:
+    """What a forward that remembers changes: versions of tensors, and attributes that are tensors."""
+    found: list[Any] = []
+    for inner in module.modules():
+        for table in (inner._parameters, inner._buffers):
+            found += [(id(x), x._version) for x in table.values() if x is not None and not x.is_inference()]
+        for name, value in vars(inner).items():
+            if isinstance(value, Tensor):
+                found.append((name, id(value)))
+    return found
