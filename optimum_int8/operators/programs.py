@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..kernels.immediate import Immediate, ImmediateImages
@@ -19,6 +20,8 @@ def run_as_program(name: str, *args: Any) -> Any:
     named = bind(operator.overload, args)
     if operator.emit is None or not _has_rows(operator, named):
         return operator.compute(*args)
+    if "ids" in named:
+        named["ids"] = named["ids"].to(torch.int64)  # as programs read them
     first = named[operator.values[0]]
     shape = first[0].shape if isinstance(first, (list, tuple)) else first.shape
     if operator.domains == (IMAGES,):
