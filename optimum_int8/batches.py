@@ -107,7 +107,9 @@ def as_tensors(model: nn.Module, batch: Any) -> Any:
         found = {key: _tensor(model, value, batch) for key, value in batch.items()}
     main = getattr(model, "main_input_name", "") if isinstance(model, PreTrainedModel) else ""
     value = found.get(main)
-    if isinstance(value, Tensor) and value.dim() == _UNBATCHED.get(main):
+    # Patches of images of several sizes (SigLIP 2, NaFlex) are rows, whose image has no axes of its own.
+    axes = 2 if main == "pixel_values" and "spatial_shapes" in found else _UNBATCHED.get(main)
+    if isinstance(value, Tensor) and value.dim() == axes:
         return {key: v.unsqueeze(0) if isinstance(v, Tensor) else v for key, v in found.items()}
     return found
 

@@ -154,7 +154,10 @@ def _until_end(model: PreTrainedModel, tokens: Tensor, start: int) -> Tensor:
 def _require_decoding_steps(model: nn.Module, batch: Mapping[str, Any]) -> None:
     if not isinstance(model, PreTrainedModel) or not model.config.is_encoder_decoder or not model.can_generate():
         return
-    if not any(batch.get(name) is not None for name in ("labels", "decoder_input_ids", "decoder_inputs_embeds")):
+    given = [name for name, value in batch.items() if value is not None]
+    if not any(
+        name == "labels" or name.startswith("decoder_input") for name in given
+    ):  # SpeechT5: decoder_input_values
         raise CalibrationError(
             f"a calibration batch of a {type(model).__name__} has neither labels nor decoder_input_ids, so that its "
             f"decoder sees no text; add one, or pass generation_batches(model, batches)"

@@ -10,6 +10,7 @@ import datasets
 import pandas as pd
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import BatchEncoding
@@ -210,3 +211,39 @@ def test_sentence_transformers_calibrate_on_texts(tmp_path: Path) -> None:
     found = ranges(model, texts)
     assert found == ranges(model, [texts]) == ranges(model, [model.preprocess(texts)])
     assert len(found) > 8
+
+
+@pytest.mark.parametrize("name", ["Siglip2VisionModel", "Siglip2ForImageClassification"])
+def test_patches_of_images_are_a_batch(name: str) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = transformers.Siglip2VisionConfig(**sizes, num_patches=16, patch_size=4)
+    whole = name != "Siglip2VisionModel"
+    config = transformers.Siglip2Config(text_config=sizes, vision_config=vision.to_dict()) if whole else vision
+    model = getattr(transformers, name)(config).eval()
+    batch = {
+        "pixel_values": torch.rand(2, 16, 48),
+        "pixel_attention_mask": torch.ones(2, 16, dtype=torch.long),
+        "spatial_shapes": torch.full((2, 2), 4),
+    }
+    one = {key: value[0] for key, value in batch.items()}
+    for data in ([batch], [one, one]):
+        int8 = quantize(model, Int8Config(approach="static", fuse=False), data, progress=False)
+        with torch.no_grad():
+            ours, exact = int8(**batch)[0], model(**batch)[0]
+        assert (ours - exact).norm() < 0.1 * exact.norm()
+
+
+def test_a_decoder_of_spectrograms_is_calibrated() -> None:
+    config = transformers.SpeechT5Config(
+        vocab_size=40, hidden_size=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=8, speech_decoder_prenet_units=16,
+        speaker_embedding_dim=8, speech_decoder_postnet_units=16, reduction_factor=2,
+    )  # fmt: skip
+    model = transformers.SpeechT5ForTextToSpeech(config).eval()
+    batch = {
+        "input_ids": torch.randint(4, 40, (2, 7)),
+        "decoder_input_values": torch.rand(2, 4, 8),
+        "speaker_embeddings": torch.rand(2, 8),
+    }
+    int8 = quantize(model, Int8Config(approach="static", fuse=False), [batch], progress=False)
+    assert int8.speecht5.decoder.wrapped_decoder.layers[0].encoder_attn.k_proj.input_scale > 0
