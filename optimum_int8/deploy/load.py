@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -37,12 +38,16 @@ _SYMBOLS = re.compile(
 """What an expression of a size may contain: torch evaluates it."""
 
 
+_WITH_SIZES = 2
+"""Format from which on a file says for which sizes it holds."""
+
+
 def load(path: str | os.PathLike[str]) -> nn.Module:
     """Read what `save` wrote; needs no source of the model.
 
     Returns:
         A module with the call of the model that was saved, on native kernels where they are. It raises `DataError` for sizes and options
-        that the file is not made for.
+        that the file is not made for; one of format 1 does not say them, which is warned of.
 
     Raises:
         CheckpointError: the file is missing, damaged, not ours, newer than this package, or holds what could run code: pickles, native
@@ -52,7 +57,8 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     sizes = _check(source)
     try:
         module = lowered(torch.export.load(source))
-        _insert_check(module, sizes)
+        if sizes is not None:
+            _insert_check(module, sizes)
     except Exception as error:  # torch raises many kinds on what it cannot read
         raise CheckpointError(
             f"{source.name} cannot be read ({type(error).__name__}: {error}); save the model again"
@@ -84,7 +90,7 @@ def _insert_check(module: fx.GraphModule, sizes: Sizes) -> None:
     module.recompile()
 
 
-def _check(source: Path) -> Sizes:
+def _check(source: Path) -> Sizes | None:
     try:
         with zipfile.ZipFile(source) as archive:
             damaged = archive.testzip()
@@ -102,7 +108,8 @@ def _check(source: Path) -> Sizes:
         raise CheckpointError(f"{source.name} is no readable .pt2 ({error}); fetch or save it again") from error
 
 
-def _check_about(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfile.ZipFile) -> Sizes:
+def _check_about(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfile.ZipFile) -> Sizes | None:
+    """Check what the file says of itself; returns the sizes it holds for, None where its version does not say them."""
     if f"extra/{EXTRA}" not in entries:
         raise CheckpointError(f"{name} has no {EXTRA}; expected a .pt2 that optimum_int8 saved")
     about = _json(name, entries[f"extra/{EXTRA}"], archive)
@@ -113,10 +120,15 @@ def _check_about(name: str, entries: dict[str, zipfile.ZipInfo], archive: zipfil
         raise CheckpointError(
             f"{name} has format_version {version} and this optimum_int8 reads up to {FORMAT_VERSION}; upgrade optimum_int8"
         )
-    if "sizes" not in about:
-        raise CheckpointError(
-            f"{name} does not say for which sizes it holds: an earlier optimum_int8 saved it; save the model again"
+    if version < _WITH_SIZES:
+        warnings.warn(
+            f"{name} was saved by an earlier optimum_int8 and does not say for which sizes it holds: a model whose code asks for sizes "
+            "may give wrong values at others than those of its example; save it again",
+            stacklevel=4,
         )
+        return None
+    if "sizes" not in about:
+        raise CheckpointError(f"{name} does not say for which sizes it holds; save the model again")
     return Sizes.from_json(name, about["sizes"])
 
 
