@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..errors import KernelError
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
 from ..kernels.program import Program
@@ -48,7 +49,14 @@ class ProgramCall(torch.nn.Module):
         lead = inputs[position].shape if is_ids else inputs[position].shape[:-1]
         results = [empty_rows(lead, r.columns, r.dtype) for r in self.outputs]
         length = lead[1] if len(lead) == 2 else lead.numel()
-        key_length = None if self.keys is None else inputs[self.keys].shape[1]
+        key_length = None
+        if self.keys is not None:
+            keys = inputs[self.keys].shape
+            key_length = keys[1]
+            if keys[0] != lead[0]:  # the kernels read as many sequences of keys as there are of queries
+                raise KernelError(
+                    f"an attention core has {lead[0]} sequences of queries and {keys[0]} of keys; expected as many"
+                )
         skip = mask is not None and key_length is None and not compute_padding.get()
         self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]

@@ -159,6 +159,10 @@ class Program:
         loaded = library()
         if loaded is None:
             raise KernelError("a program needs the native library, which is not here; see `optimum-int8 env`")
+        if batch == 0 or length == 0:
+            return  # no row to compute; the kernels divide work by rows
+        if key_length == 0:
+            raise KernelError("an attention core has no keys; expected at least one")
         isa = current_isa()
         native = (self._native.get(isa) or self._freeze(isa)).native
         call = Call(batch, length, (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors]))

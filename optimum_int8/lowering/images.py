@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..errors import KernelError
 from ..fx.program_call import ProgramCall
 from ..fx.rewrite import is_call
 from ..kernels import as_rows, empty_rows
@@ -100,6 +101,8 @@ class ImagesCall(ProgramCall):
     def forward(self, *tensors: Tensor) -> Any:
         """See the class."""
         inputs = [as_rows(t) for t in tensors]
+        if any(0 in t.shape[1:] for t in inputs):
+            raise KernelError("an image without pixels or channels; expected at least one of each")
         key = tuple([t.shape[1:] for t in inputs])
         known = self.built.get(key)
         program, outputs = known or self._build(key, inputs)

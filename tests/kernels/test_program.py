@@ -214,4 +214,7 @@ def test_nothing_to_do() -> None:
     x, y = program.external(64), program.external(64)
     program.add("norm", [x], [y], columns=16, kind="none")
     program.run(1, 0, [torch.empty(0, 16), torch.empty(0, 16)])
+    program.run(0, 3, [torch.empty(0, 3, 16), torch.empty(0, 3, 16)])
+    with pytest.raises(KernelError, match="has no keys"):
+        program.run(1, 3, [torch.empty(1, 3, 16)] * 2, key_length=0)
     assert operators.quantize(torch.empty(3, 0, 8), *static_grid()).shape == (3, 0, 8)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optimum_int8.errors import KernelError
 from optimum_int8.fx import agree
 from optimum_int8.kernels import library
 from optimum_int8.nn import Bfloat16Attention, Int8Attention, Int8Embedding
@@ -476,3 +477,21 @@ def test_a_feed_forward_holds_no_float_round_trip_between_its_linears() -> None:
     case.before("lower_rows")
     targets = [n.target for n in case.graph.graph.nodes if n.op == "call_function" and "sym_size" not in str(n.target)]
     assert targets == [ours.quantize.default, ours.linear_quantized.default, ours.linear.default, ours.norm.default]
+
+
+@pytest.mark.skipif(library() is None, reason="without the native library nothing becomes a program")
+@pytest.mark.parametrize("sequences", [0, 1, 3])
+def test_keys_of_other_sequences_than_the_queries_are_refused(sequences: int) -> None:
+    """The kernels would read beyond them: two sequences of queries need two of keys."""
+
+    def forward(m: Any, x: Tensor, y: Tensor) -> Tensor:
+        q, k, v = (t.view(*t.shape[:-1], 4, -1).transpose(1, 2) for t in (x, y, y))
+        return m.core(q, k, v, None, 0.3, False).reshape(*x.shape[:-1], -1)
+
+    x, y = torch.randn(2, 5, WIDTH), torch.randn(2, 9, WIDTH)
+    case = Case(forward, x, y, core=Float32Attention())
+    case.before("lower_rows")
+    assert case.apply("lower_rows") == 1
+    case.graph.recompile()
+    with pytest.raises(KernelError, match=f"2 sequences of queries and {sequences} of keys"):
+        case.graph(x, torch.randn(sequences, 9, WIDTH))
