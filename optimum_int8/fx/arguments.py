@@ -47,7 +47,7 @@ def _describe_argument(x: Any, tensors: list[Tensor], layer: int | None) -> Any:
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors of a call for runs besides the call itself: what those write stays away from the user's, and shows as a version above 0."""
+    """Tensors of a call for runs besides the call itself: what those write stays away from the user's, and shows as another version."""
     with torch.inference_mode(False):
         made = {id(x): x.detach().clone() for x in tensors}
     return [made[id(x)] for x in tensors]

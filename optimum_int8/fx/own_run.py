@@ -38,12 +38,14 @@ def run_own(
     """
     args, kwargs = rebuild(key, tensors, layer)
     state, cache = written_state(module), find_cache([*args, *kwargs.values()])
+    versions = [x._version for x in tensors]  # a copy made of a tensor of inference mode does not begin at 0
     lists = [(x, list(x)) for x in (*args, *kwargs.values()) if type(x) is list]
     try:
         expected = forward(*args, **kwargs)
     except Exception as error:
         raise OwnError from error
-    if any(x._version for x in tensors) or any(list(map(id, x)) != list(map(id, old)) for x, old in lists):
+    written = [x._version for x in tensors] != versions
+    if written or any(list(map(id, x)) != list(map(id, old)) for x, old in lists):
         raise NotCapturable("it writes to its arguments")
     if cache is None and state != written_state(module):
         raise Ran(expected)

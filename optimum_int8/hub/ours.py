@@ -23,6 +23,10 @@ def is_ours(name: str, modules: Collection[str] | None) -> bool:
     return known and (leaf in ("weight", "bias") or QPARAMS.fullmatch(leaf) is not None)
 
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+"""Types that a model's own floats are stored in."""
+
+
 def same_type(found: torch.dtype, expected: torch.dtype, ours: bool) -> bool:
     """Whether a stored type will do: of the model's own floats any float type, which Transformers loads in the model's."""
-    return found == expected or (not ours and found.is_floating_point and expected.is_floating_point)
+    return found == expected or (not ours and found in _FLOATS and expected in _FLOATS)

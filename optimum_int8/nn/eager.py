@@ -61,7 +61,8 @@ class EagerName(str):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = str.__hash__
+    def __hash__(self) -> int:  # in Python, so that dynamo can trace it
+        return hash(str(self))
 
 
 def eager_name(implementation: str) -> EagerName:

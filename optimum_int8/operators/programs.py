@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.immediate import Immediate, ImmediateImages
-from .registry import IMAGES, MASK, REGISTRY, Operator, bind
+from .registry import IMAGES, MASK, REGISTRY, Operator, as_float, bind
 
 
 def run_as_program(name: str, *args: Any) -> Any:
@@ -20,6 +20,9 @@ def run_as_program(name: str, *args: Any) -> Any:
     named = bind(operator.overload, args)
     if operator.emit is None or not _has_rows(operator, named):
         return operator.compute(*args)
+    for name in operator.values:
+        if isinstance(named[name], Tensor) and named[name].is_floating_point():
+            named[name] = as_float(named[name])
     if "ids" in named:
         named["ids"] = named["ids"].to(torch.int64)  # as programs read them
     first = named[operator.values[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -153,7 +154,7 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
                 note,
             )
         )
-    report.block_share = sum(share[n] for n in covered)
+    report.block_share = round(math.fsum(share[n] for n in covered), 12)
     for name, module in model.named_modules():
         if isinstance(module, (Int8Linear, Int8Conv, Int8Embedding, Int8AvgPool, Int8Experts)) and not any(
             name.startswith(f"{b}.") for b in blocks
