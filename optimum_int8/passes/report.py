@@ -120,7 +120,9 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
     parts = account(model, reasons, None if example_input is None else count_rows(model, example_input))
     share = {part.path: part.share for part in parts if part.int8}
     quantized = {n for n, m in model.named_modules() if isinstance(m, (Int8Linear, Int8Conv, Int8Experts))}
-    report = InspectReport(int8_share=sum(share.values()), parts=parts, fp32=_with_parts(reasons, parts))
+    report = InspectReport(
+        int8_share=round(math.fsum(share.values()), 12), parts=parts, fp32=_with_parts(reasons, parts)
+    )
     report.int8_bytes = sum(part.bytes for part in parts if part.int8)
     report.fp32_bytes = float_bytes(model)
     blocks = find_blocks(model)
