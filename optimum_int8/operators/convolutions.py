@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -152,7 +152,8 @@ define(
 )
 
 
-def conv_both(  # type: ignore[no-untyped-def]
+def _convolve_both(  # type: ignore[no-untyped-def]
+    convolve: Callable[..., Tensor],
     x: Tensor,
     scale,
     zero_point,
@@ -171,36 +172,20 @@ def conv_both(  # type: ignore[no-untyped-def]
     residual_scale=None,
     residual_zero_point=None,
 ) -> tuple[Tensor, Tensor]:
+    """What `convolve` (`conv`, or its definition) gives, and the same quantized."""
+    weight = packed, weight_sum, weight_scale, bias, window, groups
+    epilogue = activation, slope, residual, final, residual_scale, residual_zero_point
+    y = convolve(x, scale, zero_point, *weight, *epilogue)
+    return y, numerics.quantize_affine(y, output_scale, output_zero_point)
+
+
+def conv_both(*conv_arguments: Any) -> tuple[Tensor, Tensor]:
     """`conv`, and its result also quantized with `output_scale` and `output_zero_point`."""
-    weight = packed, weight_sum, weight_scale, bias, window, groups
-    epilogue = activation, slope, residual, final, residual_scale, residual_zero_point
-    y = conv(x, scale, zero_point, *weight, *epilogue)
-    return y, numerics.quantize_affine(y, output_scale, output_zero_point)
+    return _convolve_both(conv, *conv_arguments)
 
 
-def _define_conv_both(  # type: ignore[no-untyped-def]
-    x: Tensor,
-    scale,
-    zero_point,
-    packed,
-    weight_sum,
-    weight_scale,
-    bias,
-    window,
-    groups,
-    activation,
-    slope,
-    residual,
-    final,
-    output_scale,
-    output_zero_point,
-    residual_scale=None,
-    residual_zero_point=None,
-) -> tuple[Tensor, Tensor]:
-    weight = packed, weight_sum, weight_scale, bias, window, groups
-    epilogue = activation, slope, residual, final, residual_scale, residual_zero_point
-    y = _define_conv(x, scale, zero_point, *weight, *epilogue)
-    return y, numerics.quantize_affine(y, output_scale, output_zero_point)
+def _define_conv_both(*conv_arguments: Any) -> tuple[Tensor, Tensor]:
+    return _convolve_both(_define_conv, *conv_arguments)
 
 
 def _emit_to_bytes(  # type: ignore[no-untyped-def]
