@@ -14,24 +14,11 @@ from transformers.modeling_utils import PreTrainedModel
 from .batches import as_tensors, call_model
 from .config import Int8Config
 from .errors import CalibrationError
-from .nn import (
-    ATTENTION,
-    AVERAGES,
-    CONV,
-    EXPERTS,
-    LINEAR,
-    POOL,
-    SCORES,
-    SCORES_INPUTS,
-    Scores,
-    Sites,
-    attentions,
-    restore_attention,
-    set_attention,
-)
-from .nn.observing import ATTENTION_INPUTS, OBSERVING, Observe, observing_cores
+from .nn import AVERAGES, SCORES_INPUTS, Scores, attentions, restore_attention, set_attention
 from .nn.tokens import counting, mask_for
 from .observers import Observer, TokenRanges, make_observer
+from .sites import ATTENTION, CONV, EXPERTS, LINEAR, POOL, SCORES, Sites
+from .sites.observed_attention import ATTENTION_INPUTS, OBSERVING, Observe, observing_cores
 
 Range = tuple[float, float]
 

@@ -13,14 +13,6 @@ from .calibrate import Range, collect_ranges
 from .config import Int8Config
 from .errors import CalibrationError
 from .nn import (
-    ATTENTION,
-    BFLOAT16_ATTENTION,
-    CONV,
-    EMBEDDING,
-    EXPERTS,
-    LINEAR,
-    POOL,
-    SCORES,
     Bfloat16Attention,
     Int8Attention,
     Int8AvgPool,
@@ -30,12 +22,12 @@ from .nn import (
     Int8Linear,
     Int8Module,
     Int8Scores,
-    Sites,
     float_weight,
 )
 from .nn.pool import average_window
 from .observers import TokenRanges
 from .remedies import collect_inputs, mean_errors, search_weight_scale, smooth_quant
+from .sites import ATTENTION, BFLOAT16_ATTENTION, CONV, EMBEDDING, EXPERTS, LINEAR, POOL, SCORES, Sites
 
 EXPERT_TOKENS = 32
 """Of calibration, that an expert must have seen for a range of its own: one of fewer would clip the next token."""

@@ -12,8 +12,14 @@ from .batches import as_batches
 from .calibrate import run_batch
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
-from .nn import (
-    CALLS,
+from .nn import CALLS, Int8Embedding, Int8Linear, Int8Module, check_finite, copy_of
+from .nn.families import unpack_attention, unpack_relative, unpacked
+from .passes import InspectReport, inspect
+from .precision import widen
+from .prepare import Prepared, prepare
+from .remedies import evaluating
+from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
+from .sites import (
     CONV,
     CORES,
     EMBEDDING,
@@ -21,14 +27,9 @@ from .nn import (
     LINEAR,
     POOL,
     SCORES,
-    Int8Embedding,
-    Int8Linear,
-    Int8Module,
     bare_parameters,
-    check_finite,
     conceal,
     conceal_experts,
-    copy_of,
     describe_experts,
     describe_functional,
     expose,
@@ -39,17 +40,9 @@ from .nn import (
     find_routers,
     find_sites,
     require_sites,
-    unpack_attention,
-    unpack_relative,
-    unpacked,
 )
-from .nn.float_kinds import TABLE
-from .nn.routers import ROUTER
-from .passes import InspectReport, inspect
-from .precision import widen
-from .prepare import Prepared, prepare
-from .remedies import evaluating
-from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
+from .sites.float_modules import TABLE
+from .sites.functional.routers import ROUTER
 
 __all__ = [
     "InspectReport",

@@ -12,20 +12,11 @@ from transformers.modeling_utils import PreTrainedModel
 from .config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from .errors import CheckpointError
 from .nn import (
-    ATTENTION,
-    BFLOAT16_ATTENTION,
     CALLS,
     CHILD,
-    CONV,
-    CORES,
-    EMBEDDING,
-    EXPERTS,
     FLOAT_IMPLEMENTATION,
     IMPLEMENTATION,
     INT8_CALLS,
-    LINEAR,
-    POOL,
-    SCORES,
     Bfloat16Attention,
     FloatExperts,
     Int8Attention,
@@ -37,23 +28,32 @@ from .nn import (
     Int8Module,
     Int8Scores,
     Scores,
-    Sites,
     attentions,
-    can_unpack,
-    expose,
-    expose_experts,
-    find_experts,
     outermost_transformers,
     run_eagerly,
     set_attention,
-    unpack_attention,
-    unpack_relative,
     uses_attention_interface,
 )
 from .nn.base import QPARAMS
-from .nn.calls import source_line
+from .nn.families import can_unpack, unpack_attention, unpack_relative
 from .nn.pool import pool_obstacle
 from .passes import install
+from .sites import (
+    ATTENTION,
+    BFLOAT16_ATTENTION,
+    CONV,
+    CORES,
+    EMBEDDING,
+    EXPERTS,
+    LINEAR,
+    POOL,
+    SCORES,
+    Sites,
+    expose,
+    expose_experts,
+    find_experts,
+)
+from .sites.functional.call_place import source_line
 
 _NAMES = ("exclude", "exclude_attention")
 """Settings that name modules."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from optimum_int8 import CalibrationError, Int8Config
 from optimum_int8.calibrate import collect_ranges
-from optimum_int8.nn import find_sites
+from optimum_int8.sites import find_sites
 from tests.models import batch, classifier
 
 CONFIG = Int8Config(approach="static")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimum_int8 import CalibrationError, Int8Config
 from optimum_int8.calibrate import collect_ranges, generation_batches
-from optimum_int8.nn import find_sites
+from optimum_int8.sites import find_sites
 from tests import zoo
 
 CONFIG = Int8Config(approach="static")

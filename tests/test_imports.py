@@ -23,7 +23,7 @@ RANK_0 = {
 RANKS = {
     **dict.fromkeys(RANK_0, 0),
     **dict.fromkeys(["kernels", "operators"], 1),
-    **dict.fromkeys(["observers", "nn", "fx"], 2),
+    **dict.fromkeys(["observers", "nn", "sites", "fx"], 2),
     **dict.fromkeys(["lowering", "passes"], 3),
     **dict.fromkeys(["deploy", "batches", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
@@ -35,6 +35,7 @@ RANKS = {
 ORDERED = (
     ("_version", "errors", "loss", "precision", "config", "numerics"),
     ("kernels", "operators"),
+    ("observers", "nn", "sites"),
     ("observers", "nn", "fx"),
     ("lowering", "passes"),
     ("batches", "calibrate", "remedies", "prepare", "restore", "quantize", "tune"),
@@ -48,21 +49,17 @@ nothing of each other."""
 ORDERED_INSIDE = {"quantizers": ("steps", "base", "tasks")}
 """What a child with folders of its own consists of: a later part may import an earlier one."""
 
-KNOWN_CYCLES: tuple[frozenset[str], ...] = (
-    frozenset({"fx/block.py", "fx/compiler.py"}),
-    frozenset({"nn/expert_weight.py", "nn/experts.py"}),
-)
+KNOWN_CYCLES: tuple[frozenset[str], ...] = (frozenset({"fx/block.py", "fx/compiler.py"}),)
 """Cycles that are left, all of them through imports for types or inside functions. Remove one that is cut, add none."""
 
 KNOWN_SHADOWS = {
     "": {"calibrate", "quantize", "tune"},
     "deploy": {"load", "save"},
     "fx": {"agree", "capture", "quiet"},
-    "nn": {"find_experts", "find_functional", "find_linears"},
 }
 """Functions that hide a file of the same name in their package, so that `package.name` is the function although
 `package/name.py` exists. Left: those of the package itself and of `deploy` are public, renaming the files moves imports
-everywhere; those of `fx` and `nn` go when these folders are split. Remove one that is cut, add none."""
+everywhere; those of `fx` go when that folder is split. Remove one that is cut, add none."""
 
 MAX_FILE_LINES = 330
 MAX_FUNCTION_LINES = 60
@@ -244,6 +241,9 @@ def test_small(file: Path) -> None:
         ("optimum_int8/nn/linear.py", "from ..passes.pipeline import run"),
         ("optimum_int8/nn/linear.py", "from .. import hub"),
         ("optimum_int8/nn/linear.py", "from ..fx import capture"),
+        ("optimum_int8/nn/linear.py", "from ..sites import Sites"),
+        ("optimum_int8/fx/structure.py", "from ..sites.collect import Sites"),
+        ("optimum_int8/sites/linear.py", "from ..fx import capture"),
         ("optimum_int8/observers/base.py", "from ..nn import Int8Linear"),
         ("optimum_int8/hub/card.py", "from ..evaluation.report import EvaluationReport"),
         ("optimum_int8/restore.py", "from .hub.plugin import attach"),
@@ -276,6 +276,7 @@ def test_the_rule_finds_upward_imports(file: str, source: str) -> None:
         ("optimum_int8/tune.py", "from .quantize import quantize"),
         ("optimum_int8/quantize.py", "from .restore import activate"),
         ("optimum_int8/fx/structure.py", "from ..nn import Int8Module\nfrom ..observers import Observer"),
+        ("optimum_int8/sites/linear.py", "from ..nn import Int8Linear\nfrom ..observers import Observer"),
         ("optimum_int8/cli/command_line.py", "from optimum_int8.quantizers import Quantizer"),
         ("optimum_int8/__init__.py", "from .cli import main"),
     ],

@@ -10,15 +10,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from ..nn import (
-    Experts,
-    FunctionalWeight,
-    Int8AvgPool,
-    Int8Conv,
-    Int8Linear,
-    Int8Module,
-    is_sentence_transformers,
-)
+from ..nn import Experts, FunctionalWeight, Int8AvgPool, Int8Conv, Int8Linear, Int8Module, is_sentence_transformers
 from .arguments import NotCapturable
 
 _NOT_SETTINGS = frozenset(

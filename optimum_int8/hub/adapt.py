@@ -20,8 +20,10 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from ..config import Int8Config
 from ..errors import CheckpointError
-from ..nn import CALLS, CONV, EMBEDDING, EXPERTS, LINEAR, unpack_attention
+from ..nn import CALLS
+from ..nn.families import unpack_attention
 from ..restore import empty_module
+from ..sites import CONV, EMBEDDING, EXPERTS, LINEAR
 from .checkpoint import TensorInfo
 from .ties import groups
 

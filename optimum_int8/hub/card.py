@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import ConfigError
-from ..nn import BFLOAT16_ATTENTION
+from ..sites import BFLOAT16_ATTENTION
 
 LIBRARY = "optimum_int8"
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..nn import CALLS, EXPERTS, FUNCTIONAL
+from ..nn import CALLS, FUNCTIONAL
+from ..sites import EXPERTS
 
 _CALL_NAME = re.compile(r"(matmul|add|cat)(_-?\d+)+[a-z]?")
 
 
 def is_functional(value: Any, modules: Mapping[str, str]) -> bool:
-    """Whether a value is what `nn.describe_functional` makes."""
+    """Whether a value is what `sites.describe_functional` makes."""
     if not isinstance(value, dict) or any(
         kind in (EXPERTS, *CALLS) and name not in value for name, kind in modules.items()
     ):

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CALLS, CONV, CORES, EMBEDDING, EXPERTS, LINEAR, POOL, SCORES
+from ..nn import CALLS
+from ..sites import CONV, CORES, EMBEDDING, EXPERTS, LINEAR, POOL, SCORES
 from .functional import is_functional
 
 CONFIG_NAME = "config.json"

@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import create_position_bias_mask, 
 
 from .. import numerics
 from .base import Int8Module
+from .core_caller import CoreCaller
 from .eager import (
     float_mask,
     register_core,
@@ -27,7 +28,6 @@ from .eager import (
 )
 from .gradient import straight_through, wants_gradients
 from .masks import int8_mask
-from .relative import CoreCaller
 
 IMPLEMENTATION = "optimum_int8"
 """Name in Transformers' attention interface: `model.set_attn_implementation(IMPLEMENTATION)`."""

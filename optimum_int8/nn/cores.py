@@ -21,8 +21,8 @@ from transformers import PretrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from .attention import uses_attention_interface
+from .core_caller import CoreCaller
 from .eager import KNOWN, eager_function, eager_name, is_eager
-from .relative import CoreCaller
 
 
 @dataclass

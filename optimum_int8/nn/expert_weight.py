@@ -1,20 +1,78 @@
-"""`ExpertWeight`: what code that reads a stack of experts' matrices gets. A product with one runs the experts' module; whatever else reads
-it gets float values.
+"""`Experts`, a module where a stack of experts' matrices stood, and `ExpertWeight`, what code that reads the stack gets: a product with
+one runs the module; whatever else reads it gets float values.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-if TYPE_CHECKING:
-    from .experts import Experts
+from .slot import WeightSlot
+
+
+class Experts(WeightSlot):
+    """Stands where a parameter `[experts, out, in]`, or `transposed` `[experts, in, out]`, stood in a module.
+
+    The module's own code keeps reading it: `F.linear(x, self.weight[i])` and `x @ self.weight[i]` run `forward(x, i)`, and any
+    other function gets the float values. See `ExpertWeight`.
+
+    Attributes:
+        dtype: of the parameter; it follows `model.to(dtype)`.
+    """
+
+    transposed: bool
+    dtype: torch.dtype
+    requires_grad = False
+    _is_hf_initialized = True  # Transformers would draw random numbers into what it takes for a parameter
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Experts, outputs and inputs."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Of the stored values."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> torch.Size:
+        """As the parameter's."""
+        experts, rows, columns = self.sizes
+        return torch.Size((experts, columns, rows) if self.transposed else (experts, rows, columns))
+
+    def weight_of(self, members: int | Sequence[int]) -> ExpertWeight:
+        """What stands for some of the experts, or for one."""
+        return ExpertWeight(self, members, False, self.dtype)
+
+    def float_values(self, members: int | Sequence[int]) -> Tensor:
+        """Float values of some experts, or of one, with the parameter's axes."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Experts:
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(fn, recurse)  # type: ignore[return-value]
+
+    def float_weight(self) -> Tensor:
+        """See `WeightSlot`. Values are made when they are asked for."""
+        return self.weight_of(range(self.sizes[0]))
+
+    def __len__(self) -> int:
+        return self.sizes[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.float_weight()[index]
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        experts, rows, columns = self.sizes
+        return f"experts={experts}, in_features={columns}, out_features={rows}"
 
 
 class ExpertWeight(Tensor):

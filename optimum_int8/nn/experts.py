@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,68 +12,11 @@ from torch import Tensor, nn
 
 from .. import kernels, numerics
 from .base import Int8Module, as_float
-from .expert_weight import ExpertWeight
+from .expert_weight import Experts
 from .gradient import straight_through, wants_gradients
-from .slot import WeightSlot
 
-
-class Experts(WeightSlot):
-    """Stands where a parameter `[experts, out, in]`, or `transposed` `[experts, in, out]`, stood in a module.
-
-    The module's own code keeps reading it: `F.linear(x, self.weight[i])` and `x @ self.weight[i]` run `forward(x, i)`, and any
-    other function gets the float values. See `ExpertWeight`.
-
-    Attributes:
-        dtype: of the parameter; it follows `model.to(dtype)`.
-    """
-
-    transposed: bool
-    dtype: torch.dtype
-    requires_grad = False
-    _is_hf_initialized = True  # Transformers would draw random numbers into what it takes for a parameter
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Experts, outputs and inputs."""
-        raise NotImplementedError
-
-    @property
-    def device(self) -> torch.device:
-        """Of the stored values."""
-        raise NotImplementedError
-
-    @property
-    def shape(self) -> torch.Size:
-        """As the parameter's."""
-        experts, rows, columns = self.sizes
-        return torch.Size((experts, columns, rows) if self.transposed else (experts, rows, columns))
-
-    def weight_of(self, members: int | Sequence[int]) -> ExpertWeight:
-        """What stands for some of the experts, or for one."""
-        return ExpertWeight(self, members, False, self.dtype)
-
-    def float_values(self, members: int | Sequence[int]) -> Tensor:
-        """Float values of some experts, or of one, with the parameter's axes."""
-        raise NotImplementedError
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Experts:
-        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(fn, recurse)  # type: ignore[return-value]
-
-    def float_weight(self) -> Tensor:
-        """See `WeightSlot`. Values are made when they are asked for."""
-        return self.weight_of(range(self.sizes[0]))
-
-    def __len__(self) -> int:
-        return self.sizes[0]
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.float_weight()[index]
-
-    def extra_repr(self) -> str:
-        """What `print` shows."""
-        experts, rows, columns = self.sizes
-        return f"experts={experts}, in_features={columns}, out_features={rows}"
+EAGER = "eager"
+"""Transformers' name for an experts' own `forward`, which multiplies by one expert's matrix at a time."""
 
 
 class FloatExperts(Experts):
@@ -261,3 +204,20 @@ class Int8Experts(Experts, Int8Module):
             self.register_buffer("weight", stored.unsqueeze(-1))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.finish_loading()
+
+
+def run_eagerly(model: nn.Module) -> None:
+    """Let modules with stacks of matrices run their own `forward`: Transformers' other implementations read all experts at once."""
+    for owner in modules_with_experts(model):
+        if experts_implementation(owner) not in (None, EAGER):
+            owner.config._experts_implementation = EAGER  # type: ignore[union-attr]
+
+
+def experts_implementation(owner: nn.Module) -> str | None:
+    """The name of Transformers' experts implementation that a module takes, if it takes one."""
+    return getattr(getattr(owner, "config", None), "_experts_implementation", None)
+
+
+def modules_with_experts(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules of a model that hold stacks of experts' matrices themselves."""
+    return (m for m in model.modules() if any(isinstance(child, Experts) for child in m._modules.values()))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..nn import Int8Conv, Int8Embedding, Int8Experts, Int8Linear, Int8Module
-from ..nn.float_kinds import TABLE, float_kind, holds_bare_parameters
+from ..sites.float_modules import TABLE, float_kind, holds_bare_parameters
 from .rows import Counted
 
 _MULTIPLYING = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear,

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..nn import Int8Conv
-from ..nn.float_kinds import holds_bare_parameters
+from ..sites.float_modules import holds_bare_parameters
 
 _CONVS = (Int8Conv, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import CalibrationError, ConfigError
-from ..nn.listen import Listener
+from ..sites.functional.trace_ops import OpTracer
 from .archived import parse_archived
 from .op import Op, parse
 from .record import Recording, Seen
@@ -189,14 +189,14 @@ class calibrate:
         self._entered.pop().close()
 
 
-def tracing(recording: Recording, stop: FrameType | None = None, conf: QuantConf | None = None) -> Listener:
+def tracing(recording: Recording, stop: FrameType | None = None, conf: QuantConf | None = None) -> OpTracer:
     """A mode in which `recording` traces this thread; frames from `stop` on do not count."""
 
     def trace(func: Any, args: Any, kwargs: Any, frame: FrameType) -> Any:
         innermost = conf is None or _active.get()[-1] is conf
         return recording.trace(func, args, kwargs, frame, stop, innermost)
 
-    return Listener(trace)
+    return OpTracer(trace)
 
 
 _active: ContextVar[tuple[QuantConf, ...]] = ContextVar("active", default=())

@@ -15,20 +15,11 @@ from .. import numerics
 from ..config import Int8Config
 from ..deploy import Save
 from ..errors import CalibrationError, QuantizationError
-from ..nn import (
-    ATTENTION,
-    CALLS,
-    EMBEDDING,
-    INT8_CALLS,
-    Int8Module,
-    check_finite,
-    collect_sites,
-    copy_of,
-    expose,
-    unpack_attention,
-)
+from ..nn import CALLS, INT8_CALLS, Int8Module, check_finite, copy_of
+from ..nn.families import unpack_attention
 from ..prepare import Prepared
 from ..quantize import convert as convert_prepared
+from ..sites import ATTENTION, EMBEDDING, collect_sites, expose
 from .conf import QuantConf, tracing
 from .match import match
 from .op import Op

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..nn.heard import POOLS, RESIDUAL
+from ..sites.functional.attribution import POOLS, RESIDUAL
 from .op import Op
 from .record import Recording, Seen
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from .. import numerics
 from ..calibrate import with_masks
 from ..errors import CalibrationError
-from ..nn.calls import IN_PLACE, OPS, Running, arguments_of, running
-from ..nn.heard import READ_OTHERWISE, Found, ModelSites, Site
+from ..sites.functional.attribution import READ_OTHERWISE, Found, ModelSites, Site
+from ..sites.functional.call_place import IN_PLACE, OPS, Running, arguments_of, running
 from .watch import Watch
 
 
@@ -54,7 +54,7 @@ class Recording:
     def trace(
         self, func: Any, args: Any, kwargs: Any, frame: FrameType, stop: FrameType | None, innermost: bool = True
     ) -> Any:
-        """See `nn.listen.Listener`. Raises CalibrationError for a second model, and for values that are not finite.
+        """See `sites.functional.trace_ops.OpTracer`. Raises CalibrationError for a second model, and for values that are not finite.
 
         Args:
             innermost: False where a block of another recipe is nested inside; a second model belongs to that one.

@@ -10,31 +10,16 @@ from torch import nn
 
 from ..config import Int8Config
 from ..errors import ConfigError, QuantizationError
-from ..nn import (
-    ATTENTION,
-    BFLOAT16_ATTENTION,
-    CONV,
-    CORES,
-    EMBEDDING,
+from ..nn import Bfloat16Attention, Int8Module, attentions, check_finite, copy_of, restore_attention, set_attention
+from ..nn.fake import (
     FAKE_CHILD,
     FAKE_IMPLEMENTATION,
-    LINEAR,
-    POOL,
-    Bfloat16Attention,
     FakeQuantize,
     FakeQuantizedAttention,
-    Int8Module,
-    Sites,
-    attentions,
-    check_finite,
-    conceal,
-    copy_of,
     fake_quantize_conv,
     fake_quantize_embedding,
     fake_quantize_linear,
     fake_quantize_pool,
-    restore_attention,
-    set_attention,
     unfake_conv,
     unfake_embedding,
     unfake_linear,
@@ -42,6 +27,7 @@ from ..nn import (
 )
 from ..prepare import Prepared
 from ..quantize import convert, prepare_copy
+from ..sites import ATTENTION, BFLOAT16_ATTENTION, CONV, CORES, EMBEDDING, LINEAR, POOL, Sites, conceal
 
 STATE = "_int8_qat"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..nn import FakeQuantize
+from ..nn.fake import FakeQuantize
 from .settings import QatSettings
 
 

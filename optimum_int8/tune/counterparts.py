@@ -13,7 +13,6 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from ..nn import (
     CHILD,
-    CORES,
     FLOAT_IMPLEMENTATION,
     Int8Module,
     attentions,
@@ -25,6 +24,7 @@ from ..nn.attention import int8_eager_attention_forward
 from ..nn.eager import register_core, run_eager
 from ..prepare import Prepared
 from ..remedies import evaluating
+from ..sites import CORES
 
 _COMPARED = "optimum_int8_compared"
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..calibrate import Range
-from ..nn import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING, EXPERTS, SCORES, SCORES_INPUTS
+from ..nn import SCORES_INPUTS
 from ..observers.histogram import Floats, Histogram
 from ..prepare import Prepared
+from ..sites import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING, EXPERTS, SCORES
 
 BINS = 512
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import Int8Config
-from ..nn import CORES, Bfloat16Attention
+from ..nn import Bfloat16Attention
 from ..prepare import Prepared
+from ..sites import CORES
 from .counterparts import Counterparts
 from .report import Fallback, costs
 from .sensitivity import Sensitivity, measure_sensitivity

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..calibrate import run_batch
-from ..nn import CORES
+from ..sites import CORES
 from .counterparts import Compute, Counterparts
 from .sensitivity import Sensitivity
 from .trials import Trial

@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 from ..config import ATTENTIONS, Int8Config
 from ..errors import ConfigError
 from ..loss import relative_loss
-from ..nn import CORES, copy_of
+from ..nn import copy_of
 from ..prepare import Prepared
 from ..quantize import convert, prepare_copy
+from ..sites import CORES
 from .fallbacks import explain, without
 from .limit import OutOfTime, stopping
 from .report import TuningReport

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..calibrate import channels_last, counted_rows, run_batch
-from ..nn import CONV, CORES, EMBEDDING, EXPERTS, POOL, SCORES
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
+from ..sites import CONV, CORES, EMBEDDING, EXPERTS, POOL, SCORES
 from .counterparts import Compute, Counterparts
 from .distribution import Distribution
 

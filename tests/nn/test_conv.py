@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from optimum_int8 import Int8Config, QuantizationError, quantize
-from optimum_int8.nn import Int8Conv, Int8Conv1d, Int8Conv2d, find_sites
+from optimum_int8.nn import Int8Conv, Int8Conv1d, Int8Conv2d
+from optimum_int8.sites import find_sites
 
 MODULES = {
     "plain": lambda: nn.Conv2d(3, 8, 3, padding=1),

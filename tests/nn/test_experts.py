@@ -15,7 +15,8 @@ import transformers
 from torch import Tensor, nn
 
 from optimum_int8 import Int8Config, OptimizedModel, QuantizationError, inspect, numerics, quantize
-from optimum_int8.nn import FloatExperts, Int8Experts, expose_experts, find_experts
+from optimum_int8.nn import FloatExperts, Int8Experts
+from optimum_int8.sites import expose_experts, find_experts
 
 SIZES = {
     "vocab_size": 64, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -10,9 +10,11 @@ from torch import nn
 
 import optimum_int8
 from optimum_int8 import CheckpointError, Int8Config, numerics, quantize
-from optimum_int8.nn import FakeQuantizedAvgPool, Int8AvgPool, Int8AvgPool1d, Int8AvgPool2d, find_sites
+from optimum_int8.nn import Int8AvgPool, Int8AvgPool1d, Int8AvgPool2d
+from optimum_int8.nn.fake import FakeQuantizedAvgPool
 from optimum_int8.passes import find_blocks, inspect, remove
 from optimum_int8.restore import build_skeleton
+from optimum_int8.sites import find_sites
 from optimum_int8.training.prepare import convert_qat, prepare_qat, remove_fake_quantize
 from tests.models import reloaded
 

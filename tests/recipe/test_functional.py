@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import optimum_int8
 from optimum_int8 import CheckpointError, ConfigError, Int8Config, QuantConf, calibrate, convert, numerics
 from optimum_int8.hub.checkpoint import check_metadata
-from optimum_int8.nn import FunctionalWeight, Int8Add, Int8Cat, Int8Conv2d, Int8Linear, Int8MatMul, Sites
+from optimum_int8.nn import FunctionalWeight, Int8Add, Int8Cat, Int8Conv2d, Int8Linear, Int8MatMul
 from optimum_int8.restore import build_skeleton, describe
+from optimum_int8.sites import Sites
 from tests.models import reloaded
 
 

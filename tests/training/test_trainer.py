@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainingArguments
 from optimum_int8 import ConfigError, Int8Config
 from optimum_int8.errors import CalibrationError
 from optimum_int8.hub import OptimizedModel
-from optimum_int8.nn import FakeQuantize
+from optimum_int8.nn.fake import FakeQuantize
 from optimum_int8.training import Int8Trainer, QatSettings, prepare_qat
 from tests.quantizers.tiny import make_dataset, make_model, make_tokenizer
 

@@ -68,7 +68,7 @@ def build_int8(
 
 def _calibration_batches(task: Task, config: Int8Config, dataset: Any, batch_size: int) -> Iterable[Any] | None:
     """Batches of `dataset` where they are used. Raises `CalibrationError` where they are needed and `dataset` is None."""
-    from ...nn import bare_parameters
+    from ...sites import bare_parameters
 
     needed = config.needs_data and not (config.approach == "qat" and dataset is None)
     if dataset is None:

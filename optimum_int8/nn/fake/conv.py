@@ -1,0 +1,41 @@
+"""`nn.Conv1d` and `nn.Conv2d` as `Int8Conv` computes them, in float, for training."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .quantize import FakeQuantize, fake_quantize_weight
+
+
+class _FakeQuantizedConv(nn.Module):
+    """What both have in common. The parameters stay those of the float module."""
+
+    input_fake_quantize: FakeQuantize
+    per_channel: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]`."""
+        rows = x.movedim(-len(self.kernel_size) - 1, -1)  # as calibration sees them: channels last
+        weight = fake_quantize_weight(self.weight.flatten(1), self.per_channel).view_as(self.weight)
+        return self._conv_forward(self.input_fake_quantize(x, rows), weight, self.bias)
+
+
+class FakeQuantizedConv1d(_FakeQuantizedConv, nn.Conv1d):
+    """`nn.Conv1d` on a fake-quantized input and weight."""
+
+
+class FakeQuantizedConv2d(_FakeQuantizedConv, nn.Conv2d):
+    """`nn.Conv2d` on a fake-quantized input and weight."""
+
+
+def fake_quantize_conv(module: nn.Conv1d | nn.Conv2d, fake_quantize: FakeQuantize, per_channel: bool = True) -> None:
+    """Make a float module compute as its INT8 counterpart will, in place: same object, a subclass of its class."""
+    module.__class__ = FakeQuantizedConv1d if isinstance(module, nn.Conv1d) else FakeQuantizedConv2d
+    module.per_channel = per_channel
+    module.input_fake_quantize = fake_quantize.train(module.training)
+
+
+def unfake_conv(module: FakeQuantizedConv1d | FakeQuantizedConv2d) -> None:
+    """The inverse of `fake_quantize_conv`."""
+    del module.input_fake_quantize, module.per_channel
+    module.__class__ = nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d
