@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,13 +14,9 @@ from transformers.modeling_utils import PreTrainedModel
 from .batches import as_tensors, call_model
 from .config import Int8Config
 from .errors import CalibrationError
-from .nn import AVERAGES, SCORES_INPUTS, Scores, attentions, restore_attention, set_attention
 from .nn.tokens import counting, mask_for
-from .observers import Observer, TokenRanges, make_observer
-from .sites import ATTENTION, CONV, EXPERTS, LINEAR, POOL, SCORES, Sites
-from .sites.observed_attention import ATTENTION_INPUTS, OBSERVING, Observe, observing_cores
-
-Range = tuple[float, float]
+from .observers import Observer, TokenRanges
+from .sites import Range, SiteKind, Sites
 
 
 def collect_ranges(
@@ -29,17 +25,15 @@ def collect_ranges(
     config: Int8Config,
     data: Iterable[Any],
     progress: bool = True,
-    tokens: Mapping[str, TokenRanges] | None = None,
-    expert_tokens: dict[str, dict[str, TokenRanges]] | None = None,
+    tokens: dict[str, dict[str, TokenRanges]] | None = None,
 ) -> dict[str, dict[str, Range]]:
-    """Ranges of what flows into the linears, convolutions and average poolings (`"input"`) and attention cores (`"query"`, `"key"`, `"value"`) of `sites`,
-    and of the experts of a stack (by the expert's number).
+    """Ranges of what flows into the `sites` that need any: of a linear its `"input"`, of an attention core `"query"`, `"key"` and `"value"`, of a
+    stack of experts the input of each expert by its number.
 
     Args:
         data: batches; a mapping is passed as keyword arguments, a tuple or list as positional ones, a tensor as the only one.
             A 2-D `attention_mask` in a mapping says which tokens count, see `run_batch`.
-        tokens: by name of a linear or a pooling, what else watches its input.
-        expert_tokens: filled with the same for stacks of experts, by name and the expert's number.
+        tokens: filled, for sites whose kind counts tokens, with what else watches each input.
 
     Returns:
         Site name to input name to `(minimum, maximum)`. Sites and experts that no batch reached are absent.
@@ -47,22 +41,12 @@ def collect_ranges(
     Raises:
         CalibrationError: there is no batch, or a value is not finite.
     """
-    linears = {model.get_submodule(name): name for name in sites.of_kind(LINEAR, CONV, POOL)}
-    cores = {model.get_submodule(name): name for name in sites.of_kind(ATTENTION)}
-    observers: dict[nn.Module, dict[str, Observer]] = {m: {"input": make_observer(config)} for m in linears}
-    observers |= {m: {key: make_observer(config, symmetric=True) for key in ATTENTION_INPUTS} for m in cores}
-    products = {model.get_submodule(name): name for name in sites.of_kind(SCORES)}
-    observers |= {m: {key: make_observer(config, symmetric=True) for key in SCORES_INPUTS} for m in products}
-    stacks = {model.get_submodule(name): name for name in sites.of_kind(EXPERTS)}
-    observers |= {m: {} for m in stacks}  # made as an expert is reached
-    seen: set[nn.Module] = set()
+    watches: dict[str, _Watch] = {}
+    for kind, names in sites.by_kind():
+        for name in names if kind.needs_ranges else ():
+            watches[name] = _Watch(kind, config)
     batches = 0
-    watches = {
-        m: [observers[m]["input"], *([tokens[name]] if tokens and name in tokens else [])]
-        for m, name in linears.items()
-    }
-    reached = {m: _ReachedExperts(config, observers[m], expert_tokens, name) for m, name in stacks.items()}
-    with _observing(model, observers, watches, seen, reached):
+    with _observing(model, sites, watches):
         for batch in tqdm(data, desc="calibrating", unit="batch", disable=None if progress else True, delay=2):
             run_batch(model, batch)
             batches += 1
@@ -70,8 +54,28 @@ def collect_ranges(
         raise CalibrationError(
             "the calibration data holds no batch; expected at least one, around 128 examples are usual"
         )
-    names = {**linears, **cores, **products, **stacks}
-    return {names[m]: _ranges(observers[m]) for m in names if m in seen}
+    if tokens is not None:
+        tokens.update({name: watch.tokens for name, watch in watches.items()})
+    return {name: _ranges(watch.observers) for name, watch in watches.items() if watch.observers}
+
+
+class _Watch:
+    """What flows into one site: an observer for each input, from the first time that it is reached."""
+
+    def __init__(self, kind: SiteKind, config: Int8Config) -> None:
+        self.kind, self.config, self.counts_tokens = kind, config, kind.counts_tokens(config)
+        self.observers: dict[str, Observer] = {}
+        self.tokens: dict[str, TokenRanges] = {}
+
+    def observe(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Count what of a call's arguments is no padding."""
+        for key, x in self.kind.rows(module, inputs).items():
+            if key not in self.observers:
+                self.observers[key] = self.kind.observer(self.config)
+            mask = mask_for(x.shape[:-1])
+            self.observers[key].observe(x, mask)
+            if self.counts_tokens:
+                self.tokens.setdefault(key, TokenRanges()).observe(x, mask)
 
 
 def _ranges(observers: Mapping[str, Observer]) -> dict[str, Range]:
@@ -184,104 +188,27 @@ def _is_2d(x: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _observing(
-    model: nn.Module,
-    observers: dict[nn.Module, dict[str, Observer]],
-    linears: Mapping[nn.Module, Sequence[Observer | TokenRanges]],
-    seen: set[nn.Module],
-    stacks: Mapping[nn.Module, _ReachedExperts],
-) -> Iterator[None]:
-    """Hooks on the linears, an observing attention, evaluation mode; all undone at the end, also after an error."""
-    handles = [module.register_forward_pre_hook(_hook(watches, seen)) for module, watches in linears.items()]
+def _observing(model: nn.Module, sites: Sites, watches: Mapping[str, _Watch]) -> Iterator[None]:
+    """Within, each site tells its watch of its calls, in evaluation mode; all undone at the end, also after an error."""
+    by_module = {model.get_submodule(name): watch for name, watch in watches.items()}
     training = {module: module.training for module in model.modules()}
-    products = [module for module in observers if isinstance(module, Scores)]
-    handles += [module.register_forward_pre_hook(_product_hook(observers[module], seen)) for module in products]
-    handles += [module.register_forward_pre_hook(_expert_hook(each, seen)) for module, each in stacks.items()]
-    has_cores = len(observers) > len(linears) + len(products) + len(stacks)
-    before = attentions(model)
-    if has_cores:
-        set_attention(model, OBSERVING)
-    model.eval()
-    try:
-        with torch.no_grad(), observing_cores(_core_observe(observers, seen)):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in training.items():
-            module.training = mode
-        if has_cores:
-            restore_attention(model, before)
 
-
-def _core_observe(observers: Mapping[nn.Module, dict[str, Observer]], seen: set[nn.Module]) -> Observe:
-    def observe(module: nn.Module, name: str, rows: Tensor) -> None:
-        if module in observers:
-            seen.add(module)
-            observers[module][name].observe(rows, mask_for(rows.shape[:-1]))
-
-    return observe
-
-
-def _hook(
-    watches: Sequence[Observer | TokenRanges], seen: set[nn.Module]
-) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.add(module)
-        x = channels_last(module, inputs[0])
-        for watch in watches:
-            watch.observe(x, mask_for(x.shape[:-1]))
+        watch = by_module.get(module)
+        if watch is not None:
+            watch.observe(module, inputs)
 
-    return observe
-
-
-class _ReachedExperts:
-    """Watches what flows into each expert of one stack, from the first time it is reached."""
-
-    def __init__(
-        self,
-        config: Int8Config,
-        observers: dict[str, Observer],
-        tokens: dict[str, dict[str, TokenRanges]] | None,
-        name: str,
-    ) -> None:
-        self.config, self.observers = config, observers
-        self.tokens = None if tokens is None else tokens.setdefault(name, {})
-
-    def observe(self, x: Tensor, expert: int) -> None:
-        """Watch the rows `[rows, in]` of one call."""
-        key = str(expert)
-        if key not in self.observers:
-            self.observers[key] = make_observer(self.config)
-        mask = mask_for(x.shape[:-1])
-        self.observers[key].observe(x, mask)
-        if self.tokens is not None:
-            self.tokens.setdefault(key, TokenRanges()).observe(x, mask)
-
-
-def _expert_hook(reached: _ReachedExperts, seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs[0].numel():
-            seen.add(module)
-            reached.observe(inputs[0], inputs[1])
-
-    return observe
-
-
-def _product_hook(observers: dict[str, Observer], seen: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def observe(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen.add(module)
-        for observer, x in zip(observers.values(), inputs, strict=True):
-            rows = x.transpose(1, 2).flatten(2)  # [batch, length, heads * head]
-            observer.observe(rows, mask_for(rows.shape[:-1]))
-
-    return observe
-
-
-def channels_last(module: nn.Module, x: Tensor) -> Tensor:
-    """An input or output of `module` as `[..., channels]`: those of a convolution and of a pooling have them in front of their positions."""
-    axes = len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else AVERAGES.get(type(module), 0)
-    return x.movedim(-axes - 1, -1) if axes else x
+    with contextlib.ExitStack() as stack:
+        for kind, names in sites.by_kind():
+            if kind.needs_ranges:
+                stack.enter_context(kind.observed(model, [model.get_submodule(name) for name in names], observe))
+        model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, mode in training.items():
+                module.training = mode
 
 
 def counted_rows(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from typing import Any
@@ -12,26 +13,17 @@ from .batches import as_batches
 from .calibrate import run_batch
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
-from .nn import CALLS, Int8Embedding, Int8Linear, Int8Module, check_finite, copy_of
+from .nn import Int8Module, check_finite, copy_of
 from .nn.families import unpack_attention, unpack_relative, unpacked
 from .passes import InspectReport, inspect
 from .precision import widen
 from .prepare import Prepared, prepare
 from .remedies import evaluating
-from .restore import activate, build_skeleton, describe, expected_tensors, finish_loading, put
+from .restore import activate, build_skeleton, describe, describe_functional, expected_tensors, finish_loading
 from .sites import (
-    CONV,
-    CORES,
-    EMBEDDING,
-    EXPERTS,
-    LINEAR,
-    POOL,
-    SCORES,
     bare_parameters,
     conceal,
     conceal_experts,
-    describe_experts,
-    describe_functional,
     expose,
     expose_experts,
     find_experts,
@@ -161,26 +153,13 @@ def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Itera
 def convert(prepared: Prepared) -> nn.Module:
     """Put INT8 modules at the sites of `prepared.model`, in place, and make it run as one model."""
     model, config, sites = prepared.model, prepared.config, prepared.sites
-    owners: dict[int, Int8Embedding] = {}
-    for name in sites.of_kind(EMBEDDING):
-        module = model.get_submodule(name)
-        owner = owners.get(id(module.weight))
-        table = prepared.twin(name) if owner is None else Int8Embedding.like(module)  # type: ignore[arg-type]
-        assert isinstance(table, Int8Embedding)
-        if owner is not None:
-            table.share(owner)
-        owners.setdefault(id(module.weight), table)
-        put(model, name, EMBEDDING, table)
-    for name in sites.of_kind(LINEAR):
-        module, new = model.get_submodule(name), prepared.twin(name)
-        if id(module.weight) in owners and isinstance(new, Int8Linear):
-            new.tie(owners[id(module.weight)])
-        put(model, name, LINEAR, new)
-    for name in sites.of_kind(CONV, POOL, SCORES, EXPERTS, *CORES, *CALLS):
-        put(model, name, sites.int8[name], prepared.twin(name))
+    shared: dict[int, Int8Module] = {}
+    for kind, names in sites.by_kind():
+        for name in names:
+            kind.convert(model, name, functools.partial(prepared.counterpart, name), shared)
     widen(conceal_experts(conceal(model)))
     metadata = describe(config, sites)
-    functional = describe_functional(model, sites.int8) | describe_experts(model, sites.int8)
+    functional = describe_functional(model, sites)
     if functional:
         metadata["functional"] = functional
     if relative := unpacked(model):

@@ -12,48 +12,18 @@ from transformers.modeling_utils import PreTrainedModel
 from .config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from .errors import CheckpointError
 from .nn import (
-    CALLS,
-    CHILD,
     FLOAT_IMPLEMENTATION,
     IMPLEMENTATION,
-    INT8_CALLS,
-    Bfloat16Attention,
-    FloatExperts,
-    Int8Attention,
-    Int8AvgPool,
-    Int8Conv,
-    Int8Embedding,
-    Int8Experts,
-    Int8Linear,
     Int8Module,
-    Int8Scores,
-    Scores,
     attentions,
     outermost_transformers,
     run_eagerly,
     set_attention,
-    uses_attention_interface,
 )
 from .nn.base import QPARAMS
 from .nn.families import can_unpack, unpack_attention, unpack_relative
-from .nn.pool import pool_obstacle
 from .passes import install
-from .sites import (
-    ATTENTION,
-    BFLOAT16_ATTENTION,
-    CONV,
-    CORES,
-    EMBEDDING,
-    EXPERTS,
-    LINEAR,
-    POOL,
-    SCORES,
-    Sites,
-    expose,
-    expose_experts,
-    find_experts,
-)
-from .sites.functional.call_place import source_line
+from .sites import KINDS, Sites, Storage
 
 _NAMES = ("exclude", "exclude_attention")
 """Settings that name modules."""
@@ -84,9 +54,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
     static, per_token = config.approach != "dynamic", metadata.get("per_token", ())
     unpack_attention(model)
     functional = metadata.get("functional", {})
-    _check_source(model, functional)
-    expose(model, {name: about for name, about in functional.items() if about["op"] != EXPERTS})
-    _expose_experts(model, functional)
+    _expose_functional(model, metadata["modules"], functional)
     _unpack_relative(model, metadata.get("unpacked", ()))
     known = dict(model.named_modules())
     with torch.device("meta"):
@@ -96,51 +64,26 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
                 raise CheckpointError(
                     f"the checkpoint says that {name!r} is INT8, but {type(model).__name__} has no such module"
                 )
-            if kind in CALLS and name in functional:
-                about = functional[name]
-                call = INT8_CALLS[kind](about["inputs_quantized"], about.get("output_quantized", False))
-                put(model, name, kind, call)
-            else:
-                has_grid = static and name not in per_token
-                put(model, name, kind, empty_module(module, name, kind, has_grid, config.activation_bits))
+            how = Storage(static and name not in per_token, config.activation_bits, functional.get(name))
+            new = empty_module(module, name, kind, how)
+            KINDS[kind].install(model, name, new)
 
 
-def _check_source(model: nn.Module, functional: dict[str, Any]) -> None:
-    """Calls are found by their line in the source: refuse a model whose source is another one."""
-    known = dict(model.named_modules())
+def describe_functional(model: nn.Module, sites: Sites) -> dict[str, dict[str, Any]]:
+    """What `build_skeleton` needs to know of those INT8 sites that are no modules in the model's own code."""
+    found = {name: kind.describe(model, name) for kind, names in sites.by_kind() for name in names}
+    return {name: about for name, about in found.items() if about is not None}
+
+
+def _expose_functional(model: nn.Module, modules: dict[str, str], functional: dict[str, Any]) -> None:
+    """Make modules of what a checkpoint describes, once all of it is found in the model."""
+    described: dict[str, dict[str, Any]] = {}
     for name, about in functional.items():
-        path, _, leaf = name.rpartition(".")
-        if about["op"] in CALLS:
-            if path not in known:
-                raise CheckpointError(f"the checkpoint has an INT8 call {name!r}, but the model has no module {path!r}")
-            cls = type(known[path])
-            found, expected = source_line(cls, leaf), about["source"]
-            if found and expected and found != expected:
-                raise CheckpointError(
-                    f"the source of {cls.__name__}.forward has changed: where the checkpoint has the INT8 call {leaf!r} stands "
-                    f"{found!r}; expected {expected!r}. Convert the model again"
-                )
-        elif about["op"] == EXPERTS:
-            continue
-        elif path.rpartition(".")[0] not in known or path not in dict(model.named_parameters()):
-            raise CheckpointError(f"the checkpoint says that {path!r} is INT8, but the model has no such parameter")
-
-
-def _expose_experts(model: nn.Module, functional: dict[str, Any]) -> None:
-    """Stacks of experts lie as the checkpoint says, unless the source of the model says otherwise."""
-    stacks = {name: about["transposed"] for name, about in functional.items() if about["op"] == EXPERTS}
-    parameters = dict(model.named_parameters(remove_duplicate=False)) if stacks else {}
-    found = find_experts(model) if stacks else {}
-    for name, transposed in stacks.items():
-        if name not in parameters or parameters[name].dim() != 3:
-            raise CheckpointError(
-                f"the checkpoint says that {name!r} holds INT8 experts, but the model has no such parameter"
-            )
-        if found.get(name, transposed) != transposed:
-            raise CheckpointError(
-                f"the source of the module around {name!r} has changed: its matrices lie the other way round. Quantize the model again"
-            )
-    expose_experts(model, stacks)
+        described.setdefault(modules[name], {})[name] = about
+    for kind, found in described.items():
+        KINDS[kind].check_source(model, found)
+    for kind, found in described.items():
+        KINDS[kind].expose(model, found)
 
 
 def _unpack_relative(model: nn.Module, names: Iterable[str]) -> None:
@@ -154,51 +97,14 @@ def _unpack_relative(model: nn.Module, names: Iterable[str]) -> None:
     unpack_relative(model, names)
 
 
-def empty_module(module: nn.Module, name: str, kind: str, static: bool, activation_bits: int) -> Int8Module:
+def empty_module(module: nn.Module, name: str, kind: str, how: Storage) -> Int8Module:
     """An INT8 module without values in the place of `module`. Raises `CheckpointError` when that is of another kind."""
-    if kind == LINEAR and hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
-        return Int8Linear.like(module, static, activation_bits)
-    if kind == CONV and isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        return Int8Conv.like(module, static, activation_bits)
-    if kind == POOL and static and not pool_obstacle(module):
-        return Int8AvgPool.like(module, activation_bits)
-    if kind == EMBEDDING and isinstance(module, nn.Embedding):
-        return Int8Embedding.like(module)
-    if kind == ATTENTION and uses_attention_interface(module):
-        return Int8Attention(static, activation_bits)
-    if kind == EXPERTS and isinstance(module, FloatExperts):
-        return Int8Experts(module.sizes, module.transposed, static, activation_bits, module.dtype)
-    if kind == SCORES and isinstance(module, Scores):
-        return Int8Scores(static, activation_bits)
-    if kind == BFLOAT16_ATTENTION and uses_attention_interface(module):
-        return Bfloat16Attention()
-    raise CheckpointError(
-        f"the checkpoint says that {name!r} is an INT8 {kind}, but the model has a {type(module).__name__} there"
-    )
-
-
-def put(model: nn.Module, name: str, kind: str, new: Int8Module) -> None:
-    """Install an INT8 module at `name`, everywhere the module there is used; an attention core becomes a child."""
-    old = model.get_submodule(name)
-    if kind in CORES:
-        old.add_module(CHILD, new)
-        return
-    for parent in list(model.modules()):
-        for child_name, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[child_name] = new
-                _replace_in_containers(parent, old, new)
-
-
-def _replace_in_containers(parent: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Modules that a parent keeps in a plain list as well (`PredictionBlock` of MaskFormer) are called from there."""
-    for key, value in vars(parent).items():
-        if isinstance(value, list) and any(item is old for item in value):
-            value[:] = [new if item is old else item for item in value]
-        elif type(value) is tuple and any(item is old for item in value):
-            setattr(parent, key, tuple(new if item is old else item for item in value))
-        elif isinstance(value, dict) and not key.startswith("_"):
-            value.update({name: new for name, item in value.items() if item is old})
+    new = KINDS[kind].empty(module, how) if kind in KINDS else None
+    if new is None:
+        raise CheckpointError(
+            f"the checkpoint says that {name!r} is an INT8 {kind}, but the model has a {type(module).__name__} there"
+        )
+    return new
 
 
 def expected_tensors(model: nn.Module) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -231,7 +137,10 @@ def activate(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
         transformer.config.quantization_config = metadata_below(metadata, path)
     if not isinstance(model, PreTrainedModel):
         model.int8_metadata = metadata  # type: ignore[assignment]  # with the tensors, all that `build_skeleton` needs
-    if any(kind in CORES for kind in metadata["modules"].values()) or _takes_any_core(model):
+    kinds = {KINDS[kind] for kind in metadata["modules"].values()}
+    for kind in kinds:
+        kind.activate(model)
+    if all(kind.takes_place for kind in kinds) and _takes_any_core(model):
         set_attention(model, IMPLEMENTATION)
     run_eagerly(model)
     model.requires_grad_(

@@ -20,17 +20,14 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from ..config import Int8Config
 from ..errors import CheckpointError
-from ..nn import CALLS
 from ..nn.families import unpack_attention
 from ..restore import empty_module
-from ..sites import CONV, EMBEDDING, EXPERTS, LINEAR
+from ..sites import KINDS, Storage
 from .checkpoint import TensorInfo
 from .ties import groups
 
 INITIALIZED = "not in the checkpoint: initialized anew"
 """Why a module is FP32 that the checkpoint has no weight for."""
-
-_WEIGHTED = (LINEAR, CONV, EMBEDDING)
 
 
 @dataclass
@@ -135,7 +132,7 @@ class _Places:
         if owner is not None:
             if owner in self.modules:
                 return self.modules[owner] + name.removeprefix(owner)
-            if self.kinds[owner] in _WEIGHTED and not name.endswith((".weight", ".bias")):
+            if KINDS[self.kinds[owner]].loads_by_weight and not name.endswith((".weight", ".bias")):
                 return None
         return next((to for to in self.rename(name) if to in self.state), None)
 
@@ -157,12 +154,7 @@ class _Places:
         def exists(place: str) -> bool:
             if any(place.startswith(f"{module}.") for module in self.unpacked):
                 return True
-            path = place.rpartition(".")[0]
-            if kind == EXPERTS:
-                return place in self.state
-            if name in self.functional:
-                return path in (self.known if kind in CALLS else self.state)
-            return f"{place}.weight" in self.state if kind in _WEIGHTED else place in self.known
+            return KINDS[kind].has_place(place, self.known, self.state, name in self.functional)
 
         return exists
 
@@ -203,17 +195,17 @@ def _unusable(
     unusable = []
     for name, place in places.modules.items():
         kind = places.kinds[name]
-        if kind not in _WEIGHTED or name in places.functional or place not in places.known:
+        if not KINDS[kind].loads_by_weight or name in places.functional or place not in places.known:
             continue
         weight = f"{place}.weight"
         tied = [other for other in members.get(weight, ()) if other in found and found[other].dtype is torch.int8]
         if weight not in found and not tied:
             unusable.append(name)
             continue
-        has_grid = config.approach != "dynamic" and name not in per_token
+        how = Storage(config.approach != "dynamic" and name not in per_token, config.activation_bits)
         try:
             with torch.device("meta"):
-                new = empty_module(model.get_submodule(place), place, kind, has_grid, config.activation_bits)
+                new = empty_module(model.get_submodule(place), place, kind, how)
         except CheckpointError:
             unusable.append(name)
             continue

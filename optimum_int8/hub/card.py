@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import ConfigError
-from ..sites import BFLOAT16_ATTENTION
+from ..sites import KINDS
 
 LIBRARY = "optimum_int8"
 
@@ -204,7 +204,7 @@ def _usage(repo_id: str, config: Mapping[str, Any], tag: str | None) -> str:
 
 def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
     settings, modules, fp32 = quantization["config"], quantization["modules"], quantization["fp32"]
-    found = [kind for kind in modules.values() if kind != BFLOAT16_ATTENTION]
+    found = [kind for kind in modules.values() if KINDS[kind].is_int8]
     kinds = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
     lines = ["## How it was quantized", "", f"- INT8 modules: {', '.join(kinds)}"]
     lines += [f"- {key.replace('_', ' ')}: {settings[key]}" for key in ("approach", "weight_granularity", "attention")]

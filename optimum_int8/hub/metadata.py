@@ -7,9 +7,7 @@ from typing import Any
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from ..errors import CheckpointError, ConfigError
-from ..nn import CALLS
-from ..sites import CONV, CORES, EMBEDDING, EXPERTS, LINEAR, POOL, SCORES
-from .functional import is_functional
+from ..sites import KINDS
 
 CONFIG_NAME = "config.json"
 
@@ -23,8 +21,6 @@ METADATA_KEYS = frozenset(
 
 PART_OF = "part_of"
 """Key of the `quantization_config` of a part of `config.json` (`text_config`); its value is `CONFIG_NAME`."""
-
-MODULE_KINDS = (LINEAR, CONV, EMBEDDING, POOL, SCORES, EXPERTS, *CORES, *CALLS)
 
 
 def part() -> dict[str, Any]:
@@ -61,9 +57,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(modules, dict) or not modules:
         raise CheckpointError("quantization_config['modules'] names no INT8 module; expected name: kind pairs")
     for name, kind in modules.items():
-        if kind not in MODULE_KINDS:
-            raise CheckpointError(f"module {name!r} has the kind {kind!r}; expected one of {', '.join(MODULE_KINDS)}")
-    if not is_functional(found.get("functional", {}), modules):
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise CheckpointError(f"module {name!r} has the kind {kind!r}; expected one of {', '.join(KINDS)}")
+    if not _describes(found.get("functional", {}), modules):
         raise CheckpointError(
             "quantization_config['functional'] is malformed; expected name: settings of functional ops"
         )
@@ -73,11 +69,19 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(unpacked, list) or not all(isinstance(n, str) for n in unpacked) or _repeats(unpacked):
         raise CheckpointError("quantization_config['unpacked'] is malformed; expected names of attention modules")
     per_token = found.get("per_token", [])
-    linears = isinstance(per_token, list) and all(isinstance(n, str) and modules.get(n) == "linear" for n in per_token)
-    if not linears or _repeats(per_token):
+    allowed = {name for name, kind in modules.items() if KINDS[kind].may_measure_per_token}
+    known = isinstance(per_token, list) and all(isinstance(name, str) and name in allowed for name in per_token)
+    if not known or _repeats(per_token):
         raise CheckpointError("quantization_config['per_token'] is malformed; expected names of INT8 linears")
     return found
 
 
 def _repeats(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
+
+
+def _describes(value: Any, modules: Mapping[str, str]) -> bool:
+    """Whether a value describes sites that are no modules in the model's own code: all those that need it, and no others."""
+    if not isinstance(value, dict) or not all(n in modules and isinstance(about, dict) for n, about in value.items()):
+        return False
+    return all(KINDS[kind].accepts_description(name, value.get(name)) for name, kind in modules.items())

@@ -11,8 +11,9 @@ import re
 from typing import Any
 
 from ..errors import ConfigError
+from ..sites import recipe_traits
 from .match import WITHOUT_PRODUCTS
-from .op import SUMS, Op, reject_constant
+from .op import Op, reject_constant
 from .watch import Range, choose_qparams, stored_zero_point
 
 DTYPES = {"torch.quint8": "uint8", "torch.qint8": "int8"}
@@ -98,9 +99,9 @@ def _op(value: Any, file: str, text: str, start: int, stop: int) -> tuple[float,
     op.inputs_quantized = [_dtype(info) in DTYPES for info in inputs]
     op.inputs_flow, op.outputs_flow = ([str(info.get("id", "")) for info in infos] for infos in (inputs, outputs))
     for i, info in enumerate(inputs if op.is_quantized else ()):
-        _note_qparams(op, "input", info, "int8" if name == "matmul" and i == 1 else None)
+        _note_qparams(op, "input", info, "int8" if i in recipe_traits(name).symmetric_inputs else None)
     quantized = [info.get("inf_dtype") in DTYPES and "scale" in info for info in outputs[:1]]
-    op.outputs_quantized = [any(quantized) and name in SUMS]
+    op.outputs_quantized = [any(quantized) and recipe_traits(name).rounds_output]
     for info in outputs[:1] if op.output_quantized else ():
         _note_qparams(op, "output", info)
     if op.is_quantized and weights:

@@ -17,14 +17,12 @@ import torch
 from torch import nn
 
 from ..errors import CalibrationError, ConfigError
+from ..sites import recipe_traits
 from ..sites.functional.trace_ops import OpTracer
 from .archived import parse_archived
 from .op import Op, parse
 from .record import Recording, Seen
 from .watch import choose_qparams
-
-SYMMETRIC_OPS = ("attention",)
-"""Their kernels take symmetric int8 alone; the second input of a matmul is one too."""
 
 MAX_BYTES = 1 << 30
 
@@ -107,7 +105,7 @@ class QuantConf:
         given = next((g for g in self._given if g.module == name and len(g.input_quantized_dtypes) > place), None)
         if given is not None:
             return given.input_quantized_dtypes[place] == "int8"
-        return op in SYMMETRIC_OPS or (op == "matmul" and place == 1) or self.qscheme == torch.per_tensor_symmetric
+        return place in recipe_traits(op).symmetric_inputs or self.qscheme == torch.per_tensor_symmetric
 
     def _op(self, seen: Seen, given: Op | None) -> Op:
         site = seen.site

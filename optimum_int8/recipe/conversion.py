@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import nn
 
-from .. import numerics
 from ..config import Int8Config
 from ..deploy import Save
 from ..errors import CalibrationError, QuantizationError
-from ..nn import CALLS, INT8_CALLS, Int8Module, check_finite, copy_of
+from ..nn import Int8Module, check_finite, copy_of
 from ..nn.families import unpack_attention
 from ..prepare import Prepared
 from ..quantize import convert as convert_prepared
-from ..sites import ATTENTION, EMBEDDING, collect_sites, expose
+from ..sites import RecipeEntry, collect_sites, expose
 from .conf import QuantConf, tracing
 from .match import match
 from .op import Op
 from .record import Recording
 from .watch import stored_zero_point
 
-QKV = ("query", "key", "value")
 NOT_IN_RECIPE = "not in the recipe"
 SWITCHED_OFF = "inputs_quantized is false in the recipe"
 
@@ -68,7 +64,8 @@ def convert(model: nn.Module, conf: QuantConf, example_input: Any, *, inplace: b
     config = Int8Config(approach="static", residuals="float32")  # sums are ops of the recipe
     check_finite(target, config)
     prepared = PreparedByRecipe(target, config, sites, recipe=recipe)
-    int8 = prepared.twin("") if sites.int8.get("", ATTENTION) != ATTENTION else convert_prepared(prepared)
+    is_one_site = "" in sites.int8 and sites.kind("").takes_place
+    int8 = prepared.counterpart("") if is_one_site else convert_prepared(prepared)
     if not hasattr(int8, "save"):
         vars(int8)["save"] = Save(int8, example_input)
     return int8
@@ -80,20 +77,9 @@ class PreparedByRecipe(Prepared):
 
     recipe: dict[str, Op] = field(default_factory=dict)
 
-    def twin(self, name: str) -> Int8Module:
-        """The INT8 module for the site `name`, with the recipe's scales and zero points to the bit: a range does not give them back exactly."""
-        op, kind = self.recipe[name], self.sites.int8[name]
-        if kind in CALLS:
-            return _call(op, kind)
-        config = dataclasses.replace(self.config, weight_granularity=op.weight_granularity)
-        new: Any = Prepared(self.model, config, self.sites, {name: _ranges(op, kind)}).twin(name)
-        if kind == ATTENTION:
-            for key, scale in zip(QKV, op.input_scales, strict=True):
-                setattr(new, f"{key}_scale", torch.tensor(scale))
-        elif kind != EMBEDDING:
-            _set_input_qparams(new, op)
-            _set_weight_scales(new, op, self.model.get_submodule(name))
-        return new
+    def counterpart(self, name: str) -> Int8Module:
+        """The INT8 module for the site `name`, with the recipe's scales and zero points to the bit."""
+        return self.sites.kind(name).from_recipe(self.model.get_submodule(name), _entry(self.recipe[name]))
 
 
 def call(model: nn.Module, example_input: Any) -> Any:
@@ -118,55 +104,16 @@ def trace(model: nn.Module, example_input: Any) -> Recording:
     return recording
 
 
-def _call(op: Op, kind: str) -> Int8Module:
-    new = INT8_CALLS[kind](op.inputs_quantized, op.output_quantized)
-    for i, quantized in enumerate(op.inputs_quantized):
-        if quantized:
-            zero_point = stored_zero_point(op.input_zero_points[i], op.input_quantized_dtypes[i])
-            new.set_qparams(f"input{i}", op.input_scales[i], zero_point)
+def _entry(op: Op) -> RecipeEntry:
+    """What a recipe says of an op, as sites take it."""
+    triples = zip(op.input_scales, op.input_zero_points, op.input_quantized_dtypes, strict=False)
+    output = None
     if op.output_quantized:
-        zero_point = stored_zero_point(op.output_zero_points[0], op.output_quantized_dtypes[0])
-        new.set_qparams("output", op.output_scales[0], zero_point)
-    return new
-
-
-def _ranges(op: Op, kind: str) -> dict[str, tuple[float, float]]:
-    """Ranges close to those of the recipe's quantization parameters."""
-    names = QKV if kind == ATTENTION else ("input",)
-    ranges = {}
-    for name, scale, zero_point, dtype in zip(
-        names, op.input_scales, op.input_zero_points, op.input_quantized_dtypes, strict=False
-    ):
-        zero = stored_zero_point(zero_point, dtype)
-        ranges[name] = (-zero * scale, (255 - zero) * scale)
-    return ranges
-
-
-def _set_input_qparams(module: Any, op: Op) -> None:
-    """The recipe's own, to the bit: a range does not give it back exactly."""
-    module.input_scale = torch.tensor(op.input_scales[0])
-    zero_point = stored_zero_point(op.input_zero_points[0], op.input_quantized_dtypes[0])
-    module.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
-
-
-def _set_weight_scales(module: Any, op: Op, original: nn.Module) -> None:
-    """The recipe's own, where the weight would get others."""
-    if not op.weight_scales:
-        return
-    given, rows = torch.tensor(op.weight_scales[0]), module.weight_scale.shape[0]
-    if len(given) != (rows if op.weight_granularity == "per_channel" else 1):
-        return
-    given = given.expand(rows)
-    if torch.equal(given, module.weight_scale):
-        return
-    weight = _rows(original)
-    q = torch.round(weight * numerics.reciprocal(given).unsqueeze(1)).clamp(-numerics.SIGNED_MAX, numerics.SIGNED_MAX)
-    state = module.state_dict()
-    state["weight"] = q.to(torch.int8).reshape(state["weight"].shape)
-    state["weight_scale"] = given.contiguous()
-    module.load_state_dict(state)
-
-
-def _rows(original: nn.Module) -> Tensor:
-    weight: Tensor = original.weight.detach().to(torch.float32)  # type: ignore[operator]
-    return weight.T if isinstance(original, Conv1D) else weight.flatten(1)
+        output = op.output_scales[0], stored_zero_point(op.output_zero_points[0], op.output_quantized_dtypes[0])
+    return RecipeEntry(
+        inputs_quantized=op.inputs_quantized,
+        inputs=[(scale, stored_zero_point(zero_point, dtype)) for scale, zero_point, dtype in triples],
+        output=output,
+        weight_scales=op.weight_scales[0] if op.weight_scales else (),
+        per_channel=op.weight_granularity == "per_channel",
+    )

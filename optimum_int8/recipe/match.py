@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..sites.functional.attribution import POOLS, RESIDUAL
+from ..sites import recipe_traits
 from .op import Op
 from .record import Recording, Seen
 
@@ -63,7 +63,7 @@ def _by_order(ops: list[Op], rest: list[Seen]) -> dict[str, Op]:
         if name in WITHOUT_PRODUCTS:
             continue
         place = next((i for i, seen in enumerate(rest) if seen.site.op == name), None)
-        if place is None and op.is_quantized and name not in (*RESIDUAL, *POOLS):
+        if place is None and op.is_quantized and not recipe_traits(name).optional:
             raise op.refuse("name", op.name, f"an op that comes here in this model; none called {name!r} is left")
         if place is not None:
             matched[rest.pop(place).site.name] = op
@@ -80,18 +80,18 @@ def _check(op: Op, seen: Seen) -> None:
     count = max(len(seen.inputs), 1)
     if len(op.inputs_quantized) != count:
         raise op.refuse("inputs_quantized", op.inputs_quantized, f"{count} values, one for each input")
-    if seen.site.op not in RESIDUAL and not all(op.inputs_quantized):
+    traits = recipe_traits(seen.site.op)
+    if not traits.mixes_inputs and not all(op.inputs_quantized):
         raise op.refuse("inputs_quantized", op.inputs_quantized, "all true or all false: INT8 multiplies INT8")
-    if seen.site.op == "attention" and set(op.input_quantized_dtypes) != {"int8"}:
-        raise op.refuse("input_quantized_dtypes", op.input_quantized_dtypes, "int8 for the inputs of attention")
-    if seen.site.op == "matmul" and op.input_quantized_dtypes[1:] != ["int8"]:
-        raise op.refuse("input_quantized_dtypes", op.input_quantized_dtypes, "int8 for the second input of a matmul")
+    dtypes = op.input_quantized_dtypes
+    if any(dtypes[place : place + 1] != ["int8"] for place in traits.symmetric_inputs):
+        raise op.refuse("input_quantized_dtypes", dtypes, traits.symmetric_expected)
     if seen.inputs and len(op.input_scales) != count:
         raise op.refuse("input_scales", op.input_scales, f"{count} values; calibrate with this file")
     if op.module is not None and any(op.outputs_quantized) and not op.output_quantized:
         expected = "false: a result is rounded by the op that reads it; set its inputs_quantized"
         raise op.refuse("outputs_quantized", op.outputs_quantized, expected)
-    if len(op.weight_scales) == 1 and seen.site.weight is not None and op.name != "embedding":
+    if len(op.weight_scales) == 1 and seen.site.weight is not None and recipe_traits(op.name).lists_weight_scales:
         rows = seen.site.weight.shape[0]
         if len(op.weight_scales[0]) not in (1, rows):
             raise op.refuse(

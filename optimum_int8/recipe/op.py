@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import ConfigError
+from ..sites import recipe_traits
 from .watch import ALGORITHMS, DTYPES, Range, choose_qparams
 
 GRANULARITIES = ("per_channel", "per_tensor")
-SUMS = ("add", "add_", "cat")
-"""Ops whose result can be INT8 by itself."""
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Op:
     @property
     def output_quantized(self) -> bool:
         """Whether its result has quantization parameters of its own. Other ops leave that to their readers."""
-        return self.name in SUMS and any(self.outputs_quantized)
+        return recipe_traits(self.name).rounds_output and any(self.outputs_quantized)
 
     def check(self) -> None:
         """Raises ConfigError, with the line, at the first value that cannot be one."""
@@ -109,9 +108,9 @@ class Op:
             "a list of lists of finite numbers above 0",
         )
         _check_ranges(self)
-        count = len(self.inputs_quantized)
+        count, has_qparams = len(self.inputs_quantized), recipe_traits(self.name).has_input_qparams
         for key in ("input_quantized_dtypes", "input_scales", "input_zero_points"):
-            if len(getattr(self, key)) != count and any(self.inputs_quantized) and self.name != "embedding":
+            if len(getattr(self, key)) != count and any(self.inputs_quantized) and has_qparams:
                 raise self.refuse(key, getattr(self, key), f"{count} values, one for each of inputs_quantized")
         for key in ("output_quantized_dtypes", "output_scales", "output_zero_points"):
             if self.output_quantized and len(getattr(self, key)) != 1:

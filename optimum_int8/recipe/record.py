@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from .. import numerics
 from ..calibrate import with_masks
 from ..errors import CalibrationError
+from ..sites import recipe_traits
 from ..sites.functional.attribution import READ_OTHERWISE, Found, ModelSites, Site
 from ..sites.functional.call_place import IN_PLACE, OPS, Running, arguments_of, running
+from ..sites.rows import merge_heads
 from .watch import Watch
 
 
@@ -117,8 +119,9 @@ class Recording:
     def _observe(self, watches: list[Watch], operands: list[Tensor], op: str, masks: list[Tensor]) -> None:
         if not self.observes:
             return
+        heads_first = recipe_traits(op).heads_first
         for watch, x in zip(watches, [x for x in operands if x.is_floating_point()], strict=True):
-            rows = x.transpose(1, 2).flatten(2) if op == "attention" and x.dim() == 4 else x
+            rows = merge_heads(x) if heads_first and x.dim() == 4 else x
             mask = next((m for m in masks if m.shape == rows.shape[:-1]), None)
             watch.observe(rows, mask)
 
@@ -163,7 +166,9 @@ def _masks_of_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _weight_scales(site: Site) -> list[list[float]]:
-    if site.weight is None or site.op == "embedding":  # a table's scales are as many as its rows
+    if (
+        site.weight is None or not recipe_traits(site.op).lists_weight_scales
+    ):  # a table's scales are as many as its rows
         return []
     rows = site.weight.detach().flatten(1)
     return [numerics.quantize_weight(rows)[1].tolist()] if bool(torch.isfinite(rows).all()) else []

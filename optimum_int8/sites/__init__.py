@@ -1,44 +1,61 @@
 """Sites: what of a model becomes INT8, kind by kind, and the reason of all that stays FP32."""
 
-from .collect import (
-    ATTENTION,
-    BFLOAT16_ATTENTION,
-    CONV,
-    CORES,
-    EMBEDDING,
-    EXPERTS,
-    LINEAR,
-    POOL,
-    SCORES,
-    Sites,
-    bare_parameters,
-    collect_sites,
-    find_sites,
-    require_sites,
-)
-from .functional.expose import conceal, describe_functional, expose
-from .functional.expose_experts import conceal_experts, describe_experts, expose_experts
+from .attention import ATTENTION
+from .bfloat16_attention import BFLOAT16_ATTENTION
+from .collect import Sites, bare_parameters, collect_sites, find_sites, require_sites
+from .conv import CONV
+from .embedding import EMBEDDING
+from .experts import EXPERTS
+from .functional.expose import conceal, expose
+from .functional.expose_experts import conceal_experts, expose_experts
 from .functional.routers import find_routers
 from .functional.source_weights import find_experts, find_linears
 from .functional.traced_weights import find_functional
+from .kind import SiteKind
+from .kinds import BUILT_IN
+from .linear import LINEAR
+from .pool import POOL
+from .registry import KINDS, kind_of, recipe_traits, register
+from .scores import SCORES
+from .settings import (
+    Calibrated,
+    Compute,
+    FakeQuantization,
+    Quantization,
+    Range,
+    RecipeEntry,
+    RecipeTraits,
+    Storage,
+    Verdict,
+    Visit,
+)
 
 __all__ = [
     "ATTENTION",
     "BFLOAT16_ATTENTION",
     "CONV",
-    "CORES",
+    "Calibrated",
+    "Compute",
     "EMBEDDING",
     "EXPERTS",
+    "FakeQuantization",
+    "KINDS",
     "LINEAR",
     "POOL",
+    "Quantization",
+    "Range",
+    "RecipeEntry",
+    "RecipeTraits",
     "SCORES",
+    "SiteKind",
     "Sites",
+    "Storage",
+    "Verdict",
+    "Visit",
     "bare_parameters",
     "collect_sites",
     "conceal",
     "conceal_experts",
-    "describe_experts",
-    "describe_functional",
     "expose",
     "expose_experts",
     "find_experts",
@@ -46,5 +63,11 @@ __all__ = [
     "find_linears",
     "find_routers",
     "find_sites",
+    "kind_of",
+    "recipe_traits",
+    "register",
     "require_sites",
 ]
+
+for _kind in BUILT_IN:
+    register(_kind)

@@ -7,41 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
-from torch.nn.utils import parametrize
 from transformers.modeling_utils import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from .. import numerics
 from ..config import Int8Config
 from ..errors import QuantizationError
-from ..nn.attention import CHILD, uses_attention_interface
-from ..nn.call_modules import FloatCall
-from ..nn.conv import conv_obstacle
 from ..nn.cores import core_obstacles
-from ..nn.embedding import embedding_obstacle, tables_read_directly
-from ..nn.experts import FloatExperts
+from ..nn.embedding import tables_read_directly
 from ..nn.functional_weight import FUNCTIONAL
 from ..nn.libraries import is_sentence_transformers
-from ..nn.linear import float_weight, linear_obstacle
-from ..nn.pool import AVERAGES, pool_obstacle
-from ..nn.scores import Scores
 from .float_modules import float_layers
 from .functional.routers import ROUTER, find_routers
-
-LINEAR, CONV, EMBEDDING, ATTENTION = "linear", "conv", "embedding", "attention"
-POOL = "pool"
-BFLOAT16_ATTENTION = "attention_bfloat16"
-SCORES = "scores"
-EXPERTS = "experts"
-"""A core that `config.attention` sets to bfloat16: it holds no grids and needs no ranges."""
-
-CORES = (ATTENTION, BFLOAT16_ATTENTION)
+from .kind import SiteKind
+from .registry import KINDS, in_order_of_conversion, kind_of
 
 
 @dataclass
 class Sites:
-    """Qualified name to kind (`"linear"`, `"conv"`, `"embedding"`, `"pool"`, `"attention"`, `"attention_bfloat16"`, `"scores"`, `"experts"`, or
-    an op of `CALLS`), and qualified name to reason for what stays FP32.
+    """Qualified name to the name of its kind (a key of `KINDS`), and qualified name to reason for what stays FP32.
 
     An attention site is named like the attention module; its core is that module's child `int8_attention`.
     `per_token` names the linears of a static model that measure a range per token at run time, as a dynamic model's do.
@@ -54,6 +36,18 @@ class Sites:
     def of_kind(self, *kinds: str) -> list[str]:
         """Names of the INT8 sites of these kinds."""
         return [name for name, kind in self.int8.items() if kind in kinds]
+
+    def kind(self, name: str) -> SiteKind:
+        """The kind of an INT8 site."""
+        return KINDS[self.int8[name]]
+
+    def kinds(self) -> list[tuple[str, SiteKind]]:
+        """The INT8 sites with their kinds."""
+        return [(name, KINDS[kind]) for name, kind in self.int8.items()]
+
+    def by_kind(self) -> list[tuple[SiteKind, list[str]]]:
+        """The kinds that there are, those first whose weights others share, each with its INT8 sites."""
+        return [(kind, self.of_kind(kind.name)) for kind in in_order_of_conversion(self.int8.values())]
 
     def demote(self, name: str, reason: str) -> None:
         """Leave an INT8 site in FP32."""
@@ -97,14 +91,16 @@ def collect_sites(model: nn.Module, config: Int8Config) -> Sites:
     floats = {**_float_tables(model), **_saved_as_floats(model), **core_obstacles(model)}
     floats |= dict.fromkeys(find_routers(model), ROUTER)
     for name, module, excluded in _walk(model, config):
-        kind = _kind(module)
+        kind = kind_of(module, config)
         if kind is None:
             continue
-        reason = excluded or floats.get(name, "") or _obstacle(name, module, kind, config)
+        reason = excluded or floats.get(name, "") or kind.obstacle(name, module, config)
+        if not reason and config.approach == "qat":
+            reason = kind.float_in_training
         if reason:
             sites.fp32[name] = reason
         else:
-            sites.int8[name] = BFLOAT16_ATTENTION if kind == ATTENTION and config.attention == "bfloat16" else kind
+            sites.int8[name] = kind.name
     return sites
 
 
@@ -127,10 +123,10 @@ def bare_parameters(model: nn.Module) -> list[str]:
 
 def require_sites(model: nn.Module, sites: Sites) -> None:
     """Raises QuantizationError when no module with a weight is left, or when the only one is the model itself."""
-    if not sites.of_kind(LINEAR, CONV, EMBEDDING, EXPERTS):
+    if not any(kind.holds_weights for _, kind in sites.kinds()):
         why = next(iter(sites.fp32.values()), "it has no Linear, Conv1D, Conv1d, Conv2d or Embedding")
         raise QuantizationError(f"{type(model).__name__} has nothing to quantize: {why}")
-    if sites.int8.get("", ATTENTION) not in CORES:
+    if "" in sites.int8 and sites.kind("").takes_place:
         kind = type(model).__name__
         raise QuantizationError(
             f"the model is a single {kind}, which cannot be replaced; pass torch.nn.Sequential({kind}) instead"
@@ -191,68 +187,3 @@ def _saved_as_floats(model: nn.Module) -> dict[str, str]:
         elif any(name.startswith(path) for path in theirs):
             found[name] = "Sentence Transformers saves it as floats"
     return found
-
-
-def _kind(module: nn.Module) -> str | None:
-    if isinstance(module, (nn.Linear, Conv1D)):
-        return LINEAR
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        return CONV
-    if isinstance(module, nn.Embedding):
-        return EMBEDDING
-    if isinstance(module, tuple(AVERAGES)):
-        return POOL
-    if isinstance(module, FloatCall):
-        return module.op
-    if isinstance(module, Scores):
-        return SCORES
-    if isinstance(module, FloatExperts):
-        return EXPERTS
-    return ATTENTION if uses_attention_interface(module) and CHILD not in module._modules else None
-
-
-def _computed(module: nn.Module) -> str:
-    """Whether a weight follows from other tensors (weight norm): what reads it may be old, and a checkpoint names the others. Nothing if not."""
-    for name in ("weight", "bias"):
-        if parametrize.is_parametrized(module, name):
-            by = ", ".join(type(part).__name__.lstrip("_") for part in module.parametrizations[name])  # type: ignore[index, union-attr]
-            return f"its {name} is computed from others by {by}"
-    return "" if "weight" in module._parameters else "its weight is computed from others before each call"
-
-
-def _obstacle(name: str, module: nn.Module, kind: str, config: Int8Config) -> str:
-    if kind in (LINEAR, CONV) and (reason := _computed(module)):
-        return reason
-    if kind == LINEAR:
-        inner = float_weight(module).shape[1]
-        if inner > numerics.MAX_REDUCTION:
-            return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
-        if type(module) not in (nn.Linear, Conv1D):
-            return linear_obstacle(module)
-    if kind == CONV:
-        return conv_obstacle(module)  # type: ignore[arg-type]
-    if kind == POOL:
-        dynamic = "a dynamic model pools the float values that the range of an image would be taken from"
-        return dynamic if config.approach == "dynamic" else pool_obstacle(module)
-    if kind == EMBEDDING:
-        if not config.quantize_embeddings:
-            return "quantize_embeddings is off"
-        if name.endswith("attention_bias"):
-            return "a small table that is added to attention scores, where an INT8 step is felt"
-        return embedding_obstacle(module)  # type: ignore[arg-type]
-    if kind == EXPERTS:
-        inner = module.sizes[2]  # type: ignore[index, union-attr]
-        if inner > numerics.MAX_REDUCTION:
-            return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
-        return "experts in one parameter stay float in training" if config.approach == "qat" else ""
-    if kind == SCORES and config.approach == "qat":
-        return "products with positions stay float in training"
-    if kind == SCORES and config.attention != "int8":
-        return f"attention is set to {config.attention}"
-    if kind == SCORES and name.rpartition(".")[0] in config.exclude_attention:
-        return "its core is excluded by name"
-    if kind == ATTENTION and config.attention == "float32":
-        return f"attention is set to {config.attention}"
-    if kind == ATTENTION and name in config.exclude_attention:
-        return "its core is excluded by name"
-    return ""

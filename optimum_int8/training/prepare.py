@@ -10,24 +10,11 @@ from torch import nn
 
 from ..config import Int8Config
 from ..errors import ConfigError, QuantizationError
-from ..nn import Bfloat16Attention, Int8Module, attentions, check_finite, copy_of, restore_attention, set_attention
-from ..nn.fake import (
-    FAKE_CHILD,
-    FAKE_IMPLEMENTATION,
-    FakeQuantize,
-    FakeQuantizedAttention,
-    fake_quantize_conv,
-    fake_quantize_embedding,
-    fake_quantize_linear,
-    fake_quantize_pool,
-    unfake_conv,
-    unfake_embedding,
-    unfake_linear,
-    unfake_pool,
-)
+from ..nn import Int8Module, attentions, check_finite, copy_of, restore_attention
+from ..nn.fake import FakeQuantize
 from ..prepare import Prepared
 from ..quantize import convert, prepare_copy
-from ..sites import ATTENTION, BFLOAT16_ATTENTION, CONV, CORES, EMBEDDING, LINEAR, POOL, Sites, conceal
+from ..sites import FakeQuantization, Sites, conceal
 
 STATE = "_int8_qat"
 
@@ -49,9 +36,9 @@ class Trained(Prepared):
 
     fake_quantizers: dict[str, dict[str, FakeQuantize]] = field(default_factory=dict)
 
-    def twin(self, name: str) -> Int8Module:
+    def counterpart(self, name: str) -> Int8Module:
         """The INT8 module for the site `name`, on the trained quantization parameters."""
-        new = super().twin(name)
+        new = super().counterpart(name)
         for key, fake_quantize in self.fake_quantizers.get(name, {}).items():
             new.get_buffer(f"{key}_scale").copy_(fake_quantize.current_scale().detach())
             if key == "input":
@@ -103,33 +90,18 @@ def prepare_qat(
     target, sites = prepared.model, prepared.sites
     _insert(prepared, learnable)
     before = attentions(target)
-    if sites.of_kind(*CORES):
-        set_attention(target, FAKE_IMPLEMENTATION)
+    for kind, _ in sites.by_kind():
+        kind.activate_fake(target)
     setattr(target, STATE, QatState(config, sites, prepared.notes, before))
     return target
 
 
 def _insert(prepared: Prepared, learnable: bool) -> None:
-    model, sites, ranges = prepared.model, prepared.sites, prepared.ranges
-    per_channel, bits = prepared.per_channel, prepared.config.activation_bits
-    for name in sites.of_kind(EMBEDDING):
-        fake_quantize_embedding(model.get_submodule(name), per_channel)  # type: ignore[arg-type]
-    for name in sites.of_kind(LINEAR, CONV):
-        module = model.get_submodule(name)
-        fake_quantize = FakeQuantize(ranges[name]["input"], False, bits, learnable)
-        insert = fake_quantize_linear if sites.int8[name] == LINEAR else fake_quantize_conv
-        insert(module, fake_quantize.to(module.weight.device), per_channel)  # type: ignore[arg-type]
-    for name in sites.of_kind(POOL):
-        fake_quantize = FakeQuantize(ranges[name]["input"], False, bits, learnable)
-        fake_quantize_pool(model.get_submodule(name), fake_quantize.to(next(model.parameters()).device))
-    for name in sites.of_kind(ATTENTION):
-        attention = model.get_submodule(name)
-        inputs = {key: FakeQuantize(range, True, bits, learnable) for key, range in ranges[name].items()}
-        core = FakeQuantizedAttention(**inputs).train(attention.training)
-        attention.add_module(FAKE_CHILD, core.to(next(model.parameters()).device))
-    for name in sites.of_kind(BFLOAT16_ATTENTION):
-        attention = model.get_submodule(name)
-        attention.add_module(FAKE_CHILD, Bfloat16Attention().train(attention.training))
+    model, bits = prepared.model, prepared.config.activation_bits
+    device = next(model.parameters()).device
+    for name, kind in prepared.sites.kinds():
+        ranges = prepared.ranges.get(name, {})
+        kind.fake(model.get_submodule(name), FakeQuantization(ranges, prepared.per_channel, bits, learnable, device))
 
 
 def is_prepared(model: nn.Module) -> bool:
@@ -151,16 +123,8 @@ def remove_fake_quantize(model: nn.Module) -> nn.Module:
 
 def _remove_fake_quantize(model: nn.Module) -> nn.Module:
     state = qat_state(model)
-    for name in state.sites.of_kind(EMBEDDING):
-        unfake_embedding(model.get_submodule(name))  # type: ignore[arg-type]
-    for name in state.sites.of_kind(LINEAR):
-        unfake_linear(model.get_submodule(name))  # type: ignore[arg-type]
-    for name in state.sites.of_kind(CONV):
-        unfake_conv(model.get_submodule(name))  # type: ignore[arg-type]
-    for name in state.sites.of_kind(POOL):
-        unfake_pool(model.get_submodule(name))
-    for name in state.sites.of_kind(*CORES):
-        del model.get_submodule(name)._modules[FAKE_CHILD]
+    for name, kind in state.sites.kinds():
+        kind.unfake(model.get_submodule(name))
     restore_attention(model, state.attention)
     delattr(model, STATE)
     return model
@@ -179,23 +143,12 @@ def convert_qat(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     state = qat_state(model)
     check_finite(model, state.config)
     target = model if inplace else _copy(model)
-    without = (EMBEDDING, BFLOAT16_ATTENTION)
-    found = {
-        name: _fake_quantizers(target, name, kind) for name, kind in state.sites.int8.items() if kind not in without
-    }
+    found = {name: kind.fake_quantizers(target.get_submodule(name)) for name, kind in state.sites.kinds()}
     # static; the scales are those of `Trained`
-    ranges = {name: dict.fromkeys(inputs, (-1.0, 1.0)) for name, inputs in found.items()}
+    ranges = {name: dict.fromkeys(inputs, (-1.0, 1.0)) for name, inputs in found.items() if inputs}
     _remove_fake_quantize(target)
     trained = Trained(target.eval(), state.config, state.sites, ranges, notes=state.notes, fake_quantizers=found)
     return convert(trained).requires_grad_(False)
-
-
-def _fake_quantizers(model: nn.Module, name: str, kind: str) -> dict[str, FakeQuantize]:
-    """Input name to fake quantizer, as `collect_ranges` names inputs."""
-    module = model.get_submodule(name)
-    if kind == ATTENTION:
-        return dict(module.get_submodule(FAKE_CHILD).named_children())  # type: ignore[arg-type]
-    return {"input": module.input_fake_quantize}  # type: ignore[dict-item]
 
 
 def _copy(model: nn.Module) -> nn.Module:

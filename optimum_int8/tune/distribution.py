@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..calibrate import Range
-from ..nn import SCORES_INPUTS
 from ..observers.histogram import Floats, Histogram
 from ..prepare import Prepared
-from ..sites import ATTENTION, BFLOAT16_ATTENTION, EMBEDDING, EXPERTS, SCORES
+from ..sites import Range
 
 BINS = 512
 
@@ -27,14 +25,10 @@ class Distribution:
     @classmethod
     def of_site(cls, prepared: Prepared, name: str) -> dict[str, Distribution]:
         """Empty ones for what the site quantizes, by the names of the ranges, in the order of the site's inputs."""
-        ranges = prepared.ranges.get(name)
-        if ranges and prepared.sites.int8[name] != EXPERTS:  # whose ranges are by expert: one picture for all
-            return {key: cls(found) for key, found in ranges.items()}
-        kind = prepared.sites.int8[name]
-        keys = {ATTENTION: ("query", "key", "value"), EMBEDDING: (), BFLOAT16_ATTENTION: (), SCORES: SCORES_INPUTS}.get(
-            kind, ("input",)
-        )
-        return {key: cls(None) for key in keys}
+        keys, ranges = prepared.sites.kind(name).inputs, prepared.ranges.get(name) or {}
+        if keys and not ranges.keys() & set(keys):  # those of experts are by expert: one picture for all
+            ranges = {}
+        return {key: cls(ranges.get(key)) for key in keys}
 
     def add(self, values: Tensor) -> None:
         """Count finite values."""

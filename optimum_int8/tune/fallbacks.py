@@ -9,7 +9,7 @@ from typing import Any
 from ..config import Int8Config
 from ..nn import Bfloat16Attention
 from ..prepare import Prepared
-from ..sites import CORES
+from ..sites import KINDS
 from .counterparts import Counterparts
 from .report import Fallback, costs
 from .sensitivity import Sensitivity, measure_sensitivity
@@ -17,10 +17,11 @@ from .sensitivity import Sensitivity, measure_sensitivity
 
 def without(config: Int8Config, sites: Iterable[Sensitivity]) -> Int8Config:
     """The configuration with `sites` left in FP32."""
-    names = [(site.name, site.kind in CORES) for site in sites]
-    modules = tuple(name for name, core in names if not core)
-    cores = tuple(name for name, core in names if core)
-    return replace(config, exclude=config.exclude + modules, exclude_attention=config.exclude_attention + cores)
+    names: dict[str, tuple[str, ...]] = {}
+    for site in sites:
+        setting = KINDS[site.kind].excluded_by
+        names[setting] = (*names.get(setting, getattr(config, setting)), site.name)
+    return replace(config, **names)  # type: ignore[arg-type]
 
 
 def explain(
@@ -42,7 +43,8 @@ def explain(
     found: dict[str, list[str]] = {"fp32": names, "bfloat16": []}
     if end.attention != start.attention:  # as a remedy: all cores at once
         end, dtype = replace(end, attention=start.attention), "bfloat16" if end.attention == "bfloat16" else "fp32"
-        found[dtype] += [n for n, kind in prepared(end).sites.int8.items() if kind in CORES and n not in names]
+        cores = [name for name, kind in prepared(end).sites.kinds() if not kind.takes_place]
+        found[dtype] += [name for name in cores if name not in names]
     wanted = [name for some in found.values() for name in some]
     if not wanted:
         return {}

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..calibrate import run_batch
-from ..sites import CORES
 from .counterparts import Compute, Counterparts
 from .sensitivity import Sensitivity
 from .trials import Trial
@@ -104,7 +103,7 @@ def costs(
     found = []
     for name in sites:
         row = rows[name]
-        size = 0 if row.kind in CORES else _saved_bytes(counterparts.model.get_submodule(name), counterparts.int8[name])
+        size = counterparts.kinds[name].saved_bytes(counterparts.model.get_submodule(name), counterparts.int8[name])
         changed = "its own output" if row.model_error is None else "the outputs"
         reason = f"accuracy budget: alone in INT8 it changes {changed} by {row.error:.2%}"
         found.append(Fallback(name, row.kind, reason, row.error, row.macs, size / 1e6, times.get(name, 0.0)))
@@ -115,9 +114,3 @@ def _seconds(call: Compute) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def _saved_bytes(module: nn.Module, int8: nn.Module) -> int:
-    """Float32 bytes of a module less the stored bytes of its INT8 counterpart."""
-    stored = sum(tensor.numel() * tensor.element_size() for tensor in int8.state_dict().values())
-    return sum(parameter.numel() * 4 for parameter in module.parameters()) - stored

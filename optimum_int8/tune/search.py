@@ -19,7 +19,7 @@ from ..loss import relative_loss
 from ..nn import copy_of
 from ..prepare import Prepared
 from ..quantize import convert, prepare_copy
-from ..sites import CORES
+from ..sites import KINDS
 from .fallbacks import explain, without
 from .limit import OutOfTime, stopping
 from .report import TuningReport
@@ -189,7 +189,7 @@ class _Search:
             )
             self.log.sensitivity = [row.to_dict() for row in self.rows]
             self.log.write()
-        last = [row for row in self.rows if row.kind not in CORES][-1]
+        last = [row for row in self.rows if KINDS[row.kind].takes_place][-1]
         return [row for row in self.rows if row is not last]
 
     def try_config(self, what: str, config: Int8Config) -> Trial:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..calibrate import channels_last, counted_rows, run_batch
+from ..calibrate import counted_rows, run_batch
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
-from ..sites import CONV, CORES, EMBEDDING, EXPERTS, POOL, SCORES
+from ..sites import SiteKind
 from .counterparts import Compute, Counterparts
 from .distribution import Distribution
 
@@ -88,7 +88,7 @@ def measure_sensitivity(
     errors = _alone(counterparts, data[:ALONE_BATCHES], deadline, progress) if alone else {}
     work = sum(count.macs for count in counts.values()) or 1
     rows = [
-        Sensitivity(name, c.kind, c.error(), errors.get(name), c.macs / work, c.distributions or None)
+        Sensitivity(name, c.kind.name, c.error(), errors.get(name), c.macs / work, c.distributions or None)
         for name, c in counts.items()
     ]
     return sorted(rows, key=lambda row: -row.error)
@@ -143,7 +143,7 @@ def _square(tensor: Tensor, batch: Any) -> float:
 class _Counts:
     """Sums over the calls of one site."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: SiteKind) -> None:
         self.kind = kind
         self.rows = 0
         self.macs = 0
@@ -152,21 +152,15 @@ class _Counts:
 
     def add(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor, int8: Tensor) -> None:
         """Count one call: the float output and the INT8 one."""
-        self.macs += _multiply_adds(self.kind, module, inputs, output)
-        exact, given = (self._rows(module, t).double() for t in (output, int8))
+        self.macs += self.kind.multiply_adds(module, inputs, output)
+        exact, given = (counted_rows(self.kind.output_rows(module, t)).float().double() for t in (output, int8))
         self.rows += len(exact)
         added = (given - exact).square().sum(0), exact.sum(0), exact.square().sum(0)
         self.sums = [total + part for total, part in zip(self.sums, added, strict=True)]
         if self.distributions:
-            for distribution, x in zip(self.distributions.values(), inputs, strict=False):
-                distribution.add(self._rows(module, x, heads_first=True))
-
-    def _rows(self, module: nn.Module, x: Tensor, heads_first: bool = False) -> Tensor:
-        if self.kind == SCORES:  # inputs are [batch, heads, rows, head], outputs have as many columns as there are keys
-            x = x.transpose(1, 2).flatten(2) if heads_first else x.reshape(-1, 1)
-        if self.kind in CORES:  # inputs are [batch, heads, length, head], outputs [batch, length, heads, head]
-            x = (x.transpose(1, 2) if heads_first else x).flatten(2)
-        return counted_rows(channels_last(module, x)).float()
+            rows = self.kind.rows(module, inputs).values()
+            for distribution, x in zip(self.distributions.values(), rows, strict=False):
+                distribution.add(counted_rows(x))
 
     def error(self) -> float:
         """Root of the mean over channels of squared error over variance."""
@@ -176,20 +170,6 @@ class _Counts:
         spread = second - first.square() / self.rows
         alive = spread > 1e-9 * second.clamp(min=1e-30)
         return float((squared[alive] / spread[alive]).mean().sqrt()) if bool(alive.any()) else 0.0
-
-
-def _multiply_adds(kind: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
-    if kind in (EMBEDDING, POOL):
-        return 0
-    if kind == SCORES:
-        return output.numel() * inputs[0].shape[-1]
-    if kind in CORES:
-        query, key, _ = inputs
-        return 2 * query.numel() * key.shape[2]
-    if kind == EXPERTS:
-        return output.numel() * inputs[0].shape[-1]
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    return output.numel() * (weight[0].numel() if kind == CONV else weight.numel() // output.shape[-1])
 
 
 def _timed(data: Iterable[Any], description: str, deadline: float, progress: bool) -> Iterable[Any]:

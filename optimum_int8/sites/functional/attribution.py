@@ -15,20 +15,16 @@ from ...nn.call_modules import CALLS, fits_call
 from ...nn.conv import conv_obstacle
 from ...nn.families.multihead import PROJECTIONS, unpacking_obstacle
 from ...nn.functional_weight import FUNCTIONAL, functional_module, geometry, weighted_arguments
-from ..collect import ATTENTION, POOL, collect_sites
+from ..attention import ATTENTION
+from ..collect import collect_sites
+from ..pool import POOL, POOLS
+from ..registry import recipe_traits
 from .call_place import Running, call_name
 from .routers import ROUTER, find_routers
 
-POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
-"""Ops of modules only: a pooling function has no quantization parameters."""
-
 WEIGHTED = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 RESIDUAL = ("add", "cat")
-"""Of these, single inputs may be INT8."""
-
-FLOAT_BY_DEFAULT = (*RESIDUAL, "matmul")
-"""Stay float32 unless the recipe says otherwise. A sum or a concatenation saves no multiplication, and an INT8 step there changes all that
-follows; a product of two activations, which both must be quantized and packed at each call, is slower than in float32."""
+"""Sums and concatenations: ops of a recipe where they join activations."""
 
 
 @dataclass
@@ -45,7 +41,7 @@ class Site:
     @property
     def quantized(self) -> bool:
         """Whether a fresh recipe quantizes it."""
-        return not self.why_not and self.op not in FLOAT_BY_DEFAULT
+        return not self.why_not and not recipe_traits(self.op).float_by_default
 
 
 Found = list[tuple[Site, list[Tensor]]]

@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from ...nn.base import Int8Module
 from ...nn.call_modules import CALLS, FloatCall, fits_call
-from ...nn.functional_weight import FUNCTIONAL, OPTIONS, FunctionalWeight, geometry
-from .call_place import IN_PLACE, OPS, name_at, source_line
+from ...nn.functional_weight import FUNCTIONAL, OPTIONS, FunctionalWeight
+from .call_place import IN_PLACE, OPS, name_at
 
 
 class _Redirect(TorchFunctionMode):
@@ -100,22 +100,3 @@ def conceal(model: nn.Module, keep: Container[str] = ()) -> nn.Module:
                 del owner._modules[name]
                 owner.register_parameter(name, slot.module.weight)  # type: ignore[arg-type]
     return model
-
-
-def describe_functional(model: nn.Module, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What `expose` needs to know of those INT8 sites that are functional ops; names as in `Sites.int8`."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, kind in names.items():
-        path, _, leaf = name.rpartition(".")
-        parent = model.get_submodule(path) if path else model
-        if isinstance(parent, FunctionalWeight):
-            found[name] = {"op": parent.op}
-            if parent.op != "linear":
-                found[name] |= dict(zip(OPTIONS, geometry(parent.module), strict=True))
-        elif kind in CALLS:
-            found[name] = {"op": kind, "source": source_line(type(parent).__bases__[0], leaf)}
-            module: Any = parent._modules[leaf]
-            found[name]["inputs_quantized"] = module.inputs_quantized
-            if module.output_quantized:
-                found[name]["output_quantized"] = True
-    return found

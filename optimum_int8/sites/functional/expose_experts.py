@@ -1,4 +1,4 @@
-"""Stacks of experts' matrices as modules and back: `expose_experts`, `conceal_experts`, and what a checkpoint says of them."""
+"""Stacks of experts' matrices as modules and back: and what a checkpoint says of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ def conceal_experts(model: nn.Module, keep: Container[str] = ()) -> nn.Module:
     return model
 
 
-def describe_experts(model: nn.Module, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What `expose_experts` needs to know of the INT8 stacks among `names`, which are as in `Sites.int8`."""
-    stacks = {name: model.get_submodule(name) for name, kind in names.items() if kind == OP}
-    return {n: {"op": OP, "transposed": m.transposed} for n, m in stacks.items() if isinstance(m, Int8Experts)}
+def describe_stack(stack: nn.Module) -> dict[str, Any] | None:
+    """What `expose_experts` needs to know of an INT8 stack; None for another module."""
+    return {"op": OP, "transposed": stack.transposed} if isinstance(stack, Int8Experts) else None

@@ -1,0 +1,29 @@
+"""Every kind of site, in the order in which a module is offered to them."""
+
+from __future__ import annotations
+
+from ..nn.call_modules import ADD, CAT, MATMUL
+from .attention import AttentionKind
+from .bfloat16_attention import Bfloat16AttentionKind
+from .calls import CallKind
+from .conv import ConvKind
+from .embedding import EmbeddingKind
+from .experts import ExpertsKind
+from .kind import SiteKind
+from .linear import LinearKind
+from .pool import PoolKind
+from .scores import ScoresKind
+
+BUILT_IN: tuple[SiteKind, ...] = (
+    LinearKind(),
+    ConvKind(),
+    EmbeddingKind(),
+    PoolKind(),
+    ScoresKind(),
+    ExpertsKind(),
+    AttentionKind(),
+    Bfloat16AttentionKind(),
+    CallKind(MATMUL),
+    CallKind(ADD),
+    CallKind(CAT),
+)
