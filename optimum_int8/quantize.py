@@ -132,7 +132,8 @@ def prepare_copy(
 def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Iterable[Any] | None, dict[str, str]]:
     """Make modules of the bare parameters that functions read in the first batch. Returns the data, whole, and why some stay FP32."""
     names = bare_parameters(model)
-    routers = {f"{name}.linear": ROUTER for name in find_routers(model) & set(names)}
+    choosing = find_routers(model)
+    routers = {f"{name}.linear": ROUTER for name in names if name in choosing}
     names = [name for name in names if f"{name}.linear" not in routers]
     if not names:
         return data, routers

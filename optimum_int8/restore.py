@@ -71,7 +71,7 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
 
 def describe_functional(model: nn.Module, sites: Sites) -> dict[str, dict[str, Any]]:
     """What `build_skeleton` needs to know of those INT8 sites that are no modules in the model's own code."""
-    found = {name: kind.describe(model, name) for kind, names in sites.by_kind() for name in names}
+    found = {name: kind.describe(model, name) for name, kind in sites.kinds()}
     return {name: about for name, about in found.items() if about is not None}
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..config import FORMAT_VERSION, QUANT_METHOD, Int8Config
+from ..sites import LINEAR
 from . import binding, checkpoint
 from .guards import TOKENIZER_FILES
 from .save import written_beside
@@ -40,7 +41,7 @@ def describe(modules: Iterable[str], fp32: Mapping[str, str], static: bool) -> d
         "quant_method": QUANT_METHOD,
         "format_version": FORMAT_VERSION,
         "config": config.to_dict(),
-        "modules": dict.fromkeys(modules, "linear"),
+        "modules": dict.fromkeys(modules, LINEAR),
         "fp32": dict(fp32),
     }
 

@@ -40,6 +40,11 @@ class Int8Module(KeepDtype):
     _is_hf_initialized = True
     """Transformers would draw random numbers into what it takes for a float weight."""
 
+    @property
+    def products_per_row(self) -> int | None:
+        """Multiply-adds of the weight for one row of the input, or one position of an image; None where there is no weight."""
+        return None
+
     def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
         """What torch calls in place of `forward` in `torch.jit.trace`, through which one exporter to ONNX goes."""
         refuse_onnx()

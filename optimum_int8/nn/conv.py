@@ -88,6 +88,11 @@ class Int8Conv(Int8Biased):
         new.finish_loading()
         return new.train(module.training)
 
+    @property
+    def products_per_row(self) -> int:
+        """See `Int8Module`."""
+        return self.window.taps * self.in_channels * self.out_channels // self.groups
+
     def finish_loading(self) -> None:
         """See `Int8Module.finish_loading`."""
         if "weight" not in self._buffers:

@@ -60,6 +60,11 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
         new.finish_loading()
         return new
 
+    @property
+    def products_per_row(self) -> int:
+        """None are computed: a table is read."""
+        return 0
+
     def share(self, other: Int8Embedding) -> None:
         """Use the table of `other` from now on: tied tables are one."""
         self.assign(other.quantized_weight(), other.weight_scale)

@@ -122,6 +122,12 @@ class Int8Experts(Experts, Int8Module):
         return self._sizes
 
     @property
+    def products_per_row(self) -> int:
+        """Of one expert."""
+        _, outputs, inputs = self.sizes
+        return outputs * inputs
+
+    @property
     def device(self) -> torch.device:
         """Of the stored values."""
         return self.weight_scale.device

@@ -85,6 +85,11 @@ class Int8Linear(Int8Biased):
         new.finish_loading()
         return new.train(module.training)
 
+    @property
+    def products_per_row(self) -> int:
+        """See `Int8Module`."""
+        return self.in_features * self.out_features
+
     def tie(self, embedding: Int8Embedding) -> None:
         """Share the stored weight and its scales with an embedding (a language model's head)."""
         self._tied = [embedding]

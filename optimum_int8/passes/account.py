@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..nn import Int8Conv, Int8Embedding, Int8Experts, Int8Linear, Int8Module
+from ..nn import Int8Embedding, Int8Experts, Int8Module
 from ..sites.float_modules import TABLE, float_kind, holds_bare_parameters
 from .rows import Counted
 
@@ -80,8 +80,9 @@ def _parts(
     name = type(module).__name__
     if isinstance(module, Int8Module):
         stored = _int8_bytes(module, seen)
-        if isinstance(module, (Int8Linear, Int8Conv, Int8Embedding, Int8Experts)):
-            yield Part(path, name, True, _int8_work(model, path, module, counted), stored)
+        if module.products_per_row is not None:
+            rows = _int8_rows(model, path, module) if counted is None else counted.rows.get(path, 0)
+            yield Part(path, name, True, float(rows * module.products_per_row), stored)
         return
     matrices = {n: p for n, p in module._parameters.items() if p is not None and p.dim() > 1}
     if not matrices:
@@ -102,16 +103,9 @@ def _parts(
         yield Part(full, "Parameter", False, float(work), _new_bytes(parameter, seen), why)
 
 
-def _int8_work(model: nn.Module, path: str, module: Int8Module, counted: Counted | None) -> float:
-    rows = 1 if counted is None else counted.rows.get(path, 0)
-    if isinstance(module, Int8Linear):
-        return float(rows * module.in_features * module.out_features)
-    if isinstance(module, Int8Conv):
-        return float(rows * module.window.taps * module.in_channels * module.out_channels // module.groups)
-    if isinstance(module, Int8Experts):
-        experts, outputs, inputs = module.sizes
-        return float(outputs * inputs * (_active(model, path, experts) if counted is None else rows))
-    return 0.0
+def _int8_rows(model: nn.Module, path: str, module: Int8Module) -> int:
+    """Rows that a token is to a module: one, or one for each expert that it goes to."""
+    return _active(model, path, len(module)) if isinstance(module, Int8Experts) else 1
 
 
 def _active(model: nn.Module, path: str, experts: int) -> int:

@@ -119,7 +119,7 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
     reasons = dict((metadata or {}).get("fp32", {}))
     parts = account(model, reasons, None if example_input is None else count_rows(model, example_input))
     share = {part.path: part.share for part in parts if part.int8}
-    quantized = {n for n, m in model.named_modules() if isinstance(m, (Int8Linear, Int8Conv, Int8Experts))}
+    quantized = {n for n, m in model.named_modules() if isinstance(m, Int8Module) and m.products_per_row}
     report = InspectReport(
         int8_share=round(math.fsum(share.values()), 12), parts=parts, fp32=_with_parts(reasons, parts)
     )

@@ -18,12 +18,12 @@ def visit_modules(model: nn.Module, int8: Mapping[str, Int8Module], visit: Visit
     with contextlib.ExitStack() as stack:
         for name, counterpart in int8.items():
             module = model.get_submodule(name)
-            stack.callback(module.register_forward_hook(_hook(name, counterpart, visit)).remove)
+            stack.callback(module.register_forward_hook(_hook(name, counterpart, visit), with_kwargs=True).remove)
         yield
 
 
-def _hook(name: str, int8: Int8Module, visit: Visit) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
-    def compared(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        return visit(name, inputs, output, lambda: int8(*inputs), lambda: module.forward(*inputs))
+def _hook(name: str, int8: Int8Module, visit: Visit) -> Callable[..., Tensor | None]:
+    def compared(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor | None:
+        return visit(name, inputs, output, lambda: int8(*inputs, **named), lambda: module.forward(*inputs, **named))
 
     return compared

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from optimum_int8 import Int8Config, numerics, quantize
+from optimum_int8 import Int8Config, inspect, numerics, quantize
 from optimum_int8.nn import FakeQuantize, Int8Linear, Int8Module
 from optimum_int8.quantize import prepare_copy
 from optimum_int8.sites import (
@@ -52,6 +52,10 @@ class Int8Gain(Int8Module):
         super().__init__()
         self.register_buffer("weight", torch.empty(width))
         self._grid_buffers(("input_scale", "input_zero_point"), True)
+
+    @property
+    def products_per_row(self) -> int:
+        return len(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         qparams = self.input_scale, self.input_zero_point
@@ -186,6 +190,14 @@ def test_its_error_is_measured() -> None:
     rows = {row.name: row for row in measure_sensitivity(prepared, [(X,)], progress=False)}
     assert rows["gain"].kind == "toy_gain" and 0 < rows["gain"].site_error < 0.1
     assert rows["gain"].macs == pytest.approx(1 / (WIDTH + 1))
+
+
+def test_it_is_reported() -> None:
+    int8 = quantize(model(), Int8Config(approach="static"), [(X,)], progress=False)
+    report = inspect(int8, (X,))
+    assert report.int8_share == 1.0 and not report.fp32
+    shares = {part.path: part.share for part in report.parts}
+    assert shares["gain"] == pytest.approx(1 / (WIDTH + 1))
 
 
 def test_a_name_is_registered_once() -> None:

@@ -52,7 +52,7 @@ def test_the_float_model_is_left_alone() -> None:
     assert not any(m._forward_hooks for m in prepared.model.modules())
 
 
-@pytest.mark.parametrize("name", ["t5", "marian", "vit", "llama", "gpt2", "electra"])
+@pytest.mark.parametrize("name", ["t5", "marian", "vit", "llama", "gpt2", "electra", "bart", "mbart", "pegasus"])
 def test_other_architectures(name: str) -> None:
     model = zoo.make(name)
     data = [zoo.inputs(model)]
