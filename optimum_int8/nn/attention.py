@@ -49,7 +49,7 @@ class Int8Attention(Int8Module):
     def __init__(self, static: bool = True, activation_bits: int = 8) -> None:
         super().__init__()
         self.activation_bits = activation_bits
-        self._grid_buffers(("query_scale", "key_scale", "value_scale"), static)
+        self._qparam_buffers(("query_scale", "key_scale", "value_scale"), static)
 
     @classmethod
     def from_ranges(cls, ranges: dict[str, tuple[float, float]] | None, activation_bits: int = 8) -> Int8Attention:

@@ -53,7 +53,7 @@ class Int8Module(KeepDtype):
     def finish_loading(self) -> None:
         """Build what is not stored, once the stored tensors are in place."""
 
-    def _grid_buffers(self, names: tuple[str, ...], static: bool) -> None:
+    def _qparam_buffers(self, names: tuple[str, ...], static: bool) -> None:
         """Scalar buffers, a zero point int32 and a scale float32; None when dynamic."""
         for name in names:
             dtype = torch.int32 if name.endswith("zero_point") else torch.float32

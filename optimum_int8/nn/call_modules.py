@@ -45,8 +45,8 @@ class Int8Call(Int8Module):
         super().__init__()
         self.inputs_quantized, self.output_quantized = list(inputs_quantized), output_quantized
         for i, quantized in enumerate(self.inputs_quantized):
-            self._grid_buffers((f"input{i}_scale", f"input{i}_zero_point"), quantized)
-        self._grid_buffers(("output_scale", "output_zero_point"), output_quantized)
+            self._qparam_buffers((f"input{i}_scale", f"input{i}_zero_point"), quantized)
+        self._qparam_buffers(("output_scale", "output_zero_point"), output_quantized)
 
     def set_qparams(self, name: str, scale: float, zero_point: int) -> None:
         """Set the scale and zero point, on uint8, of `input0`, `input1`, ... or `output`."""

@@ -57,7 +57,7 @@ class Int8Conv(Int8Biased):
         self._hold(torch.empty(shape, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.empty(out_channels, dtype=torch.float32))
         self._buffers["bias"] = torch.empty(out_channels, dtype=torch.float32) if bias else None
-        self._grid_buffers(("input_scale", "input_zero_point"), static)
+        self._qparam_buffers(("input_scale", "input_zero_point"), static)
 
     @classmethod
     def like(cls, module: nn.Conv1d | nn.Conv2d, static: bool = True, activation_bits: int = 8) -> Int8Conv:

@@ -50,7 +50,7 @@ class Int8Linear(Int8Biased):
         self._hold(torch.empty(out_features, in_features, 1, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.empty(out_features, dtype=torch.float32))
         self._buffers["bias"] = torch.empty(out_features, dtype=torch.float32) if bias else None
-        self._grid_buffers(("input_scale", "input_zero_point"), static)
+        self._qparam_buffers(("input_scale", "input_zero_point"), static)
         self._tied: list[Int8Embedding] = []  # in a list, so that it is not a child
 
     @classmethod

@@ -42,7 +42,7 @@ class Int8AvgPool(Int8Module):
     def __init__(self, window: Window | None, padding_counts: bool = False, activation_bits: int = 8) -> None:
         super().__init__()
         self.window, self.padding_counts, self.activation_bits = window, padding_counts, activation_bits
-        self._grid_buffers(("input_scale", "input_zero_point"), True)
+        self._qparam_buffers(("input_scale", "input_zero_point"), True)
 
     @classmethod
     def like(cls, module: nn.Module, activation_bits: int = 8) -> Int8AvgPool:

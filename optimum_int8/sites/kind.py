@@ -37,6 +37,10 @@ from .visit import visit_modules
 class SiteKind:
     """A kind of site.
 
+    Its methods are, in this order, about matching (`matches`, `obstacle`), calibration (`rows` to `judge`), conversion (`from_float` to
+    `activate`), checkpoints (`empty` to `has_place`), training (`fake` to `activate_fake`), the accuracy budget (`visited` to `saved_bytes`)
+    and recipes (`from_recipe`).
+
     Attributes:
         name: as in `Sites.int8` and in `config.json`.
         inputs: names of what a site quantizes, in the order of its arguments.
@@ -73,8 +77,6 @@ class SiteKind:
     searches_weight = False
     float_in_training = "it has no fake-quantized form"
 
-    # which modules
-
     def matches(self, module: nn.Module, config: Int8Config) -> bool:
         """Whether a float module is a site of this kind under `config`."""
         raise NotImplementedError
@@ -82,8 +84,6 @@ class SiteKind:
     def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
         """Why a module that matches stays FP32; empty where nothing keeps it."""
         return ""
-
-    # calibration
 
     def rows(self, module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """Of the arguments of a call, what is quantized, by the names of its ranges, as `[..., channels]`."""
@@ -115,8 +115,6 @@ class SiteKind:
         """What becomes of a calibrated site; called once, before it is converted."""
         return Verdict()
 
-    # conversion
-
     def from_float(self, module: nn.Module, how: Quantization) -> Int8Module:
         """The INT8 module of a float one."""
         raise NotImplementedError
@@ -137,8 +135,6 @@ class SiteKind:
 
     def activate(self, model: nn.Module) -> None:
         """Once all INT8 modules are installed: what the model as a whole needs to run them."""
-
-    # checkpoints
 
     def empty(self, module: nn.Module, how: Storage) -> Int8Module | None:
         """An INT8 module without values in the place of `module`; None where `module` is not such a site."""
@@ -166,8 +162,6 @@ class SiteKind:
             return place.rpartition(".")[0] in tensors
         return f"{place}.weight" in tensors if self.loads_by_weight else place in modules
 
-    # training
-
     def fake(self, module: nn.Module, how: FakeQuantization) -> None:
         """Make a float module compute as its INT8 counterpart will, in place."""
         raise NotImplementedError
@@ -182,8 +176,6 @@ class SiteKind:
 
     def activate_fake(self, model: nn.Module) -> None:
         """As `activate`, for fake-quantized modules."""
-
-    # the accuracy budget
 
     @contextlib.contextmanager
     def visited(
@@ -206,8 +198,6 @@ class SiteKind:
         """Float32 bytes of a module less the stored bytes of its INT8 counterpart."""
         stored = sum(tensor.numel() * tensor.element_size() for tensor in int8.state_dict().values())
         return sum(parameter.numel() * 4 for parameter in module.parameters()) - stored
-
-    # recipes
 
     def from_recipe(self, module: nn.Module, entry: RecipeEntry) -> Int8Module:
         """The INT8 module of a float one, with the quantization parameters of a recipe to the bit."""

@@ -51,7 +51,7 @@ class Int8Gain(Int8Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("weight", torch.empty(width))
-        self._grid_buffers(("input_scale", "input_zero_point"), True)
+        self._qparam_buffers(("input_scale", "input_zero_point"), True)
 
     @property
     def products_per_row(self) -> int:

@@ -49,7 +49,7 @@ class FakeQuantize(KeepDtype):
         self._seen: tuple[Tensor, Tensor] | None = None
         self.register_buffer("minimum", None if learnable else torch.tensor(float(range[0])))
         self.register_buffer("maximum", None if learnable else torch.tensor(float(range[1])))
-        scale, zero_point = self._grid(*(torch.tensor(float(end)) for end in range))
+        scale, zero_point = self._choose_qparams(*(torch.tensor(float(end)) for end in range))
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", zero_point)
         self.log_gain = nn.Parameter(torch.zeros(())) if learnable else None
@@ -104,11 +104,11 @@ class FakeQuantize(KeepDtype):
             return
         self.minimum += averaging_constant * (minimum.clamp(max=0.0) - self.minimum)
         self.maximum += averaging_constant * (maximum.clamp(min=0.0) - self.maximum)
-        scale, zero_point = self._grid(self.minimum, self.maximum)
+        scale, zero_point = self._choose_qparams(self.minimum, self.maximum)
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
-    def _grid(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose_qparams(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor]:
         if not self.symmetric:
             return numerics.affine_qparams(minimum, maximum, self.bits)
         absmax = torch.maximum(minimum.abs(), maximum.abs())
