@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.activations import GELUActivation, NewGELUActivation
 
 from optimum_int8 import kernels, numerics
-from optimum_int8.fx.block import SHORT
+from optimum_int8.fx.call import SHORT
 from optimum_int8.passes import find_blocks, inspect, install, remove
 from tests.models import ARCHITECTURES, batch, classifier, int8_classifier, logits
 

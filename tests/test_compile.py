@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from optimum_int8 import Int8Config, quantize
-from optimum_int8.fx.block import SHORT
+from optimum_int8.fx.call import SHORT
 from optimum_int8.passes import find_blocks
 from tests.models import batch, classifier, int8_classifier, logits
 from tests.operators.cases import CASES

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from .._version import __version__
 from ..errors import CheckpointError, QuantizationError
@@ -32,6 +31,7 @@ from ..fx import (
 )
 from ..nn import Int8Module
 from ..passes import REWRITES, find_blocks, run_passes
+from ..torch_private import tree_flatten, tree_leaves, tree_unflatten
 from .format import EXTRA, FORMAT_NAME, FORMAT_VERSION
 from .load import lowered
 from .sizes import Sizes, sizes_of, try_small

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from ..errors import CheckpointError, DataError
+from ..torch_private import FakeTensor
 from .expressions import SIZE, Expression, Inexpressible, is_expression, of_sympy, text_of, value_of
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -204,7 +205,7 @@ def _range(limits: Any) -> list[int | None]:
 
 
 def _conditions(values: Iterable[Any]) -> Iterator[Any]:
-    tensor = next((v for v in values if isinstance(v, torch._subclasses.FakeTensor)), None)
+    tensor = next((v for v in values if isinstance(v, FakeTensor)), None)
     environment: Any = tensor.fake_mode.shape_env if tensor is not None else None
     for guard in environment.guards if environment is not None else ():
         condition = environment.replace(guard.expr)

@@ -2,33 +2,32 @@
 
 from .agree import ROUNDED, ROUNDING, agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
-from .block import Block, stand_ins
+from .block import Block, install_below, stand_ins
 from .capture import Captured, capture, other_shapes
-from .compiler import Compiler
-from .program_call import ProgramCall, runs_natively
-from .quiet import quiet
+from .compiler import Backend, Compiler
 from .shapes import shaped
+from .silence import quiet
 from .structure import candidates, holds_int8, structure_key
 
 __all__ = [
     "ROUNDED",
     "ROUNDING",
+    "Backend",
     "Block",
     "Captured",
     "Compiler",
     "NotCapturable",
-    "ProgramCall",
     "agree",
     "candidates",
     "capture",
     "flatten",
     "holds_int8",
+    "install_below",
     "other_shapes",
     "quiet",
     "rebuild",
     "rebuild_output",
     "rounding_tolerance",
-    "runs_natively",
     "shaped",
     "stand_ins",
     "structure_key",

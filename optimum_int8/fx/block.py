@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -11,26 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..torch_private import is_watched
 from .agree import agree, gives_same_bits
-from .arguments import Key, NotCapturable, copies, flatten
-from .caches import find_cache, layer_index
+from .arguments import Key, NotCapturable, copies
+from .caches import layer_index
+from .call import Call
 from .capture import capture, explain
-from .compiler import Compiler, Variant
+from .compiler import Bound, Compiler
 from .gate import GATE, Busy
 from .guards import single_axes
-from .observed import hooks_act, is_observed, why_own_code
+from .observed import hooks_act, why_own_code
 from .own_run import OwnError, Ran, run_own
-from .quiet import logger
+from .silence import logger
 from .sources import Sources
-from .structure import is_stack, structure_key
+from .structure import candidates, is_stack, structure_key
+from .variants import Renewals, Variant, Variants
 
-VARIANTS = 16
-SHORT = 256
-"""Tokens up to which a stack of layers is one block: beyond, a call per layer costs nothing, and its weights may stay in the cache from one
-group of tokens to the next."""
 _UNKNOWN = object()
-_RENEWALS = 3
-"""Times that a block is compiled again because its tensors changed, before it waits for them to stop changing; each time longer, up to a minute."""
 
 stand_ins: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("stand_ins")
 """Set while a model is exported: by name of a block, what takes the place of the module's own code."""
@@ -53,14 +50,14 @@ class Block:
         module.forward = self
 
     def _start(self) -> None:
-        self.misses: dict[str, int] = {}
+        self.misses: Counter[str] = Counter()
         self._wrote = 0  # calls that changed the module
-        self._renewals, self._renewed, self._rests_until = 0, 0.0, 0.0
+        self._renewals = Renewals()
         self._forget()
 
     def _forget(self) -> None:
         """Everything that was found out about the module."""
-        self.variants: dict[Key, Variant | None] = {}
+        self.variants = Variants()
         self.sources: Sources | None = None
         self._hook_tables: list[dict[int, Any]] | None = None
         self._structure: tuple[Any, ...] | None = None
@@ -115,67 +112,64 @@ class Block:
         if self._hooks_act():
             return self._own(*args, **kwargs)
         try:
-            key, tensors = flatten(args, kwargs, self.layer)
+            call = Call(args, kwargs, self.layer)
         except NotCapturable as reason:
             return self._miss(str(reason), args, kwargs)
         except Exception as error:  # an argument of a kind that nobody thought of
             return self._pass(explain(error), args, kwargs)
-        watched = why_own_code(tensors)
+        watched = why_own_code(call.tensors)
         if watched is not None:
             return self._pass(watched, args, kwargs)
-        if self.is_stack and _is_long(tensors):
+        if self.is_stack and call.is_long:
             return self._own(*args, **kwargs)
         if self.sources is not None and not self.sources.unchanged():
             self._renew()
-        variant = self.variants.get(key, _UNKNOWN)
+        variant: Any = self.variants.get(call.key, _UNKNOWN)
         if variant is _UNKNOWN:
-            return self._first_call(key, tensors, args, kwargs)
+            return self._first_call(call)
         if variant is None:
             return self._own(*args, **kwargs)
-        return self._serve(variant, key, tensors, args, kwargs)  # type: ignore[arg-type]
+        return self._serve(variant, call)
 
-    def _serve(self, variant: Variant, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _serve(self, variant: Variant, call: Call) -> Any:
         """Run a compiled graph if it is one for these sizes."""
         try:
-            if tuple([t.shape for t in tensors]) in variant.served or self._admits(variant, key, tensors):
-                if not variant.places:
-                    return variant(tensors)
-                return variant(tensors, find_cache([*args, *kwargs.values()]), self.layer)
+            if tuple([t.shape for t in call.tensors]) in variant.served or self._admits(variant, call):
+                return variant(call)
         except Exception as error:
-            return self._recover(error, key, args, kwargs)
-        return self._pass("sizes that its graph does not hold for", args, kwargs)
+            return self._recover(error, call)
+        return self._pass("sizes that its graph does not hold for", call.args, call.kwargs)
 
-    def _admits(self, variant: Variant, key: Key, tensors: list[Tensor]) -> bool:
+    def _admits(self, variant: Variant, call: Call) -> bool:
         """Whether a compiled graph is one for these sizes; asked once for each."""
-        if not variant.serves(tensors):
+        if not variant.serves(call.tensors):
             return False
-        known = variant.knows(tensors)
-        if known or (known is None and self._try_single(variant, key, tensors)):
-            variant.note_served(tensors)
+        known = variant.knows(call.tensors)
+        if known or (known is None and self._try_single(variant, call)):
+            variant.note_served(call.tensors)
             return True
         return False
 
-    def _recover(self, error: Exception, key: Key, args: Any, kwargs: Any) -> Any:
+    def _recover(self, error: Exception, call: Call) -> Any:
         """Run own code after an error of ours. If it raises too, that is the user's error, and the graph stays."""
-        result = self._own(*args, **kwargs)
+        result = self._own(*call.args, **call.kwargs)
         reason = f"its graph failed in a call where the module did not: {explain(error)}"
-        self.variants[key] = None
+        self.variants[call.key] = None
         self._note(reason)
-        self.misses[reason] = self.misses.get(reason, 0) + 1
+        self.misses[reason] += 1
         return result
 
     def _miss(self, reason: str, args: Any, kwargs: Any) -> Any:
         """Run own code, and smaller blocks from now on if this one never had a graph."""
         if any(isinstance(x, fx.Proxy) for x in (*args, *kwargs.values())):
             return self.original(*args, **kwargs)
-        self.misses[reason] = self.misses.get(reason, 0) + 1
         if not self.variants:
             self._split(reason)
-        return self._own(*args, **kwargs)
+        return self._pass(reason, args, kwargs)
 
     def _pass(self, reason: str, args: Any, kwargs: Any) -> Any:
         """Run own code this time."""
-        self.misses[reason] = self.misses.get(reason, 0) + 1
+        self.misses[reason] += 1
         return self._own(*args, **kwargs)
 
     def _own(self, *args: Any, **kwargs: Any) -> Any:
@@ -183,17 +177,17 @@ class Block:
         with GATE.running():
             if self.is_stack and not self.opened:
                 with self.compiler.lock:
-                    self.compiler.install_below(self.module, self.name)
+                    install_below(self.compiler, self.module, self.name)
                     self.opened = True
             return self.original(*args, **kwargs)
 
     def _is_traced(self) -> bool:
-        """Whether something traces or watches the model in this thread. torch's flag is global: where another thread captures a block, it
-        says nothing about this one."""
-        owner = GATE.owner
-        if torch.compiler.is_compiling() and owner is None:
+        """Whether something traces or watches the model in this thread. torch's flag for exports is of the whole process: where another
+        thread captures a block or exports a model, it says nothing about this one."""
+        if torch.compiler.is_dynamo_compiling():
             return True  # dynamo cannot trace what follows
-        return (owner is not None and owner == threading.get_ident()) or is_observed()
+        owner = GATE.owner
+        return (owner is not None and owner == threading.get_ident()) or is_watched()
 
     def _hooks_act(self) -> bool:
         """Whether a hook inside wants its module to run."""
@@ -207,36 +201,31 @@ class Block:
         with self.compiler.lock:
             if self.sources is None or self.sources.same():  # another thread was here
                 return
-            now = time.monotonic()
-            self._renewals = self._renewals + 1 if now - self._renewed < 60.0 else 1
-            self._renewed = now
-            if self._renewals > _RENEWALS:
-                self._rests_until = now + min(60.0, 0.5 * 2.0 ** (self._renewals - _RENEWALS))
+            self._renewals.add()
             self._forget()
             logger.debug("%s: its tensors or modules changed, so that its graphs are built again", self.name)
 
-    def _first_call(self, key: Key, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _first_call(self, call: Call) -> Any:
         """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""
-        if not all(x.numel() for x in tensors) or time.monotonic() < self._rests_until:
-            return self._own(*args, **kwargs)
+        if not all(x.numel() for x in call.tensors) or self._renewals.rests:
+            return self._own(*call.args, **call.kwargs)
         try:
             with GATE.capturing(), self.compiler.lock:
-                if key not in self.variants and len(self.variants) < VARIANTS:
-                    self.variants[key] = self._try_compile(key, copies(tensors))
+                if call.key not in self.variants and not self.variants.is_full:
+                    self.variants[call.key] = self._try_compile(call.key, copies(call.tensors))
         except (OwnError, Busy):  # nothing is known about the block
-            return self._own(*args, **kwargs)
+            return self._own(*call.args, **call.kwargs)
         except Ran as ran:
             self._wrote += 1
-            if (
-                self._wrote > 1 and not any(self.variants.values()) and self in self.compiler.blocks
-            ):  # once: it may have filled a cache
+            if self._wrote > 1 and not self.variants.has_graph:  # once: it may have filled a cache
                 with self.compiler.lock:
-                    self._split("its forward changes the module")
+                    if self in self.compiler.blocks:
+                        self._split("its forward changes the module")
             return ran.result
-        variant = self.variants.get(key)
+        variant = self.variants.get(call.key)
         if variant is None:
-            return self._own(*args, **kwargs)
-        return self._serve(variant, key, tensors, args, kwargs)
+            return self._own(*call.args, **call.kwargs)
+        return self._serve(variant, call)
 
     def _try_compile(self, key: Key, tensors: list[Tensor]) -> Variant | None:
         try:
@@ -246,9 +235,9 @@ class Block:
         except (OwnError, Ran):
             raise
         except Exception as error:  # the model's own code is always there to run
-            reason = str(error) if isinstance(error, NotCapturable) else explain(error)
+            reason = explain(error)
             self._note(reason)
-            if not any(self.variants.values()):
+            if not self.variants.has_graph:
                 self._split(reason)
             return None
 
@@ -262,35 +251,44 @@ class Block:
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
         sources = self.sources or Sources(self.module)
         structure, results = self._run_own(key, tensors)
-        self._structure = self._structure or structure_key(self.module)
-        shared = (self._structure, key)
         with torch.no_grad():
-            known = self.compiler.captured.get(shared)
-            if known is not None and known.output == structure and known.image in (None, tensors[0].shape[2:]):
-                graph = known.bind(self.module)
-                if known.holds(tensors) and gives_same_bits(graph, tensors, results):
-                    return self._keep(self.compiler.finish(graph, tensors, results, known, False, sources), sources)
-            captured = capture(self.module, self.original, key, tensors)
-            graph = captured.bind(self.module)
-            if captured.output != structure or not captured.holds(tensors):
-                raise NotCapturable("the captured graph does not hold for this call's sizes")
-            if not agree(graph(*tensors), results):
-                raise NotCapturable("the captured graph disagrees with the module at a second shape")
-            self.compiler.captured[shared] = captured
-            return self._keep(self.compiler.finish(graph, tensors, results, captured, True, sources), sources)
-
-    def _keep(self, variant: Variant, sources: Sources) -> Variant:
+            known = self._known(key, tensors, structure, results)
+            bound = known or self._capture(key, tensors, structure, results)
+            variant = self.compiler.finish(bound, tensors, results, sources, check=known is None)
         self.sources = sources
         return variant
 
-    def _try_single(self, variant: Variant, key: Key, tensors: list[Tensor]) -> bool:
+    def _shared(self, key: Key) -> tuple[Any, ...]:
+        """What siblings that may have one graph have in common."""
+        self._structure = self._structure or structure_key(self.module)
+        return self._structure, key
+
+    def _known(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
+        """A sibling's graph, if it gives the same on this module's tensors."""
+        known = self.compiler.captured.get(self._shared(key))
+        if known is None or known.output != structure or known.image not in (None, tensors[0].shape[2:]):
+            return None
+        graph = known.bind(self.module)
+        return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
+
+    def _capture(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound:
+        captured = capture(self.module, self.original, key, tensors)
+        if captured.output != structure or not captured.holds(tensors):
+            raise NotCapturable("the captured graph does not hold for this call's sizes")
+        graph = captured.bind(self.module)
+        if not agree(graph(*tensors), results):
+            raise NotCapturable("the captured graph disagrees with the module at a second shape")
+        self.compiler.captured[self._shared(key)] = captured
+        return Bound(captured, graph)
+
+    def _try_single(self, variant: Variant, call: Call) -> bool:
         """Compare a graph with its module at the first call with a batch or a length of 1, or without."""
-        singles = single_axes(tensors)
+        singles = single_axes(call.tensors)
         try:
             with GATE.capturing(), self.compiler.lock, torch.no_grad():
                 if singles not in variant.singles:
-                    tensors = copies(tensors)
-                    _, results = self._run_own(key, tensors)
+                    tensors = copies(call.tensors)
+                    _, results = self._run_own(call.key, tensors)
                     variant.singles[singles] = gives_same_bits(variant.captured.bind(self.module), tensors, results)
         except (OwnError, Busy, NotCapturable, Ran):
             return False
@@ -301,10 +299,7 @@ class Block:
         variant = self.variants.get(key)
         if variant is None:
             return None
-        graph = variant.captured.bind(self.module)
-        if self.compiler.define is not None:
-            self.compiler.define(graph)
-        return graph, variant.output
+        return self.compiler.bind(variant.captured, self.module), variant.output
 
     def holds(self, key: Key, tensors: list[Tensor]) -> bool:
         """Whether the graph of a variant is one for tensors of these sizes."""
@@ -316,12 +311,15 @@ class Block:
         self.compiler.failures[self.name] = reason
         self.remove()
         self.compiler.blocks.remove(self)
-        self.compiler.install_below(self.module, self.name)
+        install_below(self.compiler, self.module, self.name)
 
     def remove(self) -> None:
         """Give the module its own forward back."""
         vars(self.module).pop("forward", None)
 
 
-def _is_long(tensors: list[Tensor]) -> bool:
-    return bool(tensors) and tensors[0].dim() == 3 and tensors[0].shape[0] * tensors[0].shape[1] > SHORT
+def install_below(compiler: Compiler, module: nn.Module, name: str = "") -> None:
+    """Make blocks of the largest candidates below `module`."""
+    for path, child in candidates(module, name):
+        if "forward" not in vars(child):
+            compiler.blocks.append(Block(path, child, compiler))

@@ -16,8 +16,8 @@ from torch.export.graph_signature import InputKind
 from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
 from .guards import Guard, assumptions, compile_guard
-from .quiet import quiet
 from .shapes import shaped
+from .silence import quiet
 from .tracing import cheap_tracing
 
 _PREFIX = "block."
@@ -224,7 +224,10 @@ def _detach(exported: ExportedProgram, output: Key, own: set[str]) -> Captured:
             if name != node.target and name in own:
                 node.target = name
             else:  # torch.export registers some of the tensors that a forward creates on the module
-                constants[node.target] = held[node.target] if node.target in held else _attribute(root, node.target)
+                value = held[node.target] if node.target in held else _attribute(root, node.target)
+                while node.target in own:  # a tensor of the module may have such a name too
+                    node.target += "_"
+                constants[node.target] = value
         elif node.op == "call_module":
             raise NotCapturable(f"its graph calls {node.target}")
     return Captured(graph, output, constants)
@@ -237,7 +240,9 @@ def _attribute(root: Any, target: str) -> Any:
 
 
 def explain(error: Exception) -> str:
-    """An error as one line: its class, its first line, and where in the model's source it was raised."""
+    """An error as one line: its class, its first line, and where in the model's source it was raised; of `NotCapturable` the reason."""
+    if isinstance(error, NotCapturable):
+        return str(error)
     text = str(error).strip().splitlines()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

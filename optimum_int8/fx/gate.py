@@ -11,13 +11,15 @@ import os
 import threading
 from collections.abc import Iterator
 
+from ..torch_private import only_export
+
 _PATIENCE = 60.0
 """Seconds that a thread waits for the others to leave their modules before it runs its own module's code instead of capturing it. Only
 threads that wait for each other inside a forward need so long."""
 
 
 class Busy(Exception):
-    """Other threads did not leave their modules in time."""
+    """Other threads did not leave their modules in time, or export one."""
 
 
 class Gate:
@@ -53,7 +55,7 @@ class Gate:
         """Within, only this thread captures, and no other runs own code; this one's blocks run their modules' own code.
 
         Raises:
-            Busy: another thread stays in own code, perhaps because it waits for this one.
+            Busy: another thread stays in own code, perhaps because it waits for this one; or it exports a model.
         """
         me = threading.get_ident()
         with self._condition:
@@ -67,7 +69,10 @@ class Gate:
         if not free:
             raise Busy
         try:
-            yield
+            with only_export(wait=False) as alone:
+                if not alone:
+                    raise Busy
+                yield
         finally:
             with self._condition:
                 self.owner = None

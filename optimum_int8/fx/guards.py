@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from ..torch_private import export_guards
+
 Guard = Callable[[Sequence[Tensor]], bool]
 
 _INPUTS = re.compile(r"\bL\['tensors'\]")
@@ -23,7 +25,7 @@ _NAMES: dict[str, Any] = {"__builtins__": {}, "math": math, "torch": torch, "max
 
 def assumptions(exported: ExportedProgram) -> list[str]:
     """What an exported graph assumes of the sizes of `tensors`, as expressions of Python."""
-    return [_INPUTS.sub("tensors", text).strip() for text in getattr(exported, "_guards_code", [])]
+    return [_INPUTS.sub("tensors", text).strip() for text in export_guards(exported)]
 
 
 def compile_guard(expressions: Sequence[str]) -> Guard | None:

@@ -7,32 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
 from transformers.utils import output_capturing
 
 _CAPTURING = "transformers.utils.output_capturing"
 _PLAIN = (Tensor, nn.Parameter)
-
-
-def is_observed() -> bool:
-    """Whether this thread records, transforms or watches operators: `torch.jit.trace`, `make_fx`, `FakeTensorMode`, `torch.func`, modes.
-
-    Where tensors are made (`torch.device` as a context, `torch.set_default_device`) is a mode that does not matter.
-    """
-    return bool(
-        _get_tracing_state() is not None
-        or _len_torch_dispatch_stack()
-        or peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or (
-            _len_torch_function_stack()
-            and any(type(m) is not DeviceContext for m in _get_current_function_mode_stack())
-        )
-    )
 
 
 def why_own_code(tensors: Sequence[Tensor]) -> str | None:

@@ -23,10 +23,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ..kernels import Program, bytes_changed
+from ..kernels import bytes_changed
 from ..nn.changes import Changes
 from .gate import GATE
-from .program_call import ProgramCall
 
 _SMALL = 1 << 16
 """Bytes up to which a copied tensor is compared; of larger ones the version counter is."""
@@ -51,13 +50,13 @@ class Sources:
         self._count, self._due = Changes.count, 0.0
         self._watch()
 
-    def add_copied(self, read: Iterable[Tensor], uses: Counter[int], compiled: Any) -> None:
+    def add_copied(self, read: Iterable[Tensor], uses: Counter[int], remaining: Counter[int]) -> None:
         """Watch the tensors that a compiled graph no longer reads in place.
 
         Args:
             read, uses: what the graph read before it was compiled, and how often (`tensors_read`, `count_uses`).
+            remaining: how often it does now.
         """
-        remaining: Counter[int] = count_uses(compiled) if isinstance(compiled, fx.GraphModule) else Counter()
         for tensor in read:
             address = tensor.data_ptr()
             if tensor.numel() and remaining[address] < uses[address]:
@@ -106,16 +105,12 @@ class Sources:
         )
 
 
-def count_uses(graph_module: fx.GraphModule) -> Counter[int]:
-    """By address of a tensor, how often operators and programs of a graph read it."""
+def count_uses(graph_module: fx.GraphModule, held: Iterable[Tensor] = ()) -> Counter[int]:
+    """By address of a tensor, how often operators of a graph read it, and its modules, which read the tensors `held`."""
     uses: Counter[int] = Counter()
     for node, tensor in _attributes(graph_module):
         uses[tensor.data_ptr()] += sum(_count(user.args, node) + _count(user.kwargs, node) for user in node.users)
-    for call in graph_module.modules():
-        if isinstance(call, ProgramCall) and isinstance(
-            call.program, Program
-        ):  # those of images are made for each size
-            uses.update(tensor.data_ptr() for tensor in call.program.tensors())
+    uses.update(tensor.data_ptr() for tensor in held)
     return uses
 
 

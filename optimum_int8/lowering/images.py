@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import KernelError
-from ..fx.program_call import ProgramCall
 from ..fx.rewrite import is_call
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
 from ..operators import IMAGES, Operator, operator_of
 from .plan import Plan, Reference, Step, emit_steps, plan, references_in
+from .program_call import ProgramCall
 from .replace import replace_segment
 from .rows import adds_unequal
 from .segments import Segment, segments

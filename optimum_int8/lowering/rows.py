@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..fx.program_call import ProgramCall
 from ..fx.rewrite import aten, is_call, named, shape_of
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
 from ..operators import EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
 from .plan import Plan, Reference, Step, emit_steps, plan
+from .program_call import ProgramCall
 from .replace import replace_segment
 from .segments import Segment, is_value, segments
 
@@ -156,4 +156,4 @@ def _build(segment: Segment, made: Plan) -> ProgramCall:
     outputs = [values[result.reference.whole] for result in made.results]
     squeezed = [result.node.meta["val"].dim() == len(segment.lead) for result in made.results]
     assert whole is not None
-    return ProgramCall(emission.program, outputs, squeezed, segment.mask is not None, whole, keys)
+    return ProgramCall(emission.program, outputs, squeezed, whole, keys, has_mask=segment.mask is not None)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from ..errors import QuantizationError
+from ..torch_private import is_recorded, make_wrapper_subclass, no_torch_function, tree_map
 
 initializing: ContextVar[bool] = ContextVar("initializing", default=False)
 
@@ -37,7 +37,7 @@ class DequantizedWeight(Tensor):
     INT8. Multiplying and dividing by a power of two in place is exact, and goes to the scales.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = no_torch_function  # type: ignore[assignment]
 
     _is_hf_initialized = True
     """Transformers draws no random numbers into what says so."""
@@ -65,7 +65,7 @@ class DequantizedWeight(Tensor):
             like: a tensor on the device.
             rescale: multiplies the stored weight by a power of two, or says that it cannot.
         """
-        new = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=like.device)  # type: ignore[attr-defined]
+        new = make_wrapper_subclass(cls, shape, dtype=dtype, device=like.device)
         new._compute = compute
         new._address = address
         new._rescale = rescale
@@ -156,7 +156,7 @@ class _View(DequantizedWeight):
     @staticmethod
     def __new__(cls, values: Tensor) -> _View:
         """See the class."""
-        new: _View = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        new: _View = make_wrapper_subclass(
             cls, values.shape, strides=values.stride(), dtype=values.dtype, device=values.device
         )
         new._values = values
@@ -185,8 +185,4 @@ def not_writable(operation: str) -> QuantizationError:
 
 def is_traced() -> bool:
     """Whether something records the operators of this thread: dynamo, `torch.export`, `torch.jit.trace`, or a dispatch mode."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack()
-    )
+    return torch.compiler.is_compiling() or is_recorded()

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from ..torch_private import DisableTorchFunctionSubclass, make_wrapper_subclass, tree_map
 from .slot import WeightSlot
 
 
@@ -94,7 +94,7 @@ class ExpertWeight(Tensor):
         """See the class."""
         shape = experts.shape[:0:-1] if flipped else experts.shape[1:]
         size = shape if isinstance(members, int) else (len(members), *shape)
-        self = Tensor._make_wrapper_subclass(cls, size, dtype=dtype, device=experts.device)  # type: ignore[attr-defined]
+        self = make_wrapper_subclass(cls, size, dtype=dtype, device=experts.device)
         self.experts, self.members, self.flipped = experts, members, flipped
         return self
 
@@ -117,7 +117,7 @@ class ExpertWeight(Tensor):
         """A product runs `experts`; an index or a transpose stays a weight; anything else gets the values."""
         kwargs = kwargs or {}
         if func in _ABOUT:
-            with torch._C.DisableTorchFunctionSubclass():
+            with DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         known = _KNOWN.get(func)
         if known is not None:
@@ -134,7 +134,7 @@ class ExpertWeight(Tensor):
         return func(*args, **kwargs)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             return f"ExpertWeight(shape={tuple(self.shape)}, members={self.members!r})"
 
 

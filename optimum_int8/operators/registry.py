@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.native import library
+from ..torch_private import OpOverload
 from .onnx import without_onnx
 
 ROWS = "rows"
@@ -59,7 +60,7 @@ class Operator:
     keys: str = ""
 
     @property
-    def overload(self) -> torch._ops.OpOverload:
+    def overload(self) -> OpOverload:
         """What a graph calls."""
         return getattr(torch.ops.optimum_int8, self.name).default
 
@@ -67,7 +68,7 @@ class Operator:
 REGISTRY: dict[str, Operator] = {}
 """Every operator by name."""
 
-_by_overload: dict[torch._ops.OpOverload, Operator] = {}
+_by_overload: dict[OpOverload, Operator] = {}
 
 _definitions = torch.library.Library("optimum_int8", "DEF")
 
@@ -107,17 +108,17 @@ def define(
 
 def operator_of(target: Any) -> Operator | None:
     """The operator that a graph calls with `target`; None when it is not one of ours."""
-    return _by_overload.get(target) if isinstance(target, torch._ops.OpOverload) else None
+    return _by_overload.get(target) if isinstance(target, OpOverload) else None
 
 
 @functools.cache
-def parameters(target: torch._ops.OpOverload) -> Mapping[str, Any]:
+def parameters(target: OpOverload) -> Mapping[str, Any]:
     """Names of an operator's arguments, ours or torch's, in the order of its schema, with their defaults (None where there is none)."""
     arguments = target._schema.arguments
     return {a.name: a.default_value if a.has_default_value() else None for a in arguments}
 
 
-def bind(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def bind(target: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The arguments of a call by the names of the schema, in its order, defaults filled in.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..fx import Block, Compiler
+from ..fx import Backend, Block, Compiler, install_below
+from ..lowering import computing_padding, program_tensors, whole_program
 from .pipeline import keep_residuals_int8, no_grad_compile
 
 
@@ -15,8 +16,9 @@ def install(model: nn.Module, residuals: str = "float32") -> Compiler:
         residuals: see `Int8Config`.
     """
     remove(model)
-    compiler = Compiler(no_grad_compile, keep_residuals_int8 if residuals == "int8" else None)
-    compiler.install_below(model)
+    define = keep_residuals_int8 if residuals == "int8" else None
+    compiler = Compiler(Backend(no_grad_compile, define, program_tensors, whole_program, computing_padding))
+    install_below(compiler, model)
     return compiler
 
 

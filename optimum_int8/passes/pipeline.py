@@ -80,7 +80,7 @@ def keep_residuals_int8(graph_module: fx.GraphModule) -> int:
     return count
 
 
-def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], check: bool) -> fx.GraphModule:
+def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check: bool) -> fx.GraphModule:
     """Run all passes over one captured graph, in place.
 
     Without the native library the graph stays as it was captured, and defined by `keep_residuals_int8`: it runs the definition.
@@ -136,7 +136,7 @@ def run_passes(graph_module: fx.GraphModule, passes: tuple[Pass, ...]) -> fx.Gra
     return graph_module
 
 
-def no_grad_compile(graph_module: fx.GraphModule, tensors: list[Tensor], check: bool) -> fx.GraphModule:
+def no_grad_compile(graph: fx.GraphModule, tensors: list[Tensor], *, check: bool) -> fx.GraphModule:
     """`compile_graph` without autograd."""
     with torch.no_grad():
-        return compile_graph(graph_module, tensors, check)
+        return compile_graph(graph, tensors, check=check)

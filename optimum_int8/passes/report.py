@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from torch import nn
 
-from ..fx import ProgramCall
+from ..lowering import runs_natively
 from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Experts, Int8Linear, Int8Module
 from .account import Part, account, float_bytes
 from .blocks import find_blocks
@@ -137,7 +137,7 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
             report.single[name] = type(block.module).__name__
             continue
         graphs = [v.graph for v in captured]
-        instructions = max((_instructions(g) for g in graphs), default=0)
+        instructions = max((runs_natively(g) for g in graphs), default=0)
         left = sorted({_short(n) for g in graphs for n in g.graph.nodes if n.op == "call_function" and _counts(n)})
         waiting = "its layers run instead" if block.opened else "captured at its first call"
         note = "" if captured else waiting
@@ -173,10 +173,6 @@ def _with_parts(reasons: dict[str, str], parts: list[Part]) -> dict[str, str]:
         if not part.int8 and part.path not in reasons and not any(n.startswith(f"{part.path}.") for n in reasons)
     }
     return {**reasons, **silent}
-
-
-def _instructions(graph: Any) -> int:
-    return sum(len(m.program) for m in graph.modules() if isinstance(m, ProgramCall))
 
 
 def _counts(node: Any) -> bool:

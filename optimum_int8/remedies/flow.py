@@ -19,6 +19,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..calibrate import run_batch
+from ..torch_private import DisableTorchFunction
 from .layouts import follow, is_metadata
 from .rows import evaluating
 
@@ -138,11 +139,11 @@ class _Trace(TorchFunctionMode):
             if name in self.linears:
                 self._inside.pop()
             elif isinstance(output, Tensor) and inputs:
-                with torch._C.DisableTorchFunction():
+                with DisableTorchFunction():
                     self.samples[name] = inputs[0].reshape(-1, inputs[0].shape[-1])[:SAMPLE].clone()
             if isinstance(output, Tensor):
                 self.readers.setdefault(name, {})
-                with torch._C.DisableTorchFunction():
+                with DisableTorchFunction():
                     self.values[id(output)] = _Value(output, name, "rows", output.shape[-1])
 
         return leave
@@ -150,7 +151,7 @@ class _Trace(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             for tensor in {id(t): t for t in tensors_of((args, kwargs))}.values():
                 if id(tensor) in self.values and not is_metadata(func):
                     self._read(func, self.values[id(tensor)], args, kwargs, output)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import optimum_int8
 from optimum_int8 import CheckpointError, QuantConf, QuantizationError, calibrate, convert
-from optimum_int8.fx import runs_natively
+from optimum_int8.lowering import runs_natively
 from tests.models import batch, classifier, int8_classifier, logits
 
 

@@ -15,6 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from optimum_int8.fx import Compiler, agree, block, capture, rounding_tolerance
 from optimum_int8.fx.arguments import flatten
+from optimum_int8.fx.call import SHORT
+from optimum_int8.fx.variants import VARIANTS
 from optimum_int8.nn import Int8Embedding
 from optimum_int8.passes import install as install_passes
 from tests.fx.toys import Layer, Stack, block_of, install, int8_conv, int8_linear
@@ -205,11 +207,11 @@ def test_a_stateful_argument_after_captured_calls_keeps_the_variants() -> None:
 @pytest.mark.slow
 def test_beyond_a_few_variants_own_code_runs(captures: list[nn.Module]) -> None:
     layer, _ = one_layer()
-    for i in range(block.VARIANTS + 4):
+    for i in range(VARIANTS + 4):
         assert torch.equal(layer(X, None, float(i)), plain(layer, X, None, float(i)))
-    assert len(captures) == len(block_of(layer).variants) == block.VARIANTS
-    assert not runs_own_code(layer, X, None, block.VARIANTS - 1.0)
-    assert runs_own_code(layer, X, None, block.VARIANTS + 3.0)
+    assert len(captures) == len(block_of(layer).variants) == VARIANTS
+    assert not runs_own_code(layer, X, None, VARIANTS - 1.0)
+    assert runs_own_code(layer, X, None, VARIANTS + 3.0)
 
 
 class Branching(nn.Module):
@@ -257,8 +259,7 @@ def test_a_compiler_that_fails_or_lies_leaves_own_code() -> None:
 
     for compile_, reason in ((fails, "compiling failed: ValueError: no such tile"), (lies, "compiled graph disagrees")):
         layer = Layer()
-        compiler = Compiler(compile_)  # type: ignore[arg-type]
-        compiler.install_below(nn.ModuleDict({"layer": layer}).eval())
+        compiler = install(nn.ModuleDict({"layer": layer}), compile_)
         for _ in range(2):
             assert torch.equal(layer(X), plain(layer, X))
         assert reason in compiler.failures["layer"]
@@ -267,7 +268,7 @@ def test_a_compiler_that_fails_or_lies_leaves_own_code() -> None:
 def test_the_first_call_answers_as_later_ones_do() -> None:
     """Reloaded in another process, a model's first answer must be what it was here after many."""
 
-    def shift(graph: fx.GraphModule, *_: Any) -> fx.GraphModule:
+    def shift(graph: fx.GraphModule, *_: Any, **__: Any) -> fx.GraphModule:
         output = next(node for node in graph.graph.nodes if node.op == "output")
         with graph.graph.inserting_before(output):
             moved = graph.graph.call_function(torch.add, (output.args[0][0], 1e-4))
@@ -276,7 +277,7 @@ def test_the_first_call_answers_as_later_ones_do() -> None:
         return graph
 
     layer = Layer()
-    Compiler(shift).install_below(nn.ModuleDict({"layer": layer}).eval())
+    install(nn.ModuleDict({"layer": layer}), shift)
     first, second = layer(X), layer(X)
     assert torch.equal(first, second)
     assert torch.equal(first, plain(layer, X) + 1e-4)
@@ -424,7 +425,7 @@ class Encoder(Stack):
         return BaseModelOutput(last_hidden_state=super().forward(x, *args, **kwargs))
 
 
-LONG = torch.randn(2, block.SHORT // 2 + 1, 16, generator=torch.Generator().manual_seed(0))
+LONG = torch.randn(2, SHORT // 2 + 1, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("first", [X, LONG], ids=["short", "long"])

@@ -56,6 +56,21 @@ def test_binds_to_a_sibling() -> None:
     assert not torch.equal(graph.bind(one)(x)[0], other(x))
 
 
+def test_a_tensor_of_the_module_may_have_the_name_of_one_that_torch_lifts() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = int8_linear()
+            self.register_buffer("lifted_tensor_0", torch.full((16,), 3.0))
+            self.register_buffer("lifted_tensor_1", torch.full((16,), 7.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * torch.tensor([0.5] * 16) + self.lifted_tensor_0 - self.lifted_tensor_1
+
+    module, x = Named(), torch.randn(2, 5, 16)
+    assert torch.equal(captured(module, x).bind(module)(x)[0], module(x))
+
+
 def test_tensors_that_the_forward_makes_are_kept() -> None:
     class Makes(nn.Module):
         def __init__(self) -> None:

@@ -74,9 +74,7 @@ class Raises(Exception):
 
 def compiler_that(fails: Any) -> tuple[Layer, Compiler]:
     layer = Layer()
-    compiler = Compiler(fails)
-    compiler.install_below(nn.ModuleDict({"layer": layer}).eval())
-    return layer, compiler
+    return layer, install_toys(nn.ModuleDict({"layer": layer}), fails)
 
 
 @pytest.mark.parametrize("error", [RecursionError("deep"), Raises("own"), MemoryError(), AssertionError()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from optimum_int8 import Int8Config, quantize
-from optimum_int8.fx.quiet import quiet
+from optimum_int8.fx.silence import quiet
 
 MODELS = {
     "bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=100, hidden_size=64, n_layer=1, n_head=4)),
@@ -118,3 +119,28 @@ def test_only_the_thread_itself_is_quiet(caplog: pytest.LogCaptureFixture) -> No
     assert [record.getMessage() for record in caplog.records] == ["another's"]
     logger.error("afterwards")
     assert caplog.records[-1].getMessage() == "afterwards"
+
+
+def test_only_the_thread_itself_gives_no_warnings() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with quiet():
+            warnings.warn("mine", UserWarning, stacklevel=1)
+            warnings.warn("mine", DeprecationWarning, stacklevel=1)
+            other = threading.Thread(target=lambda: warnings.warn("another's", UserWarning, stacklevel=1))
+            other.start()
+            other.join()
+        warnings.warn("afterwards", FutureWarning, stacklevel=1)
+    assert [str(one.message) for one in heard] == ["another's", "afterwards"]
+
+
+def test_filters_that_another_thread_sets_meanwhile_stay() -> None:
+    """`warnings` keeps one list for all threads: a copy of it that is put back afterwards undoes what others did."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with quiet():
+            other = threading.Thread(target=lambda: warnings.simplefilter("error", ResourceWarning))
+            other.start()
+            other.join()
+        with pytest.raises(ResourceWarning):
+            warnings.warn("afterwards", ResourceWarning, stacklevel=1)

@@ -229,7 +229,7 @@ def test_a_block_whose_tensors_never_rest_stops_compiling(monkeypatch: pytest.Mo
     compiler = install(model)
     made: list[Any] = []
     finish = compiler.finish
-    monkeypatch.setattr(compiler, "finish", lambda *args: made.append(args) or finish(*args))
+    monkeypatch.setattr(compiler, "finish", lambda *args, **named: made.append(args) or finish(*args, **named))
     x = torch.randn(2, 5, 16)
     with torch.no_grad():
         for i in range(12):

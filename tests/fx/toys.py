@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from optimum_int8.fx import Block, Compiler
+from optimum_int8.fx import Backend, Block, Compiler, install_below
 from optimum_int8.nn import Int8Conv2d, Int8Linear
 
 
@@ -51,9 +51,9 @@ def as_captured(graph: fx.GraphModule, tensors: list[Tensor], check: bool) -> fx
     return graph
 
 
-def install(model: nn.Module) -> Compiler:
-    compiler = Compiler(as_captured)
-    compiler.install_below(model.eval())
+def install(model: nn.Module, compile_: Any = as_captured) -> Compiler:
+    compiler = Compiler(Backend(compile_))
+    install_below(compiler, model.eval())
     return compiler
 
 

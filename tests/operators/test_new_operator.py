@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx
 
 from optimum_int8 import numerics
-from optimum_int8.fx import runs_natively, shaped
+from optimum_int8.fx import shaped
 from optimum_int8.kernels import library
 from optimum_int8.kernels.emission import Emission, Rows, output_fields, row_bytes
-from optimum_int8.lowering import lower_rows
+from optimum_int8.lowering import lower_rows, runs_natively
 from optimum_int8.operators import REGISTRY, ROWS, define, operator_of, run_as_program
 from optimum_int8.operators.shapes import like
 

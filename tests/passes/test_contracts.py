@@ -62,7 +62,7 @@ def test_the_whole_pipeline_leaves_programs_that_serve_other_shapes(case: str) -
     copied = fx.Graph()
     copied.output(copied.graph_copy(made.graph.graph, {}))
     unfused = fx.GraphModule(made.graph, copied)
-    compiled = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    compiled = pipeline.no_grad_compile(made.graph, made.inputs, check=True)
     for batch, length in [(1, 1), (3, 4), (1, 33)]:
         x = _another(made.inputs[0], batch, length)
         masks = [torch.ones(batch, 1, length, length, dtype=torch.bool).tril()] if len(made.inputs) > 1 else []
@@ -83,7 +83,7 @@ def test_without_the_library_a_graph_stays_as_captured(monkeypatch: pytest.Monke
     monkeypatch.setattr(pipeline, "library", lambda: None)
     made = feed_forward()
     before = str(made.graph.graph)
-    assert str(pipeline.compile_graph(made.graph, made.inputs, True).graph) == before
+    assert str(pipeline.compile_graph(made.graph, made.inputs, check=True).graph) == before
 
 
 @needs_library
@@ -99,14 +99,14 @@ def test_a_pass_that_breaks_its_promise_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pipeline, "PASSES", (pipeline.Pass(double_all, rounds=True),))
     made = feed_forward()
     with pytest.raises(QuantizationError, match="pass double_all changed what a block computes"):
-        pipeline.no_grad_compile(made.graph, made.inputs, True)
+        pipeline.no_grad_compile(made.graph, made.inputs, check=True)
 
 
 @needs_library
 def test_graphs_are_printed_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("OPTIMUM_INT8_SHOW_GRAPHS", "1")
     made = attention()
-    pipeline.no_grad_compile(made.graph, made.inputs, True)
+    pipeline.no_grad_compile(made.graph, made.inputs, check=True)
     shown = capsys.readouterr().out
     assert all(f"after {name} (" in shown for name in ("merge_projections", "fuse_norm", "lower_rows"))
 
@@ -115,7 +115,7 @@ def test_a_layer_becomes_one_program_without_anything_left_in_torch() -> None:
     if library() is None:
         pytest.skip("without the native library graphs are not rewritten")
     for made, instructions in ((attention(), 4), (feed_forward(), 4)):
-        compiled = pipeline.no_grad_compile(made.graph, made.inputs, True)
+        compiled = pipeline.no_grad_compile(made.graph, made.inputs, check=True)
         calls = [node for node in compiled.graph.nodes if node.op == "call_module"]
         assert len(calls) == 1
         assert not [n for n in compiled.graph.nodes if n.op == "call_function" and "sym_size" not in str(n.target)]

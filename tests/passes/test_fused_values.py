@@ -68,9 +68,9 @@ def captured_blocks(
     kept: list[tuple[fx.GraphModule, list[Tensor]]] = []
     finish = Compiler.finish
 
-    def keep(self: Compiler, graph: fx.GraphModule, tensors: list[Tensor], *others: Any) -> Any:
-        kept.append((copy.deepcopy(graph), [x.clone() for x in tensors]))
-        return finish(self, graph, tensors, *others)
+    def keep(self: Compiler, bound: Any, tensors: list[Tensor], *others: Any, **named: Any) -> Any:
+        kept.append((copy.deepcopy(bound.graph), [x.clone() for x in tensors]))
+        return finish(self, bound, tensors, *others, **named)
 
     monkeypatch.setattr(Compiler, "finish", keep)
     logits(int8(name, approach, True), name)

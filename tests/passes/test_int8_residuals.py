@@ -193,7 +193,7 @@ def test_goes(name: str) -> None:
     before = made.run()
     assert not torch.equal(before[0], made.expected[0])
     torch.testing.assert_close(before[0], made.expected[0], rtol=0.05, atol=0.02)
-    compiled = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    compiled = pipeline.no_grad_compile(made.graph, made.inputs, check=True)
     with torch.no_grad():
         assert pipeline.agree(compiled(*made.inputs), before, 0.02)
     if library() is not None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimum_int8.fx import ProgramCall, agree
+from optimum_int8.fx import agree
 from optimum_int8.kernels import library
+from optimum_int8.lowering import ProgramCall
 from optimum_int8.passes import pipeline
 from tests.passes.graphs import Case, aten, ours
 from tests.passes.images import average, averages, batch_norm, bottleneck, conv, detector, image, sequence
@@ -21,7 +22,7 @@ BATCH_NORM = aten.batch_norm.default
 
 
 def compiled(made: Case) -> list[ProgramCall]:
-    graph = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, check=True)
     with torch.no_grad():
         assert agree(graph(*made.inputs), made.expected, 0.02)
     return [m for m in graph.modules() if isinstance(m, ProgramCall)]
@@ -168,7 +169,7 @@ def test_averages_need_no_torch(static: bool) -> None:
 def test_a_pooling_alone_equals_its_module_to_the_bit() -> None:
     pools = {"p": average(kernel_size=(3, 2), stride=2, padding=1, ceil_mode=True), "q": average()}
     made = Case(lambda m, x: (m.p(m.a(x)), m.q(m.a(x))), image(), a=conv(8, 33), **pools)
-    graph = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, check=True)
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(graph(*made.inputs), made.expected, strict=True))
 

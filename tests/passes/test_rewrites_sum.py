@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from optimum_int8.fx import ProgramCall, agree
+from optimum_int8.fx import agree
 from optimum_int8.fx.rewrite import tensor_of
 from optimum_int8.kernels import library
+from optimum_int8.lowering import ProgramCall
 from optimum_int8.passes import pipeline
 from tests.passes.graphs import Case, aten, linear, ours
 from tests.passes.images import conv, image
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(library() is None, reason="without the native li
 @pytest.mark.parametrize("case", SUM_CASES)
 def test_the_whole_is_one_program_with_equal_bits(case: str) -> None:
     made = SUM_CASES[case]()
-    graph = pipeline.no_grad_compile(made.graph, made.inputs, False)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, check=False)
     left = {str(n.target) for n in graph.graph.nodes if n.op == "call_function"}
     assert left <= {"aten.permute.default", "aten.sym_size.int"}
     assert sum(isinstance(m, ProgramCall) for m in graph.modules()) == 1
@@ -62,7 +63,7 @@ def test_a_plain_concatenation_is_quantized_in_its_parts() -> None:
     made = Case(forward, a=linear(outer=17), b=linear(outer=3), c=linear(84, 8))
     made.before("lower_images")
     assert made.count(aten.cat.default) == 0 and made.count(ours.linear_quantized.default) == 2
-    pipeline.no_grad_compile(made.graph, made.inputs, False)
+    pipeline.no_grad_compile(made.graph, made.inputs, check=False)
     assert torch.equal(made.run()[0], made.expected[0])
 
 
@@ -82,7 +83,7 @@ def test_a_residual_on_a_grid_goes_into_the_convolution_as_bytes(final: Callable
     grid = [tensor_of(made.graph, node) for node in sums.args[15:]]
     assert grid == [torch.tensor(GRIDS[1][0]), torch.tensor(GRIDS[1][1])]
     assert made.count(ours.dequantize.default) == made.count(aten.add.Tensor) == 0
-    graph = pipeline.no_grad_compile(made.graph, made.inputs, True)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, check=True)
     with torch.no_grad():
         assert agree(graph(*made.inputs), made.expected, 0.02)
 
@@ -99,7 +100,7 @@ def test_others_stay_float_and_right(forward: Callable[..., Any]) -> None:
     made = Case(forward, a=linear(high=2.0), b=linear(high=2.5), c=linear(), add=added())
     made.before("lower_images")
     assert made.count(ours.add_quantized.default) == made.count(ours.cat_quantized.default) == 0
-    graph = pipeline.no_grad_compile(made.graph, made.inputs, False)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, check=False)
     assert all(torch.equal(a, b) for a, b in zip(graph(*made.inputs), made.expected, strict=True))
 
 
@@ -109,5 +110,5 @@ def test_along_the_height_of_an_image_stays_a_concatenation_of_floats() -> None:
     )
     made.before("lower_images")
     assert made.count(aten.cat.default) == 1 and made.count(ours.cat_quantized.default) == 0
-    graph = pipeline.no_grad_compile(made.graph, made.inputs, False)
+    graph = pipeline.no_grad_compile(made.graph, made.inputs, check=False)
     assert torch.equal(graph(*made.inputs)[0], made.expected[0])

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...torch_private import MODULE_CALL, OUTER_MODULE_CALL
+
 OPS: dict[Callable[..., Any], str] = {
     F.linear: "linear",
     torch.addmm: "linear",
@@ -41,8 +43,6 @@ OPS: dict[Callable[..., Any], str] = {
 
 IN_PLACE = (Tensor.add_, Tensor.__iadd__)
 
-_CALL = nn.Module._call_impl.__code__
-_OUTER_CALL = nn.Module._wrapped_call_impl.__code__
 _TORCH = str(Path(torch.__file__).parent)
 _LAYERS = str(Path(torch.nn.modules.__file__).parent)
 _OURS = str(Path(__file__).parents[2])
@@ -74,13 +74,13 @@ def running(frame: FrameType | None, stop: FrameType | None = None) -> Running |
     inner: int | None = None
     while frame is not None and frame is not stop:
         code = frame.f_code
-        if code is _CALL:
+        if code is MODULE_CALL:
             owner = frame.f_locals.get("self") if inside else owner
             inside = False
         elif inside and not _is_plumbing(code.co_filename):
             place.append((code, frame.f_lasti))
             inner = _note_line(frame, inner, lines)
-        if code.co_argcount and code.co_varnames[0] == "self" and code is not _CALL:
+        if code.co_argcount and code.co_varnames[0] == "self" and code is not MODULE_CALL:
             module = frame.f_locals.get("self")
             if isinstance(module, nn.Module):
                 outermost = frame
@@ -98,7 +98,7 @@ def name_at(op: str, frame: FrameType | None, owner: nn.Module, begin: CodeType)
     place: list[tuple[CodeType, int]] = []
     lines: list[int] = []
     inner: int | None = None
-    while frame is not None and frame.f_code is not _CALL and frame.f_code is not begin:
+    while frame is not None and frame.f_code is not MODULE_CALL and frame.f_code is not begin:
         if not _is_plumbing(frame.f_code.co_filename):
             place.append((frame.f_code, frame.f_lasti))
             inner = _note_line(frame, inner, lines)
@@ -156,6 +156,6 @@ def _is_plumbing(file: str) -> bool:
 
 def arguments_of(frame: FrameType) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Arguments of a module's `__call__`, if that is what runs in `frame`."""
-    if frame.f_code is not _OUTER_CALL:
+    if frame.f_code is not OUTER_MODULE_CALL:
         return None
     return frame.f_locals.get("args", ()), frame.f_locals.get("kwargs", {})

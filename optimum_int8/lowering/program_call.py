@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -10,13 +11,22 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import KernelError
+from ..fx.rewrite import is_call
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
 from ..kernels.program import Program
-from .rewrite import is_call
 
-compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
-"""Set while a compiled block is compared with its module: padding is computed too, as the module does."""
+_compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
+
+
+@contextlib.contextmanager
+def computing_padding() -> Iterator[None]:
+    """While a compiled block is compared with its module: padding is computed too, as the module does."""
+    everything = _compute_padding.set(True)
+    try:
+        yield
+    finally:
+        _compute_padding.reset(everything)
 
 
 class ProgramCall(torch.nn.Module):
@@ -33,9 +43,10 @@ class ProgramCall(torch.nn.Module):
         program: Program,
         outputs: list[Rows],
         squeezed: list[bool],
-        has_mask: bool,
         whole: tuple[int, bool],
         keys: int | None = None,
+        *,
+        has_mask: bool,
     ) -> None:
         super().__init__()
         self.program, self.outputs, self.squeezed = program, outputs, squeezed
@@ -57,7 +68,7 @@ class ProgramCall(torch.nn.Module):
                 raise KernelError(
                     f"an attention core has {lead[0]} sequences of queries and {keys[0]} of keys; expected as many"
                 )
-        skip = mask is not None and key_length is None and not compute_padding.get()
+        skip = mask is not None and key_length is None and not _compute_padding.get()
         self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
@@ -103,6 +114,15 @@ def _permuted(node: Any) -> tuple[Any, list[int] | None]:
     if is_call(node, torch.ops.aten.permute.default):
         return node.args
     return node, None
+
+
+def program_tensors(graph_module: fx.GraphModule) -> Iterator[Tensor]:
+    """The tensors that the programs of a lowered graph read in place, as often as they do."""
+    for call in graph_module.modules():
+        if isinstance(call, ProgramCall) and isinstance(
+            call.program, Program
+        ):  # those of images are made for each size
+            yield from call.program.tensors()
 
 
 def runs_natively(graph_module: fx.GraphModule) -> int:

@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from torch.export import _trace
+from ..torch_private import print_of_export
 
 logger = logging.getLogger("optimum_int8")
 """Says at DEBUG what became a block and what did not."""
+
+_quiet_threads: set[int] = set()
 
 
 class _NotFrom(logging.Filter):
@@ -26,7 +28,15 @@ class _NotFrom(logging.Filter):
         return record.thread != self.thread
 
 
-_quiet_threads: set[int] = set()
+class _OfThisThread(type):
+    """`warnings` has one list of filters for all threads, and asks of each whether a warning is of its category."""
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        return threading.get_ident() in _quiet_threads
+
+
+class _FromQuietThread(Warning, metaclass=_OfThisThread):
+    """The category of every warning that a quiet thread gives, and of none that another does."""
 
 
 def _print(*args: Any, **kwargs: Any) -> None:
@@ -41,15 +51,16 @@ def quiet() -> Iterator[None]:
     thread = threading.get_ident()
     is_outermost = thread not in _quiet_threads
     silent = _NotFrom(thread)
-    _trace.print = _print  # type: ignore[attr-defined]  # before the built-in one, in that file alone
+    print_of_export(_print)
+    warnings.simplefilter(
+        "ignore", _FromQuietThread
+    )  # stays: of other threads, and later of this one, it holds for nothing
     _quiet_threads.add(thread)
     loggers = [x for name, x in list(logging.root.manager.loggerDict.items()) if _is_torchs(name, x)]
     for one in loggers:
         one.addFilter(silent)  # type: ignore[union-attr]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         if is_outermost:
             _quiet_threads.discard(thread)
