@@ -1,9 +1,9 @@
 """Fine-grained FX, the mechanism: finding, capturing and guarding blocks. What to rewrite is decided in `passes`, what runs them in `lowering`."""
 
-from .agree import ROUNDED, ROUNDING, agree, rounding_tolerance
+from .agreement import ROUNDED, ROUNDING, agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
 from .block import Block, install_below, stand_ins
-from .capture import Captured, capture, other_shapes
+from .captured import Captured, capture, other_shapes
 from .compiler import Backend, Compiler
 from .shapes import shaped
 from .silence import quiet

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..torch_private import is_watched
-from .agree import agree, gives_same_bits
+from .agreement import agree, gives_same_bits
 from .arguments import Key, NotCapturable, copies
 from .caches import layer_index
 from .call import Call
-from .capture import capture, explain
+from .captured import capture, explain
 from .compiler import Bound, Compiler
 from .gate import GATE, Busy
 from .guards import single_axes

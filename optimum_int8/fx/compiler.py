@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, fx
 
-from .agree import ROUNDED, agree, rounding_tolerance
+from .agreement import ROUNDED, agree, rounding_tolerance
 from .arguments import NotCapturable
-from .capture import Captured
+from .captured import Captured
 from .guards import single_axes
 from .sources import Sources, count_uses, tensors_read
 from .variants import Run, Variant

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from .arguments import Key, rebuild_output
 from .caches import store
 from .call import Call
-from .capture import Captured
+from .captured import Captured
 from .guards import single_axes
 
 VARIANTS = 16

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 from optimum_int8 import Int8Config, inspect, quantize
 from optimum_int8.fx.arguments import NotCapturable, cache_tensors, flatten, rebuild
 from optimum_int8.fx.caches import find_cache, layer_index, store, stored
-from optimum_int8.fx.capture import other_shapes
+from optimum_int8.fx.captured import other_shapes
 from optimum_int8.kernels import library
 from optimum_int8.nn import Int8Linear
 from optimum_int8.passes import find_blocks

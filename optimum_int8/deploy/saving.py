@@ -33,7 +33,7 @@ from ..nn import Int8Module
 from ..passes import REWRITES, find_blocks, run_passes
 from ..torch_private import tree_flatten, tree_leaves, tree_unflatten
 from .format import EXTRA, FORMAT_NAME, FORMAT_VERSION
-from .load import lowered
+from .loading import lowered
 from .sizes import Sizes, sizes_of, try_small
 
 _STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
