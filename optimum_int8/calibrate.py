@@ -63,7 +63,9 @@ class _Watch:
     """What flows into one site: an observer for each input, from the first time that it is reached."""
 
     def __init__(self, kind: SiteKind, config: Int8Config) -> None:
-        self.kind, self.config, self.counts_tokens = kind, config, kind.counts_tokens(config)
+        self.kind = kind
+        self.config = config
+        self.counts_tokens = kind.counts_tokens(config)
         self.observers: dict[str, Observer] = {}
         self.tokens: dict[str, TokenRanges] = {}
 

@@ -88,7 +88,8 @@ def prepare(model: nn.Module, sites: Sites, config: Int8Config, data: Iterable[A
 
 def _judge(prepared: Prepared, tokens: Mapping[str, Mapping[str, TokenRanges]]) -> None:
     """Let each site's kind say what becomes of it, by what calibration learned of its inputs."""
-    config, sites = prepared.config, prepared.sites
+    config = prepared.config
+    sites = prepared.sites
     limit = config.max_lost_bits if config.spares_tokens else None
     for name, kind in sites.kinds():
         if name not in prepared.ranges:

@@ -153,7 +153,9 @@ def _expose_weights(model: nn.Module, data: Iterable[Any] | None) -> tuple[Itera
 
 def convert(prepared: Prepared) -> nn.Module:
     """Put INT8 modules at the sites of `prepared.model`, in place, and make it run as one model."""
-    model, config, sites = prepared.model, prepared.config, prepared.sites
+    model = prepared.model
+    config = prepared.config
+    sites = prepared.sites
     shared: dict[int, Int8Module] = {}
     for kind, names in sites.by_kind():
         for name in names:

@@ -51,7 +51,8 @@ def build_skeleton(model: nn.Module, metadata: dict[str, Any]) -> None:
         CheckpointError: a name or a kind that does not fit the model.
     """
     config = Int8Config.from_dict(metadata["config"])
-    static, per_token = config.approach != "dynamic", metadata.get("per_token", ())
+    static = config.approach != "dynamic"
+    per_token = metadata.get("per_token", ())
     unpack_attention(model)
     functional = metadata.get("functional", {})
     _expose_functional(model, metadata["modules"], functional)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from .base import Int8Module
 from .gradient import straight_through, wants_gradients
 
-MATMUL, ADD, CAT = "matmul", "add", "cat"
+MATMUL = "matmul"
+ADD = "add"
+CAT = "cat"
 CALLS = (MATMUL, ADD, CAT)
 """Ops without a weight that are sites by the place of their call."""
 
@@ -43,7 +45,8 @@ class Int8Call(Int8Module):
 
     def __init__(self, inputs_quantized: Sequence[bool], output_quantized: bool = False) -> None:
         super().__init__()
-        self.inputs_quantized, self.output_quantized = list(inputs_quantized), output_quantized
+        self.inputs_quantized = list(inputs_quantized)
+        self.output_quantized = output_quantized
         for i, quantized in enumerate(self.inputs_quantized):
             self._qparam_buffers((f"input{i}_scale", f"input{i}_zero_point"), quantized)
         self._qparam_buffers(("output_scale", "output_zero_point"), output_quantized)

@@ -50,8 +50,13 @@ class Int8Conv(Int8Biased):
         super().__init__()
         self.activation_bits = activation_bits
         self.dtype = dtype
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
         self.window = _window(kernel_size, stride, padding, dilation)
         shape = (out_channels, in_channels // groups, *kernel_size, 1)
         self._hold(torch.empty(shape, dtype=torch.int8))
@@ -124,7 +129,8 @@ class Int8Conv(Int8Biased):
         if self.input_scale is None or self.input_zero_point is None:
             q, scale, zero_point = torch.ops.optimum_int8.quantize_samples(rows)
         else:
-            scale, zero_point = self.input_scale, self.input_zero_point
+            scale = self.input_scale
+            zero_point = self.input_zero_point
             q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
             if self.activation_bits < 8:  # see `Int8Linear`
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
@@ -209,6 +215,9 @@ def _window(
     else:
         pads = [(0, 0)] * len(kernel) if padding == "valid" else [(int(p), int(p)) for p in padding]
     if len(kernel) == 1:
-        kernel, stride, dilation, pads = (1, *kernel), (1, *stride), (1, *dilation), [(0, 0), *pads]
+        kernel = (1, *kernel)
+        stride = (1, *stride)
+        dilation = (1, *dilation)
+        pads = [(0, 0), *pads]
     (top, bottom), (left, right) = pads
     return Window(*kernel, *stride, top, left, bottom, right, *dilation)

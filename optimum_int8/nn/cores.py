@@ -78,7 +78,8 @@ def _parts(model: nn.Module) -> list[Part]:
             own = getattr(module, "config", None)
             config = own if isinstance(own, PretrainedConfig) else owner.config
             part = parts.setdefault(id(config), Part(config))
-            part.cores[name], part.owners[name] = module, owner
+            part.cores[name] = module
+            part.owners[name] = owner
     return list(parts.values())
 
 

@@ -37,7 +37,9 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
     ) -> None:
         nn.Module.__init__(self)  # that of nn.Embedding draws a float table
         self.dtype = dtype
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = padding_idx
         self._hold(torch.empty(num_embeddings, embedding_dim, 1, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.empty(num_embeddings, dtype=torch.float32))
 

@@ -95,7 +95,9 @@ class ExpertWeight(Tensor):
         shape = experts.shape[:0:-1] if flipped else experts.shape[1:]
         size = shape if isinstance(members, int) else (len(members), *shape)
         self = make_wrapper_subclass(cls, size, dtype=dtype, device=experts.device)
-        self.experts, self.members, self.flipped = experts, members, flipped
+        self.experts = experts
+        self.members = members
+        self.flipped = flipped
         return self
 
     @property

@@ -31,7 +31,8 @@ class FloatExperts(Experts):
 
     def __init__(self, parameter: nn.Parameter, transposed: bool) -> None:
         super().__init__()
-        self.transposed, self.dtype = transposed, parameter.dtype
+        self.transposed = transposed
+        self.dtype = parameter.dtype
         self.weight = parameter
 
     @property
@@ -86,7 +87,10 @@ class Int8Experts(Experts, Int8Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self._sizes, self.transposed, self.activation_bits, self.dtype = sizes, transposed, activation_bits, dtype
+        self._sizes = sizes
+        self.transposed = transposed
+        self.activation_bits = activation_bits
+        self.dtype = dtype
         experts = sizes[0]
         self.register_buffer("weight", torch.empty((*sizes, 1), dtype=torch.int8))
         self.register_buffer("weight_scale", torch.empty(sizes[:2], dtype=torch.float32))
@@ -111,7 +115,8 @@ class Int8Experts(Experts, Int8Module):
         for key, found in (input_ranges or {}).items():
             assert new.input_scale is not None and new.input_zero_point is not None and new.calibrated is not None
             scale, zero_point = numerics.choose_affine_qparams(*found, activation_bits)
-            new.input_scale[int(key)], new.input_zero_point[int(key)] = scale, zero_point
+            new.input_scale[int(key)] = scale
+            new.input_zero_point[int(key)] = zero_point
             new.calibrated[int(key)] = True
         new.finish_loading()
         return new.train(module.training)

@@ -44,7 +44,9 @@ class Int8Linear(Int8Biased):
         transposed: bool = False,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features, self.activation_bits = in_features, out_features, activation_bits
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation_bits = activation_bits
         self.dtype = dtype
         self.transposed = transposed
         self._hold(torch.empty(out_features, in_features, 1, dtype=torch.int8))
@@ -72,7 +74,8 @@ class Int8Linear(Int8Biased):
         activation_bits: int = 8,
     ) -> Int8Linear:
         """Quantize an `nn.Linear` or a `Conv1D`; `input_range` None makes it dynamic, `weight_scale` None takes the largest weights."""
-        weight, bias = float_weight(module), module.bias
+        weight = float_weight(module)
+        bias = module.bias
         new = cls.like(module, input_range is not None, activation_bits)
         q, new.weight_scale = numerics.quantize_weight(weight, per_channel, weight_scale)
         new.weight = q.unsqueeze(-1)
@@ -99,7 +102,8 @@ class Int8Linear(Int8Biased):
 
         It is untied then, if it was tied. Not for a `Conv1D`.
         """
-        old, kept = self._buffers["bias"], min(self.out_features, len(weight))
+        old = self._buffers["bias"]
+        kept = min(self.out_features, len(weight))
         q, scale = resized(self.quantized_weight().squeeze(-1), self.weight_scale, weight)
         self.assign(q.unsqueeze(-1), scale)
         if old is not None and bias is not None:
@@ -144,7 +148,8 @@ class Int8Linear(Int8Biased):
         if self.input_scale is None or self.input_zero_point is None:
             q, scale, zero_point = torch.ops.optimum_int8.quantize_rows(x)
         else:
-            scale, zero_point = self.input_scale, self.input_zero_point
+            scale = self.input_scale
+            zero_point = self.input_zero_point
             q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
             if self.activation_bits < 8:
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))

@@ -41,7 +41,9 @@ class Int8AvgPool(Int8Module):
 
     def __init__(self, window: Window | None, padding_counts: bool = False, activation_bits: int = 8) -> None:
         super().__init__()
-        self.window, self.padding_counts, self.activation_bits = window, padding_counts, activation_bits
+        self.window = window
+        self.padding_counts = padding_counts
+        self.activation_bits = activation_bits
         self._qparam_buffers(("input_scale", "input_zero_point"), True)
 
     @classmethod

@@ -48,7 +48,8 @@ class Int8Scores(Int8Module):
 
     def _compute(self, query: Tensor, key: Tensor) -> Tensor:
         if self.activation_bits < 8:
-            query, key = self._clip(query, self.query_scale), self._clip(key, self.key_scale)
+            query = self._clip(query, self.query_scale)
+            key = self._clip(key, self.key_scale)
         return torch.ops.optimum_int8.scores(query, key, self.query_scale, self.key_scale).to(query.dtype)
 
     def _clip(self, x: Tensor, scale: Tensor | None) -> Tensor:

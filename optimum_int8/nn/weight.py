@@ -171,9 +171,12 @@ def resized(q: Tensor, scale: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         int8 `[new_rows, new_columns]` and float32 `[new_rows]`.
     """
-    rows, columns = min(len(q), len(weight)), min(q.shape[1], weight.shape[1])
-    result, scales = q.new_empty(weight.shape), scale.new_empty(len(weight))
-    result[:rows, :columns], scales[:rows] = q[:rows, :columns], scale[:rows]
+    rows = min(len(q), len(weight))
+    columns = min(q.shape[1], weight.shape[1])
+    result = q.new_empty(weight.shape)
+    scales = scale.new_empty(len(weight))
+    result[:rows, :columns] = q[:rows, :columns]
+    scales[:rows] = scale[:rows]
     result[:rows, columns:], _ = numerics.quantize_weight(weight[:rows, columns:], scale=scale[:rows])
     if len(weight) > rows:
         result[rows:], scales[rows:] = numerics.quantize_weight(weight[rows:])

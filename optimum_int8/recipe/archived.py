@@ -48,7 +48,8 @@ def parse_archived(text: str, file: str) -> list[Op]:
     try:
         modules = json.loads(text, parse_constant=reject_constant)
     except (ValueError, RecursionError) as error:
-        line, reason = getattr(error, "lineno", 1), getattr(error, "msg", error)
+        line = getattr(error, "lineno", 1)
+        reason = getattr(error, "msg", error)
         raise ConfigError(
             f"{file}, line {line}: this is not JSON ({reason}); expected modules with their ops"
         ) from error
@@ -89,11 +90,14 @@ def _op(value: Any, file: str, text: str, start: int, stop: int) -> tuple[float,
         for ours, theirs in _LINES.items()
         if (match := re.search(rf'"{theirs}"\s*:', text[start:stop]))
     }
-    name, is_module = _name(value["op_type"]), value.get("op_type_is_module") is True
+    name = _name(value["op_type"])
+    is_module = value.get("op_type_is_module") is True
     path = value["fqn"].strip()
     is_site = is_module and name not in WITHOUT_PRODUCTS
     op = Op(0, name, module=path if is_site else None, owner=None if is_site else path)
-    op.line, op.lines, op.file = line, lines, file
+    op.line = line
+    op.lines = lines
+    op.file = file
     inputs, outputs, weights = (_tensors(op, value, f"{k}_tensor_infos") for k in ("input", "output", "weight"))
     op.algorithm = ALGORITHMS.get(_setting(value, "activation_observer", "name"), "min_max")
     op.inputs_quantized = [_dtype(info) in DTYPES for info in inputs]
@@ -141,7 +145,8 @@ def _setting(value: dict[str, Any], observer: str, key: str) -> str:
 
 def _note_qparams(op: Op, side: str, info: dict[str, Any], dtype: str | None = None) -> None:
     """A tensor's dtype, scale and zero point; int8 with another zero point than 0 is uint8 with a shifted one."""
-    scale, zero_point = info.get("scale"), info.get("zero_point")
+    scale = info.get("scale")
+    zero_point = info.get("zero_point")
     if isinstance(scale, dict) or info.get("smooth_quant_scaling_factor") is not None:
         raise op.refuse(f"{side}_scales", scale, "one scale, without SmoothQuant's factors: calibrate the model again")
     found = DTYPES.get(_dtype(info), "uint8")
@@ -150,7 +155,8 @@ def _note_qparams(op: Op, side: str, info: dict[str, Any], dtype: str | None = N
         return  # `check` refuses it where it is needed
     zero = zero_point[0]
     if found == "int8" and type(zero) is int and zero:
-        found, zero = "uint8", zero + 128
+        found = "uint8"
+        zero = zero + 128
     getattr(op, f"{side}_quantized_dtypes")[-1] = dtype or found
     getattr(op, f"{side}_scales").append(scale[0])
     getattr(op, f"{side}_zero_points").append(zero)
@@ -196,5 +202,6 @@ def _widen(first: Op, again: Op) -> None:
 
 
 def _range(op: Op, i: int) -> Range:
-    scale, zero = op.input_scales[i], stored_zero_point(op.input_zero_points[i], op.input_quantized_dtypes[i])
+    scale = op.input_scales[i]
+    zero = stored_zero_point(op.input_zero_points[i], op.input_quantized_dtypes[i])
     return -zero * scale, (255 - zero) * scale

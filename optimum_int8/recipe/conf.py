@@ -129,11 +129,16 @@ class QuantConf:
             why_not=site.why_not,
         )
         if given is not None and given.name == op.name and len(given.inputs_quantized) == len(flags):
-            op.algorithm, op.weight_granularity = given.algorithm, given.weight_granularity
-            op.inputs_quantized, op.input_quantized_dtypes = given.inputs_quantized, given.input_quantized_dtypes
+            op.algorithm = given.algorithm
+            op.weight_granularity = given.weight_granularity
+            op.inputs_quantized = given.inputs_quantized
+            op.input_quantized_dtypes = given.input_quantized_dtypes
             if given.output_quantized and given.output_quantized_dtypes:
-                op.outputs_quantized, op.output_quantized_dtypes = [True], given.output_quantized_dtypes
-            op.line, op.lines, op.file = given.line, given.lines, given.file
+                op.outputs_quantized = [True]
+                op.output_quantized_dtypes = given.output_quantized_dtypes
+            op.line = given.line
+            op.lines = given.lines
+            op.file = given.file
         chosen = ranges.get(op.algorithm)
         if chosen is None and ranges:
             raise op.refuse("algorithm", op.algorithm, f"one of {', '.join(ranges)} for this op")
@@ -144,7 +149,8 @@ class QuantConf:
         if result is not None:
             dtype = op.output_quantized_dtypes[0] if op.output_quantized_dtypes else dtypes[0]
             scale, zero_point = choose_qparams(result, dtype)
-            op.output_scales, op.output_zero_points = [scale], [zero_point]
+            op.output_scales = [scale]
+            op.output_zero_points = [zero_point]
         if op.weight_granularity == "per_tensor" and op.weight_scales:
             op.weight_scales = [[max(scales)] for scales in op.weight_scales]
         return op
@@ -172,7 +178,8 @@ class calibrate:
         stack = ExitStack()
         if self.conf not in _active.get():
             self.conf.start()
-            recording, stop = self.conf.recording, sys._getframe(1)
+            recording = self.conf.recording
+            stop = sys._getframe(1)
             token = _active.set((*_active.get(), self.conf))
             stack.callback(_active.reset, token)
             stack.callback(self.conf.forget)

@@ -50,7 +50,8 @@ def _names(found: Recording) -> set[str]:
 
 def _owner(seen: Seen, found: Recording) -> str:
     """The module that a function belongs to: the longest name of one that its own begins with."""
-    path, names = seen.site.name, _names(found)
+    path = seen.site.name
+    names = _names(found)
     while path and path not in names:
         path = path.rpartition(".")[0]
     return path

@@ -108,7 +108,8 @@ class Op:
             "a list of lists of finite numbers above 0",
         )
         _check_ranges(self)
-        count, has_qparams = len(self.inputs_quantized), recipe_traits(self.name).has_input_qparams
+        count = len(self.inputs_quantized)
+        has_qparams = recipe_traits(self.name).has_input_qparams
         for key in ("input_quantized_dtypes", "input_scales", "input_zero_points"):
             if len(getattr(self, key)) != count and any(self.inputs_quantized) and has_qparams:
                 raise self.refuse(key, getattr(self, key), f"{count} values, one for each of inputs_quantized")
@@ -148,7 +149,8 @@ class Op:
                 self.input_scales[i], self.input_zero_points[i] = _symmetric(scale, zero_point)
         if self.output_quantized_dtypes[:1] == ["int8"] and any(self.output_zero_points[:1]) and self.output_scales:
             scale, zero_point = _symmetric(self.output_scales[0], self.output_zero_points[0])
-            self.output_scales[0], self.output_zero_points[0] = scale, zero_point
+            self.output_scales[0] = scale
+            self.output_zero_points[0] = zero_point
 
 
 def _symmetric(scale: float, zero_point: int) -> tuple[float, int]:

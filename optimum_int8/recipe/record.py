@@ -142,7 +142,8 @@ class Recording:
         """Which tokens of the model's call are not padding, as `quantize` would take them from its batch."""
         last = getattr(self._call, "frame", None)
         if last is not now.frame:
-            self._call.frame, self._call.masks = now.frame, []
+            self._call.frame = now.frame
+            self._call.masks = []
             given = arguments_of(now.frame)
             if given is not None:
                 self._call.masks = _masks_of_call(now.modules[0], *given)

@@ -57,7 +57,8 @@ class Watch:
         lender = self.observers.get("kl")
         if lender is not None:
             for name, borrower in self._borrowers.items():
-                borrower.minimum, borrower.maximum = lender.minimum, lender.maximum
+                borrower.minimum = lender.minimum
+                borrower.maximum = lender.maximum
                 borrower.histogram = lender.histogram  # type: ignore[attr-defined]
                 found[name] = borrower.range()
         return found

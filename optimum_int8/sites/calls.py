@@ -74,7 +74,8 @@ class CallKind(SiteKind):
         """See `SiteKind`."""
         if about is None or about.get("op") != self.name or not isinstance(about.get("source"), str):
             return False
-        flags, rounds = about.get("inputs_quantized"), about.get("output_quantized", False)
+        flags = about.get("inputs_quantized")
+        rounds = about.get("output_quantized", False)
         if not isinstance(flags, list) or not all(type(flag) is bool for flag in flags) or type(rounds) is not bool:
             return False
         return _CALL_NAME.fullmatch(name.rpartition(".")[2]) is not None
@@ -87,7 +88,8 @@ class CallKind(SiteKind):
             if path not in known:
                 raise CheckpointError(f"the checkpoint has an INT8 call {name!r}, but the model has no module {path!r}")
             cls = type(known[path])
-            found, expected = source_line(cls, leaf), about["source"]
+            found = source_line(cls, leaf)
+            expected = about["source"]
             if found and expected and found != expected:
                 raise CheckpointError(
                     f"the source of {cls.__name__}.forward has changed: where the checkpoint has the INT8 call {leaf!r} stands "

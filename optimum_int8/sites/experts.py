@@ -82,7 +82,8 @@ class ExpertsKind(SiteKind):
 
     def check_source(self, model: nn.Module, described: Mapping[str, Mapping[str, Any]]) -> None:
         """Stacks lie as the checkpoint says, unless the source of the model says otherwise."""
-        parameters, found = dict(model.named_parameters(remove_duplicate=False)), find_experts(model)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        found = find_experts(model)
         for name, about in described.items():
             if name not in parameters or parameters[name].dim() != 3:
                 raise CheckpointError(

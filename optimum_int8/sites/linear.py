@@ -66,7 +66,8 @@ class LinearKind(SiteKind):
         self, model: nn.Module, name: str, make: Callable[[], Int8Module], shared: dict[int, Int8Module]
     ) -> None:
         """A head whose weight is an embedding's shares the INT8 values."""
-        weight, new = model.get_submodule(name).weight, make()
+        weight = model.get_submodule(name).weight
+        new = make()
         table = shared.get(id(weight))
         if isinstance(table, Int8Embedding) and isinstance(new, Int8Linear):
             new.tie(table)

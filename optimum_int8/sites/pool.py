@@ -53,7 +53,8 @@ class PoolKind(SiteKind):
         by the root of n, which gives bits back."""
         if site.max_lost_bits is None or "input" not in site.tokens:
             return Verdict()
-        window, seen = average_window(site.module), site.tokens["input"]
+        window = average_window(site.module)
+        seen = site.tokens["input"]
         pixels = window.taps if window else max(seen.tokens / seen.examples, 1.0)
         if seen.lost_bits(*site.ranges["input"]) > site.max_lost_bits + math.log2(pixels) / 2:
             return Verdict(reason="a few outliers among the pixels would cost the others more than max_lost_bits")

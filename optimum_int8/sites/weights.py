@@ -24,7 +24,8 @@ def set_weight_scales(module: Int8Module, weight: Tensor, entry: RecipeEntry) ->
     """Quantize the float weight `[out, ...]` again on a recipe's scales, where the module has others."""
     if not entry.weight_scales:
         return
-    given, rows = torch.tensor(entry.weight_scales), len(module.weight_scale)
+    given = torch.tensor(entry.weight_scales)
+    rows = len(module.weight_scale)
     if len(given) != (rows if entry.per_channel else 1):
         return
     given = given.expand(rows)

@@ -87,7 +87,8 @@ def prepare_qat(
     if is_prepared(model):
         raise QuantizationError(f"this {type(model).__name__} is prepared for training already; give the FP32 model")
     prepared = prepare_copy(model, config, calibration_data, inplace=inplace, progress=progress)
-    target, sites = prepared.model, prepared.sites
+    target = prepared.model
+    sites = prepared.sites
     _insert(prepared, learnable)
     before = attentions(target)
     for kind, _ in sites.by_kind():
@@ -97,7 +98,8 @@ def prepare_qat(
 
 
 def _insert(prepared: Prepared, learnable: bool) -> None:
-    model, bits = prepared.model, prepared.config.activation_bits
+    model = prepared.model
+    bits = prepared.config.activation_bits
     device = next(model.parameters()).device
     for name, kind in prepared.sites.kinds():
         ranges = prepared.ranges.get(name, {})

@@ -25,7 +25,8 @@ class Distribution:
     @classmethod
     def of_site(cls, prepared: Prepared, name: str) -> dict[str, Distribution]:
         """Empty ones for what the site quantizes, by the names of the ranges, in the order of the site's inputs."""
-        keys, ranges = prepared.sites.kind(name).inputs, prepared.ranges.get(name) or {}
+        keys = prepared.sites.kind(name).inputs
+        ranges = prepared.ranges.get(name) or {}
         if keys and not ranges.keys() & set(keys):  # those of experts are by expert: one picture for all
             ranges = {}
         return {key: cls(ranges.get(key)) for key in keys}

@@ -19,7 +19,8 @@ from .sensitivity import Sensitivity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PAGE, PICTURE = "sensitivity.html", "sensitivity.png"
+PAGE = "sensitivity.html"
+PICTURE = "sensitivity.png"
 BARS = 24
 """Sites in the picture; the page lists all of them."""
 
@@ -96,7 +97,8 @@ def _fallbacks(what: str, sites: Sequence[Fallback]) -> str:
 def _table(rows: Sequence[Sensitivity]) -> str:
     heads = ["site", "kind", "model error", "site error", "multiply-adds", "range", "clipped"]
     worst = max(row.error for row in rows) or 1.0
-    cells, widths = [], []
+    cells = []
+    widths = []
     for row in rows:
         found = (row.distributions or {}).items()
         ranges = ", ".join(f"{d.range[0]:.3g} to {d.range[1]:.3g}" if d.range else "per row" for _, d in found)

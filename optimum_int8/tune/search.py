@@ -120,8 +120,12 @@ class _Search:
         log: str | Path | None,
         progress: bool,
     ) -> None:
-        self.model, self.config, self.data, self.metric = model, config, data, metric
-        self.greater_is_better, self.progress = greater_is_better, progress
+        self.model = model
+        self.config = config
+        self.data = data
+        self.metric = metric
+        self.greater_is_better = greater_is_better
+        self.progress = progress
         self.start = time.monotonic()
         self.log = TrialLog.open(log, fingerprint(model, config, data))
         self.steps: list[Trial] = []
@@ -161,7 +165,9 @@ class _Search:
         """Leave the worst sites in FP32: 1, 2, 4 ... until the budget is met, then bisect, then let single ones return."""
         base = Int8Config.from_dict(self._best().config)
         sites = self.rank(base)
-        low, high, count = 0, None, 1
+        low = 0
+        high = None
+        count = 1
         while high is None or high - low > 1:
             if self.kept(self.try_config(f"{count} sites in FP32", without(base, sites[:count]))):
                 high = count
@@ -196,7 +202,8 @@ class _Search:
         """Make and measure a model, unless the log knows it. Raises `_Stop` when a limit is reached, but for the first."""
         if self.steps and len(self.steps) >= self.config.max_trials:
             raise _Stop("max_trials")
-        trial, model = self.log.find(config), None
+        trial = self.log.find(config)
+        model = None
         if trial is None:
             before = time.monotonic()
             deadline = self.deadline() if self.steps else float("inf")
@@ -214,7 +221,8 @@ class _Search:
             self.log.write()
         self.steps.append(trial)
         if self.best is None or self.cost(trial) < self.cost(self.best):
-            self.best, self._made = trial, None if model is None else (trial, model)
+            self.best = trial
+            self._made = None if model is None else (trial, model)
         self.bar.update()
         self.bar.set_postfix_str(f"{what}: loss {trial.loss_or_inf:.2%}, best {self._best().loss_or_inf:.2%}")
         return trial

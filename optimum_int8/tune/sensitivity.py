@@ -96,7 +96,8 @@ def measure_sensitivity(
 
 def _alone(counterparts: Counterparts, data: Sequence[Any], deadline: float, progress: bool) -> dict[str, float]:
     """Relative error of the model's outputs with one site quantized, over the batches that time allowed."""
-    model, chosen = counterparts.model, ""
+    model = counterparts.model
+    chosen = ""
 
     def swap(name: str, inputs: tuple[Any, ...], output: Tensor, int8: Compute, exact: Compute) -> Tensor | None:
         return int8() if name == chosen else None
@@ -108,7 +109,8 @@ def _alone(counterparts: Counterparts, data: Sequence[Any], deadline: float, pro
     )
     with counterparts.visited(swap), bar:
         for batch in data:
-            chosen, found = "", dict.fromkeys(errors, 0.0)
+            chosen = ""
+            found = dict.fromkeys(errors, 0.0)
             expected = main_outputs(run_batch(model, batch))
             for chosen in found:
                 if time.monotonic() > deadline:

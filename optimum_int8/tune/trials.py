@@ -76,7 +76,8 @@ class TrialLog:
             if values["format"] != FORMAT or values["fingerprint"] != fingerprint:
                 logger.warning("%s is of another model, data or configuration; its trials are not used", log.path)
                 return log
-            log.baseline, log.sensitivity = values["baseline"], values["sensitivity"]
+            log.baseline = values["baseline"]
+            log.sensitivity = values["sensitivity"]
             log.trials = [Trial(**trial) for trial in values["trials"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(

@@ -28,7 +28,9 @@ class FakeQuantizedAttention(nn.Module):
 
     def __init__(self, query: FakeQuantize, key: FakeQuantize, value: FakeQuantize) -> None:
         super().__init__()
-        self.query, self.key, self.value = query, key, value
+        self.query = query
+        self.key = key
+        self.value = value
 
     def forward(
         self,

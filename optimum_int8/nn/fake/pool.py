@@ -28,11 +28,10 @@ def _fake(base: type[nn.Module]) -> type[nn.Module]:
     return type(f"FakeQuantized{base.__name__}", (FakeQuantizedAvgPool, base), members)
 
 
-FakeQuantizedAvgPool1d, FakeQuantizedAvgPool2d = _fake(nn.AvgPool1d), _fake(nn.AvgPool2d)
-FakeQuantizedAdaptiveAvgPool1d, FakeQuantizedAdaptiveAvgPool2d = (
-    _fake(nn.AdaptiveAvgPool1d),
-    _fake(nn.AdaptiveAvgPool2d),
-)
+FakeQuantizedAvgPool1d = _fake(nn.AvgPool1d)
+FakeQuantizedAvgPool2d = _fake(nn.AvgPool2d)
+FakeQuantizedAdaptiveAvgPool1d = _fake(nn.AdaptiveAvgPool1d)
+FakeQuantizedAdaptiveAvgPool2d = _fake(nn.AdaptiveAvgPool2d)
 
 
 def fake_quantize_pool(module: nn.Module, fake_quantize: FakeQuantize) -> None:

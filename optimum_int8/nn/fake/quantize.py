@@ -44,7 +44,9 @@ class FakeQuantize(KeepDtype):
         self, range: tuple[float, float], symmetric: bool = False, bits: int = 8, learnable: bool = False
     ) -> None:
         super().__init__()
-        self.symmetric, self.bits, self.learnable = symmetric, bits, learnable
+        self.symmetric = symmetric
+        self.bits = bits
+        self.learnable = learnable
         self.observing = not learnable
         self._seen: tuple[Tensor, Tensor] | None = None
         self.register_buffer("minimum", None if learnable else torch.tensor(float(range[0])))
@@ -90,12 +92,14 @@ class FakeQuantize(KeepDtype):
             return
         low, high = torch.aminmax(values)
         if self._seen is not None:
-            low, high = torch.minimum(low, self._seen[0]), torch.maximum(high, self._seen[1])
+            low = torch.minimum(low, self._seen[0])
+            high = torch.maximum(high, self._seen[1])
         self._seen = (low, high)
 
     def take_seen(self) -> tuple[Tensor, Tensor] | None:
         """What `observe` recorded since the last call, `(minimum, maximum)`, or None."""
-        seen, self._seen = self._seen, None
+        seen = self._seen
+        self._seen = None
         return seen
 
     def update(self, minimum: Tensor, maximum: Tensor, averaging_constant: float) -> None:

@@ -18,7 +18,9 @@ class _Operand:
     """A tensor `[batch * heads, length, head]` whose `torch.bmm` with positions runs `product`."""
 
     def __init__(self, rows: Tensor, product: Scores, heads: int) -> None:
-        self.rows, self.product, self.heads = rows, product, heads
+        self.rows = rows
+        self.product = product
+        self.heads = heads
 
     def size(self, axis: int) -> int:
         """As the tensor's."""

@@ -12,7 +12,8 @@ from ..core_caller import CoreCaller
 from ..scores import Scores
 from ..slot import WeightSlot
 
-_TO_HEADS, _FROM_HEADS = "ibh,hnd->ibnd", "ibnd,hnd->ibh"
+_TO_HEADS = "ibh,hnd->ibnd"
+_FROM_HEADS = "ibnd,hnd->ibh"
 _PROJECTIONS = {"q": _TO_HEADS, "k": _TO_HEADS, "v": _TO_HEADS, "r": _TO_HEADS, "o": _FROM_HEADS}
 _MASKED = 1e30  # what XLNet takes from the scores of hidden keys
 

@@ -64,7 +64,8 @@ class ModelSites:
     def __post_init__(self) -> None:
         found = collect_sites(self.model, Int8Config(approach="static"))
         self.names = {module: name for name, module in self.model.named_modules()}
-        self.kinds, self.reasons = found.int8, found.fp32
+        self.kinds = found.int8
+        self.reasons = found.fp32
         self.parameters = {id(p): name for name, p in self.model.named_parameters()}
         self.routers = find_routers(self.model)
 

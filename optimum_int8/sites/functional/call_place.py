@@ -70,7 +70,9 @@ def running(frame: FrameType | None, stop: FrameType | None = None) -> Running |
     modules: list[nn.Module] = []
     place: list[tuple[CodeType, int]] = []
     lines: list[int] = []
-    inside, outermost, owner = True, None, None
+    inside = True
+    outermost = None
+    owner = None
     inner: int | None = None
     while frame is not None and frame is not stop:
         code = frame.f_code

@@ -25,7 +25,8 @@ class _Redirect(TorchFunctionMode):
 
     def __init__(self, owner: nn.Module, begin: CodeType) -> None:
         super().__init__()
-        self.owner, self.begin = owner, begin
+        self.owner = owner
+        self.begin = begin
 
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
