@@ -1,17 +1,18 @@
 """INT8 inference for Hugging Face Transformers on x86 CPUs, inside PyTorch.
 
 Importing the package registers its checkpoint format with Transformers: afterwards `AutoModelForX.from_pretrained` and
-`pipeline` load the folders that `optimum_int8` writes.
+`pipeline` load the folders that `optimum_int8` writes. It imports neither torch nor Transformers: what its attributes need
+is imported at first use.
 """
 
 from __future__ import annotations
 
-import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .config import Int8Config
-from .deploy import load, save
 from .errors import (
     CalibrationError,
     CheckpointError,
@@ -21,16 +22,15 @@ from .errors import (
     OptimumInt8Error,
     QuantizationError,
 )
-from .hub import OptimizedModel
-from .hub import tasks as _tasks
-from .hub.tasks import *  # noqa: F403
-
-# Not lazy: the submodules have the functions' names, and importing them later would put the modules over the functions.
-from .quantize import inspect, quantize
-from .recipe import QuantConf, calibrate, convert
-from .tune import tune
+from .hub.registration import register as _register
+from .lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from .deploy.load import load
+    from .deploy.save import save
+    from .hub import OptimizedModel
+    from .hub.tasks import *  # noqa: F403
+    from .quantize import inspect, quantize
     from .quantizers import (
         FeatureExtractionQuantizer,
         ImageClassificationQuantizer,
@@ -44,9 +44,11 @@ if TYPE_CHECKING:
         TokenClassificationQuantizer,
         TranslationQuantizer,
     )
+    from .recipe import QuantConf, calibrate, convert
     from .training import Int8Trainer, QatSettings, convert_qat, prepare_qat
+    from .tune import tune
 
-__all__ = [
+__all__ = [  # noqa: F405
     "CalibrationError",
     "CheckpointError",
     "ConfigError",
@@ -60,6 +62,16 @@ __all__ = [
     "MultipleChoiceQuantizer",
     "ObjectDetectionQuantizer",
     "OptimizedModel",
+    "OptimizedModelForCausalLM",
+    "OptimizedModelForFeatureExtraction",
+    "OptimizedModelForImageClassification",
+    "OptimizedModelForMaskedLM",
+    "OptimizedModelForMultipleChoice",
+    "OptimizedModelForObjectDetection",
+    "OptimizedModelForQuestionAnswering",
+    "OptimizedModelForSeq2SeqLM",
+    "OptimizedModelForSequenceClassification",
+    "OptimizedModelForTokenClassification",
     "OptimumInt8Error",
     "QatSettings",
     "QuantConf",
@@ -82,44 +94,34 @@ __all__ = [
     "tune",
 ]
 
-__all__ += _tasks.__all__
-
-# Imported at first use: they bring datasets and scikit-learn.
-_LAZY = {
-    "FeatureExtractionQuantizer": "quantizers",
-    "ImageClassificationQuantizer": "quantizers",
-    "Int8Trainer": "training",
-    "LanguageModelingQuantizer": "quantizers",
-    "ObjectDetectionQuantizer": "quantizers",
-    "MultipleChoiceQuantizer": "quantizers",
-    "QatSettings": "training",
-    "Quantizer": "quantizers",
-    "QuestionAnsweringQuantizer": "quantizers",
-    "SummarizationQuantizer": "quantizers",
-    "TextClassificationQuantizer": "quantizers",
-    "TokenClassificationQuantizer": "quantizers",
-    "TranslationQuantizer": "quantizers",
-    "convert_qat": "training",
-    "prepare_qat": "training",
+_PLACES = {
+    **dict.fromkeys((name for name in __all__ if name.startswith("OptimizedModelFor")), "hub.tasks"),
+    **dict.fromkeys((name for name in __all__ if name.endswith("Quantizer")), "quantizers"),
+    **dict.fromkeys(["Int8Trainer", "QatSettings", "convert_qat", "prepare_qat"], "training"),
+    **dict.fromkeys(["QuantConf", "calibrate", "convert"], "recipe"),
+    **dict.fromkeys(["inspect", "quantize"], "quantize"),
+    **dict.fromkeys(["load", "save"], "deploy"),
+    "OptimizedModel": "hub.modeling",
+    "tune": "tune",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _register() -> None:
-    from .hub.plugin import register
+class _Package(ModuleType):
+    """This module. `calibrate`, `quantize` and `tune` are functions, and files or folders too: the functions keep the names.
 
-    register()
+    Importing a submodule binds it in its package, whenever that happens.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in _PLACES):
+            super().__setattr__(name, value)
 
 
+sys.modules[__name__].__class__ = _Package
 _register()

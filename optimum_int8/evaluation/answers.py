@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import datasets
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
 from .columns import require_column, texts
+
+if TYPE_CHECKING:
+    import datasets
 
 ANSWER_COLUMNS = ("answers", "answer")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
-
-import datasets
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
 from .columns import require_column, texts
+
+if TYPE_CHECKING:
+    import datasets
 
 CONTEXT_COLUMNS = ("startphrase", "ctx", "context", "premise", "question", "prompt", "sent1", "sentence")
 CHOICE_COLUMNS = ("choices", "endings", "options")

@@ -6,11 +6,12 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ def class_labels(dataset: datasets.Dataset, name: str, id2label: Mapping[int, st
     Raises:
         DataError: a label that is missing, that the model does not have, or -1 (an unlabelled test split).
     """
+    from .extra import datasets
+
     values = list(dataset[name])
     feature = dataset.features[name]
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .readers import READERS, read_file
+
+if TYPE_CHECKING:
+    import datasets
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -40,7 +42,7 @@ def load_dataset(
         DataError: nothing there, unreadable, no such split, or no rows.
     """
     source = as_dataset(source)
-    if isinstance(source, datasets.Dataset):
+    if is_dataset(source):
         dataset, label = source, "the dataset"
     elif isinstance(source, Mapping):
         dataset, label = choose_split(source, split, "the dataset"), f"the split {split!r}"
@@ -67,27 +69,40 @@ def as_dataset(source: Any, rows: int | None = None) -> Any:
     Raises:
         DataError: rows that are no table.
     """
-    first = source[0] if isinstance(source, (list, tuple)) and source else None
+    make = _maker(source, rows)
+    if make is None:
+        return source
+    from .extra import datasets
+
     try:
-        if hasattr(source, "iloc") and hasattr(source, "columns"):
-            return datasets.Dataset.from_pandas(source, preserve_index=False)
-        if isinstance(source, datasets.IterableDataset):
-            return datasets.Dataset.from_list(list(source if rows is None else source.take(rows)))
-        if (
-            isinstance(source, Mapping)
-            and source
-            and all(isinstance(column, (list, tuple)) for column in source.values())
-        ):
-            return datasets.Dataset.from_dict(dict(source))
-        if isinstance(first, str):
-            return datasets.Dataset.from_dict({"text": list(source)})
-        if isinstance(first, Mapping) and not any(hasattr(value, "shape") for value in first.values()):
-            return datasets.Dataset.from_list([dict(row) for row in source])
+        return make(datasets.Dataset)
     except (ValueError, TypeError, AttributeError, OverflowError) as error:  # pyarrow's own errors derive from these
         raise DataError(
             f"the rows of this {type(source).__name__} are no table: {' '.join(str(error).split())}"
         ) from error
-    return source
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether it is a `Dataset`; nothing can be one before `datasets` has been imported."""
+    datasets = sys.modules.get("datasets")
+    return datasets is not None and isinstance(source, datasets.Dataset)
+
+
+def _maker(source: Any, rows: int | None) -> Callable[[Any], Any] | None:
+    """What makes a `Dataset` of `source`, given that class; None leaves the source as it is."""
+    first = source[0] if isinstance(source, (list, tuple)) and source else None
+    if hasattr(source, "iloc") and hasattr(source, "columns"):
+        return lambda dataset: dataset.from_pandas(source, preserve_index=False)
+    datasets = sys.modules.get("datasets")
+    if datasets is not None and isinstance(source, datasets.IterableDataset):
+        return lambda dataset: dataset.from_list(list(source if rows is None else source.take(rows)))
+    if isinstance(source, Mapping) and source and all(isinstance(column, (list, tuple)) for column in source.values()):
+        return lambda dataset: dataset.from_dict(dict(source))
+    if isinstance(first, str):
+        return lambda dataset: dataset.from_dict({"text": list(source)})
+    if isinstance(first, Mapping) and not any(hasattr(value, "shape") for value in first.values()):
+        return lambda dataset: dataset.from_list([dict(row) for row in source])
+    return None
 
 
 def choose_split(splits: Mapping[str, datasets.Dataset], split: str, label: str) -> datasets.Dataset:
@@ -126,11 +141,13 @@ def _load_local(path: Path, split: str) -> datasets.Dataset:
     if path.is_file():
         return read_file(path)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        from .extra import datasets
+
         try:
             saved = datasets.load_from_disk(str(path))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"cannot read the saved dataset {str(path)!r}: {' '.join(str(error).split())}") from error
-        return saved if isinstance(saved, datasets.Dataset) else choose_split(saved, split, repr(str(path)))
+        return saved if is_dataset(saved) else choose_split(saved, split, repr(str(path)))
     files = {file.stem: file for file in sorted(path.iterdir()) if file.suffix.lower() in READERS}
     if not files:
         raise DataError(
@@ -141,6 +158,8 @@ def _load_local(path: Path, split: str) -> datasets.Dataset:
 
 
 def _load_hub(source: str, name: str | None, split: str, token: str | None) -> datasets.Dataset:
+    from .extra import datasets
+
     where = f"dataset {source!r}" + (f" ({name})" if name else "")
     try:
         present = datasets.get_dataset_split_names(source, name, token=token)

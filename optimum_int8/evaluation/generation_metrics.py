@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
-import evaluate
-
 from ..errors import ConfigError
+from .extra import datasets, evaluate
 from .local_metric import LocalMetric
 
 _MISSING = "{} needs the package {}, which is not installed: pip install 'optimum-int8[generation]'"

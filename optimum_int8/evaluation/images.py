@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from .columns import listed, require_column
+
+if TYPE_CHECKING:
+    import datasets
 
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "picture", "photo")
 
@@ -41,6 +42,8 @@ def image_column(dataset: datasets.Dataset, wanted: str | None = None) -> str:
     """The column with the image. Raises `DataError` when the wanted one is missing, or none holds images."""
     if wanted:
         return require_column(dataset, wanted, "image")
+    from .extra import datasets
+
     typed = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     if len(typed) == 1:
         return typed[0]
@@ -55,6 +58,8 @@ def image_column(dataset: datasets.Dataset, wanted: str | None = None) -> str:
 
 def image_rows(dataset: datasets.Dataset, column: str) -> list[ImageRow]:
     """Every image of a column, none decoded yet. Raises `ConfigError` without Pillow."""
+    from .extra import datasets
+
     require_pillow()
     feature = dataset.features[column]
     own = dataset.select_columns([column])

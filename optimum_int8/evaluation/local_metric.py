@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import datasets
-import evaluate
+from .extra import datasets, evaluate
 
 
 class LocalMetric(evaluate.EvaluationModule):

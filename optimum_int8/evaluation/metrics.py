@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import evaluate
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from .average_precision import MeanAveragePrecision
+from .extra import evaluate, missing
 from .generation_metrics import Rouge, SacreBleu
 from .local_metric import LocalMetric
-from .objects import MeanAveragePrecision
 from .task_metrics import ExactMatch, Perplexity, Seqeval, Squad, TokenAccuracy
 
 
@@ -167,9 +167,15 @@ def compute_metric(
     A module may return several numbers; the one called like the module counts, else the first number.
 
     Raises:
+        ConfigError: the package that computes a metric of ours is not installed.
         DataError: the metric returned no finite number (a correlation of constant predictions, for example).
     """
-    result = metric.compute(predictions=predictions, references=references) or {}
+    try:
+        result = metric.compute(predictions=predictions, references=references) or {}
+    except ModuleNotFoundError as error:
+        if not isinstance(metric, LocalMetric):
+            raise
+        raise missing((error.name or "").partition(".")[0]) from error
     numbers = {key: float(value) for key, value in result.items() if isinstance(value, (int, float, np.number))}
     if not numbers:
         raise DataError(

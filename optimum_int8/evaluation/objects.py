@@ -1,20 +1,16 @@
-"""Objects in images: the column of boxes and classes of a dataset, and mean average precision."""
+"""Objects in images: the column of boxes and classes of a dataset."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import datasets
-import evaluate
-import numpy as np
-
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from .columns import class_number, listed, match_by_name, usual_column
-from .local_metric import LocalMetric
+
+if TYPE_CHECKING:
+    import datasets
 
 OBJECT_COLUMNS = ("objects", "annotations", "labels")
 BOX_KEYS = ("bbox", "boxes", "box", "bboxes")
@@ -61,6 +57,8 @@ def object_lists(dataset: datasets.Dataset, name: str, id2label: Mapping[int, st
 
 def _class_names(feature: Any) -> list[str] | None:
     """Names of the classes, where the dataset has them."""
+    from .extra import datasets
+
     feature = getattr(feature, "feature", feature)
     feature = feature[0] if isinstance(feature, list) else feature
     if not isinstance(feature, Mapping):
@@ -102,63 +100,3 @@ def _corners(box: Any, row: int, column: str) -> list[float]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-class MeanAveragePrecision(LocalMetric):
-    """COCO's mean average precision over classes and overlaps from 0.5 to 0.95, from 0 to 1, by pycocotools; with `map_50` and `map_75`.
-
-    Predictions and references are `Objects`, one entry for each image.
-    """
-
-    summary = "mean average precision (COCO)"
-
-    def compute(
-        self, *, predictions: Sequence[Objects], references: Sequence[Objects], **kwargs: Any
-    ) -> dict[str, float]:
-        """See the class. Raises `ConfigError` without pycocotools."""
-        try:
-            from pycocotools.coco import COCO  # type: ignore[import-untyped]
-            from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise ConfigError("mean average precision needs pycocotools; pip install 'optimum-int8[vision]'") from error
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-            truth = COCO()
-            truth.dataset = _coco(references)
-            truth.createIndex()
-            rows = [_detection(image, *found) for image, objects in enumerate(predictions) for found in _found(objects)]
-            if not rows:
-                return dict.fromkeys(("map", "map_50", "map_75"), 0.0)
-            run = COCOeval(truth, truth.loadRes(np.array(rows)), "bbox")
-            run.evaluate()
-            run.accumulate()
-            run.summarize()
-        return dict(zip(("map", "map_50", "map_75"), map(float, run.stats[:3]), strict=True))
-
-    def _info(self) -> evaluate.EvaluationModuleInfo:
-        plain = datasets.Value("string")
-        features = datasets.Features({"predictions": plain, "references": plain})
-        return evaluate.MetricInfo(description=self.summary, citation="", features=features, inputs_description="")
-
-
-def _coco(references: Sequence[Objects]) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
-    for image, objects in enumerate(references):
-        for label, box in zip(objects["labels"], objects["boxes"], strict=True):
-            width, height = box[2] - box[0], box[3] - box[1]
-            place = {"id": len(annotations) + 1, "image_id": image, "category_id": label}
-            annotations.append({**place, "bbox": [*box[:2], width, height], "area": width * height, "iscrowd": 0})
-    labels = sorted({a["category_id"] for a in annotations})
-    return {
-        "info": {},
-        "images": [{"id": i} for i in range(len(references))],
-        "annotations": annotations,
-        "categories": [{"id": label} for label in labels],
-    }
-
-
-def _found(objects: Objects) -> Any:
-    return zip(objects["boxes"], objects["scores"], objects["labels"], strict=True)
-
-
-def _detection(image: int, box: Sequence[float], score: float, label: int) -> list[float]:
-    return [image, box[0], box[1], box[2] - box[0], box[3] - box[1], score, label]

@@ -11,11 +11,12 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
-
-import datasets
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def read_csv(path: Path) -> datasets.Dataset:
@@ -103,12 +104,14 @@ def read_conll(path: Path) -> datasets.Dataset:
         sentences[-1][0].append(fields[0])
         sentences[-1][1].append(fields[-1])
     kept = [(words, tags) for words, tags in sentences if words]
-    return datasets.Dataset.from_dict({"tokens": [words for words, _ in kept], "tags": [tags for _, tags in kept]})
+    return _from_columns({"tokens": [words for words, _ in kept], "tags": [tags for _, tags in kept]})
 
 
 def read_parquet(path: Path) -> datasets.Dataset:
     """An Apache Parquet file; class names stored by `datasets` are kept."""
-    import pyarrow  # type: ignore[import-untyped]
+    from .extra import datasets  # before what it depends on
+
+    import pyarrow  # type: ignore[import-untyped]  # isort: skip
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
@@ -141,6 +144,12 @@ def read_file(path: Path) -> datasets.Dataset:
     return reader(path)
 
 
+def _from_columns(columns: dict[str, list[Any]]) -> datasets.Dataset:
+    from .extra import datasets
+
+    return datasets.Dataset.from_dict(columns)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -162,7 +171,7 @@ def _from_records(path: Path, records: list[Any]) -> datasets.Dataset:
         raise DataError(f"entry {wrong + 1} of {str(path)!r} is a {kind}; expected JSON objects with the same keys")
     names = list(dict.fromkeys(name for record in records for name in record))
     try:
-        return datasets.Dataset.from_dict({name: [record.get(name) for record in records] for name in names})
+        return _from_columns({name: [record.get(name) for record in records] for name in names})
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's own errors derive from these
         raise DataError(f"the entries of {str(path)!r} do not have the same types: {_one_line(error)}") from error
 
@@ -217,7 +226,7 @@ def _from_rows(path: Path, rows: list[tuple[int, list[str]]]) -> datasets.Datase
             raise DataError(
                 f"line {line} of {str(path)!r} has {len(row)} fields; expected {len(header)}: {', '.join(header)}"
             )
-    return datasets.Dataset.from_dict({name: _typed([row[i] for _, row in rows[1:]]) for i, name in enumerate(header)})
+    return _from_columns({name: _typed([row[i] for _, row in rows[1:]]) for i, name in enumerate(header)})
 
 
 def _typed(values: list[str]) -> list[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .columns import require_column
+
+if TYPE_CHECKING:
+    import datasets
 
 WORD_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("ner_tags", "tags", "labels", "ner", "pos_tags", "upos", "chunk_tags", "ner_labels")
@@ -49,6 +50,8 @@ def tag_lists(
     Raises:
         DataError: a tag that the model does not have, or another number of tags than words.
     """
+    from .extra import datasets
+
     feature = getattr(dataset.features[name], "feature", None)
     names = feature.names if isinstance(feature, datasets.ClassLabel) else None
     if names and all(re.fullmatch(r"LABEL_[0-9]+", label) for label in id2label.values()):

@@ -9,9 +9,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import evaluate
-
+from .extra import datasets, evaluate
 from .local_metric import LocalMetric
 
 

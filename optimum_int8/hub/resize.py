@@ -1,13 +1,12 @@
 """Transformers' methods that resize, tie and replace embeddings and heads, taught INT8 modules.
 
 `resize_token_embeddings` of a model, which many classes extend, ends in `_get_resized_embeddings`, `_get_resized_lm_head` and
-`tie_weights` of `PreTrainedModel`. These three get a case for INT8 modules: a float table goes through Transformers' own code,
-which draws the new rows, and only these are quantized. All else runs as before.
+`tie_weights` of `PreTrainedModel`. `registration` gives these three a case for INT8 modules: a float table goes through
+Transformers' own code, which draws the new rows, and only these are quantized. All else runs as before.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,29 +15,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..nn import Int8Embedding, Int8Linear, Int8Module
-
-_MARK = "optimum_int8"
-
-
-def teach(model_class: type[PreTrainedModel] = PreTrainedModel) -> None:
-    """Give the three methods their case for INT8 modules. Calling it again changes nothing."""
-    for name, case in (
-        ("_get_resized_embeddings", _resized_embeddings),
-        ("_get_resized_lm_head", _resized_head),
-        ("tie_weights", _tie_weights),
-    ):
-        original = getattr(model_class, name)
-        if not hasattr(original, _MARK):
-            setattr(model_class, name, _with_case(original, case))
-
-
-def _with_case(original: Callable[..., Any], case: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def method(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        return case(original, self, *args, **kwargs)
-
-    setattr(method, _MARK, True)
-    return method
 
 
 def _resized_embeddings(
@@ -161,3 +137,11 @@ def _tie_weight(to: Int8Linear | Int8Embedding, origin: Int8Linear | Int8Embeddi
         to.assign(q, scale, origin)
     elif not (torch.equal(to.quantized_weight(), q) and torch.equal(to.weight_scale, scale)):
         to.assign(q, scale)
+
+
+CASES: dict[str, Callable[..., Any]] = {
+    "_get_resized_embeddings": _resized_embeddings,
+    "_get_resized_lm_head": _resized_head,
+    "tie_weights": _tie_weights,
+}
+"""Name of a method of `PreTrainedModel` to what `registration` calls in its place, with the method as the first argument."""

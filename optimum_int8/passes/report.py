@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from torch import nn
 
 from ..lowering import runs_natively
@@ -14,6 +13,9 @@ from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Experts, Int8Linear, 
 from .account import Part, account, float_bytes
 from .blocks import find_blocks
 from .rows import count_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass
@@ -81,6 +83,8 @@ class InspectReport:
 
     def table(self) -> Table:
         """The report for a terminal."""
+        from rich.table import Table
+
         title = (
             f"{self.int8_share:.1%} of the multiply-adds in INT8, {self.block_share:.1%} in captured blocks; "
             f"{self.int8_byte_share:.1%} of the bytes"

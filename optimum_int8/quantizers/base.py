@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import evaluate
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,7 +16,6 @@ from ..errors import ConfigError
 from ..evaluation.data import load_dataset
 from ..evaluation.latency import paired_latency
 from ..evaluation.machine import describe_machine
-from ..evaluation.metrics import compute_metric, load_metric
 from ..evaluation.report import EvaluationReport
 from ..evaluation.size import checkpoint_size, fp32_size, stored_size
 from ..hub import CardInfo, Pushed, card_data, push_to_hub
@@ -30,6 +28,8 @@ from .steps.training import TrainingRequest
 from .steps.tuning import TuningRequest, sensitivity_files
 
 if TYPE_CHECKING:
+    import evaluate
+
     from ..tune import TuneResult
 
 Q = TypeVar("Q", bound="Quantizer")
@@ -242,6 +242,8 @@ class Quantizer(Task):
             ConfigError: nothing was quantized yet, no tokenizer, an unknown metric, or no task to evaluate.
             DataError: the dataset is empty, lacks a column, or has labels that the model does not have.
         """
+        from ..evaluation.metrics import compute_metric, load_metric
+
         models = {"fp32": self.model, "int8": self._require_int8()}
         # Not `metric or ...`: an EvaluationModule has a length, which is 0.
         module = load_metric(self.metric if metric is None else metric)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import datasets
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...errors import ConfigError, DataError
 from ...evaluation.progress import progress_bar
 from .batching import Features
+
+if TYPE_CHECKING:
+    import datasets
 
 CHUNK = 1000
 """Examples tokenized at once: enough to keep the tokenizer busy, few enough for the progress bar to move."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-
-import datasets
+from typing import TYPE_CHECKING
 
 from ...hub import CardInfo, card_data
+
+if TYPE_CHECKING:
+    import datasets
 
 _HUB_FILE = re.compile(r"hf://datasets/([\w.-]+(?:/[\w.-]+)?)@")
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import datasets
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...errors import ConfigError
 from ...evaluation.columns import text_columns, texts
-from ...evaluation.data import as_dataset, load_dataset, take
+from ...evaluation.data import as_dataset, is_dataset, load_dataset, take
 from .batching import Batch, Features, feature_length, length_batches, run_batches
 from .inputs import model_input_columns, prepare_padding, ready_examples, tokenize
 from .provenance import DataSource
+
+if TYPE_CHECKING:
+    import datasets
 
 Data: TypeAlias = "datasets.Dataset | Mapping[str, datasets.Dataset] | str | Path"
 """What `evaluation.data.load_dataset` takes."""
@@ -89,7 +91,7 @@ class Task:
         dataset = as_dataset(dataset, rows=128)
         if isinstance(dataset, (str, Path, Mapping)):
             dataset = self.get_calibration_dataset(dataset)
-        if not isinstance(dataset, datasets.Dataset):
+        if not is_dataset(dataset):
             return dataset
         self.batches_from = DataSource.of(dataset)
         features = self.preprocess(load_dataset(dataset))

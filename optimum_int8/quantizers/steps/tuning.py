@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-import evaluate
 from torch import nn
 
 from ...config import Int8Config
 from ...errors import ConfigError
 from ...evaluation.data import load_dataset, take
-from ...evaluation.metrics import compute_metric, load_metric
 from .task import Task
 
 if TYPE_CHECKING:
+    import datasets
+    import evaluate
+
     from ...tune import TuneResult
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ def metric_function(
     Raises:
         ConfigError, DataError: as `Quantizer.evaluate` raises them.
     """
+    from ...evaluation.metrics import compute_metric, load_metric
+
     module = load_metric(task.metric if metric is None else metric)
     references = task.references(dataset)
     features = task.preprocess(dataset)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import datasets
 import torch
 from transformers import PreTrainedModel
 
@@ -18,6 +17,9 @@ from ..steps.inputs import length_limit, longest_input, model_input_columns
 from ..steps.loading import HEADLESS
 from ..steps.sentence_files import SentenceSettings, read_pooling, read_settings, sentence_files
 from ..steps.sentence_modules import POOLINGS, pool_tokens
+
+if TYPE_CHECKING:
+    import datasets
 
 Q = TypeVar("Q", bound="FeatureExtractionQuantizer")
 

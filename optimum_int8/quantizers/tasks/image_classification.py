@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from transformers import PreTrainedModel
 
@@ -14,6 +13,9 @@ from ...evaluation.columns import class_labels, label_column
 from ..steps.batching import Batch, Features, run_batches
 from ..steps.images import given_images, opened
 from .image_quantizer import ImageQuantizer
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class ImageClassificationQuantizer(ImageQuantizer):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -15,6 +14,9 @@ from ..base import Quantizer
 from ..steps.batching import Features
 from ..steps.inputs import model_input_columns
 from ..steps.loading import load_image_processor
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class ImageQuantizer(Quantizer):
@@ -57,6 +59,8 @@ class ImageQuantizer(Quantizer):
 
     def preprocess(self, dataset: datasets.Dataset) -> list[Features]:
         """The rows' images, opened by `collate`; or the model's inputs that the dataset has."""
+        import datasets
+
         column = None if self.image_column else model_input_columns(self.model, dataset)
         if column and not isinstance(dataset.features[column[0]], datasets.Image):
             return super().preprocess(dataset)

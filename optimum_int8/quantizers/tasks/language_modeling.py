@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from transformers import FillMaskPipeline, PreTrainedModel, TextGenerationPipeline
 
@@ -14,6 +13,9 @@ from ...evaluation.columns import text_columns, texts
 from ..base import Quantizer
 from ..steps.batching import IGNORED, Batch, Features, run_batches, without
 from ..steps.inputs import check_vocabulary, length_limit, model_input_columns
+
+if TYPE_CHECKING:
+    import datasets
 
 BLOCK = 512
 """Tokens per block of a causal model unless the user says otherwise: enough context, and small logits."""

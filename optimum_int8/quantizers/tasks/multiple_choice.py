@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 
 from ...errors import ConfigError, DataError
@@ -13,6 +12,9 @@ from ...evaluation.choices import Choices, contexts_and_choices, right_choices
 from ..base import Quantizer
 from ..steps.batching import Batch, Features
 from ..steps.inputs import model_input_columns
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class MultipleChoiceQuantizer(Quantizer):

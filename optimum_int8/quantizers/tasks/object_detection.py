@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,6 +15,9 @@ from ...evaluation.objects import Objects, object_column, object_lists
 from ..steps.batching import Batch, Features, run_batches
 from ..steps.images import ImageSize, given_images, opened
 from .image_quantizer import ImageQuantizer
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class ObjectDetectionQuantizer(ImageQuantizer):

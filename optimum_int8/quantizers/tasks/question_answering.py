@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 from transformers import PreTrainedModel
 
 from ...errors import DataError
@@ -15,6 +14,9 @@ from ..steps.batching import Batch, Features, run_batches, without
 from ..steps.inputs import model_input_columns
 from ..steps.spans import Answer, ReadWindow, SpanLogits, group_windows, no_answer, window_answers
 from ..steps.windows import question_windows
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class QuestionAnsweringQuantizer(Quantizer):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 
 from ...errors import ConfigError, DataError
 from ...evaluation.columns import class_labels, label_column, score_labels
 from ..base import Quantizer
 from ..steps.batching import Features, run_batches
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class TextClassificationQuantizer(Quantizer):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import datasets
 import torch
 from transformers import PreTrainedModel
 
@@ -16,6 +15,9 @@ from ..steps.batching import IGNORED, Batch, Features, run_batches, without
 from ..steps.generation_settings import USUAL_NEW_TOKENS, check_length, positions, task_settings, with_length
 from ..steps.inputs import length_limit
 from ..steps.task import Data
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class TextColumns(NamedTuple):

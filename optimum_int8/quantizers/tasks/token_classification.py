@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 from transformers import PreTrainedModel, TokenClassificationPipeline
 
 from ...errors import ConfigError
@@ -13,6 +12,9 @@ from ...evaluation.tags import tag_column, tag_lists, word_column, word_lists
 from ..base import Quantizer
 from ..steps.batching import IGNORED, Batch, Features, run_batches, without
 from ..steps.inputs import model_input_columns, tokenize_words
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class TokenClassificationQuantizer(Quantizer):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, DataError
 from ..steps.batching import Features
 from .text_to_text import TextColumns, TextToTextQuantizer
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class TranslationQuantizer(TextToTextQuantizer):
@@ -91,4 +92,4 @@ class TranslationQuantizer(TextToTextQuantizer):
                 f"from) and label_column=... (into)"
             )
         rows = dataset["translation"]
-        return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in rows[0]})
+        return type(dataset).from_dict({name: [row[name] for row in rows] for name in rows[0]})
