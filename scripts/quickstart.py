@@ -105,16 +105,21 @@ def summary_table(reports: dict[str, EvaluationReport], speed: BenchmarkReport |
         loss = "" if report.relative_loss is None else f"{0.0 - report.relative_loss:+.2%}"
         size = f"{report.int8.size_mb:.2f} MB (1/{report.compression_ratio:.2f})"
         latency = f"{report.int8.latency_ms:.2f} ms"
-        row = (f"INT8 {approach}", f"{report.int8.value:.4f}", loss, size, latency, f"{report.speedup:.2f}x")
+        row = (f"INT8 {approach}", f"{report.int8.value:.4f}", loss, size, latency, speed_text(report.speedup))
         table.add_row("", *row)
     if speed is not None:
         table.add_section()
         row = speed.rows[0]
         label = f"{ARCHITECTURE}, {row['batch']} x {row['sequence']}"
         for name, milliseconds in row["latency_ms"].items():
-            table.add_row(label, TITLES[name], "", "", "", f"{milliseconds:.2f} ms", f"{row['speedup'][name]:.2f}x")
+            table.add_row(label, TITLES[name], "", "", "", f"{milliseconds:.2f} ms", speed_text(row["speedup"][name]))
             label = "(random weights)" if label.startswith(ARCHITECTURE) else ""
     return table
+
+
+def speed_text(speedup: float | None) -> str:
+    """How many times faster than FP32; None where the machine was too busy to tell."""
+    return "not measurable" if speedup is None else f"{speedup:.2f}x"
 
 
 def run(options: argparse.Namespace) -> None:

@@ -17,6 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from optimum_int8.errors import ConfigError
 from optimum_int8.evaluation import EvaluationReport, Measurement
 from optimum_int8.evaluation.benchmark import BenchmarkReport
+from optimum_int8.evaluation.latency import Quartiles
+from optimum_int8.evaluation.report import Spread
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "quickstart"
@@ -130,6 +132,18 @@ def test_one_table_shows_both_parts(quickstart: ModuleType) -> None:
     text = console.export_text()
     for cell in ("accuracy", "0.8910", "-1.00%", "1/4.00", "3.00x", "bert-base, 1 x 128", "10.00 ms", "6.00x"):
         assert cell in text
+
+
+def test_what_was_not_measurable_is_not_in_the_table(quickstart: ModuleType) -> None:
+    machine = {"cpu": "a cpu", "isa_used": "amx", "threads": 2}
+    spread = Spread(Quartiles(6, 6), Quartiles(0.2, 2), Quartiles(3, 30))
+    report = EvaluationReport("accuracy", Measurement(0.9, 4.0, 6.0), Measurement(0.9, 1.0, 0.25), 0.0, machine, spread)
+    latency = {"fp32": 60.0, "int8_static": 2.5}
+    row = {"batch": 1, "sequence": 128, "latency_ms": latency, "speedup": {"fp32": 1.0, "int8_static": None}}
+    console = quickstart.Console(width=140, record=True, file=io.StringIO())
+    console.print(quickstart.summary_table({"static": report}, BenchmarkReport({}, [row], machine)))
+    text = console.export_text()
+    assert text.count("not measurable") == 2 and "24.00x" not in text
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config import Int8Config
 from .architectures import example_inputs, random_model
-from .latency import paired_latency
+from .latency import PairedLatency, advice, paired_latency
 from .machine import describe_machine
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class BenchmarkReport:
 
     Args:
         architecture: `model_type`, class and sizes of the model.
-        rows: one per shape: `batch`, `sequence`, `latency_ms` by model name, `speedup` over FP32 by model name.
+        rows: one per shape: `batch`, `sequence`; by model name `latency_ms` and its quartiles `quartiles_ms`, `speedup` over FP32
+            (None where it was not measurable) and its quartiles `speedup_quartiles`; `load`, the load average before timing.
         machine: `describe_machine()`.
     """
 
@@ -50,17 +51,40 @@ class BenchmarkReport:
         title = (
             f"{self.architecture['class']}, {self.architecture['parameters'] / 1e6:.1f} M parameters, random weights"
         )
-        caption = f"median of alternating calls; {machine['cpu']}, {machine['isa_used']}, {machine['threads']} threads"
+        caption = (
+            f"medians of alternating calls, their quartiles, and how many times faster than FP32; "
+            f"{machine['cpu']}, {machine['isa_used']}, {machine['threads']} threads{_load_text(self.rows)}"
+        )
+        if any(None in row["speedup"].values() for row in self.rows):
+            caption += f"\n{advice(_highest_load(self.rows), machine.get('cores'))}"
         table = Table(title=title, caption=caption)
         table.add_column("batch x tokens")
         names = list(self.rows[0]["latency_ms"])
         for name in names:
             table.add_column(TITLES[name], justify="right")
         for row in self.rows:
-            cells = [f"{row['latency_ms'][name]:.2f} ms ({row['speedup'][name]:.2f}x)" for name in names]
-            cells[names.index("fp32")] = f"{row['latency_ms']['fp32']:.2f} ms"
-            table.add_row(f"{row['batch']} x {row['sequence']}", *cells)
+            table.add_row(f"{row['batch']} x {row['sequence']}", *(_cell(row, name) for name in names))
         return table
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    """Of the table: the latency, its quartiles, and how many times faster than FP32 it is."""
+    lines = [f"{row['latency_ms'][name]:.2f} ms"]
+    quartiles, ratio = row.get("quartiles_ms"), row["speedup"][name]
+    if quartiles:
+        lines.append("{:.2f} to {:.2f}".format(*quartiles[name]))
+    if name != "fp32":
+        lines.append("not measurable" if ratio is None else f"{ratio:.2f}x")
+    return "\n".join(lines)
+
+
+def _highest_load(rows: Sequence[dict[str, Any]]) -> float | None:
+    return max((row["load"] for row in rows if row.get("load") is not None), default=None)
+
+
+def _load_text(rows: Sequence[dict[str, Any]]) -> str:
+    load = _highest_load(rows)
+    return "" if load is None else f"; load average {load:.1f} before timing"
 
 
 def benchmark(
@@ -93,9 +117,20 @@ def benchmark(
         calls = {name: _caller(variant, values) for name, variant in models.items()}
         with torch.inference_mode():
             times = paired_latency(calls, rounds=rounds, max_seconds=max_seconds, description=f"{batch} x {sequence}")
-        speedup = {name: times.ratio("fp32", name) for name in models}
-        rows.append({"batch": batch, "sequence": sequence, "latency_ms": times.medians(), "speedup": speedup})
+        rows.append({"batch": batch, "sequence": sequence, **latency_row(times)})
     return BenchmarkReport(describe_architecture(model), rows, describe_machine())
+
+
+def latency_row(times: PairedLatency) -> dict[str, Any]:
+    """What a row of a report says of the times: see `BenchmarkReport`."""
+    names = list(times.milliseconds)
+    return {
+        "latency_ms": times.medians(),
+        "quartiles_ms": {name: list(times.quartiles(name)) for name in names},
+        "speedup": {name: times.speedup("fp32", name) for name in names},
+        "speedup_quartiles": {name: list(times.ratio_quartiles("fp32", name)) for name in names},
+        "load": times.load,
+    }
 
 
 def make_variants(

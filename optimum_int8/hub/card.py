@@ -154,27 +154,43 @@ def _introduction(repo_id: str, quantization: Mapping[str, Any], info: CardInfo)
 
 def _evaluation(report: Mapping[str, Any], info: CardInfo) -> str:
     fp32, int8, machine = report["fp32"], report["int8"], report["machine"]
-    loss, speedup = report["relative_loss"], report["speedup"]
+    loss = report["relative_loss"]
     change = (
         "undefined" if loss is None else f"{abs(loss):.2%} {'worse' if loss > 0 else 'better'}" if loss else "equal"
     )
-    faster = f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
     on = " ".join(part for part in (info.dataset, info.dataset_config, info.dataset_split) if part)
     rows = [
         "| | INT8 | FP32 | INT8 is |",
         "|---|---:|---:|---|",
         f"| {report['metric']} | {int8['value']:.4f} | {fp32['value']:.4f} | {change} |",
         f"| size | {int8['size_mb']:.1f} MB | {fp32['size_mb']:.1f} MB | {report['compression_ratio']:.2f}x smaller |",
-        f"| latency | {int8['latency_ms']:.2f} ms | {fp32['latency_ms']:.2f} ms | {faster} |",
+        f"| latency | {int8['latency_ms']:.2f} ms | {fp32['latency_ms']:.2f} ms | {_faster(report)} |",
     ]
+    spread = report.get("spread")
+    if spread:
+        ends = ["{:.2f} to {:.2f}".format(*spread[key]) for key in ("int8_ms", "fp32_ms", "speedup")]
+        rows.append(f"| quartiles | {ends[0]} ms | {ends[1]} ms | {ends[2]} |")
     versions = [f"{name} {machine[name]}" for name in VERSIONS if name in machine]
     if machine.get("commit"):
         versions.append(f"commit {machine['commit']}")
     notes = (
         f"Measured in one run on {machine['cpu']} (instruction set {machine['isa_used']}, {machine['threads']} threads), "
-        f"with {', '.join(versions)}. Latency is the median for single examples; on another machine the ratio differs."
+        f"with {', '.join(versions)}. Latency is the median for single examples{_load(report)}; on another machine the ratio differs."
     )
     return f"## INT8 beside FP32{' on ' + on if on else ''}\n\n" + "\n".join(rows) + f"\n\n{notes}"
+
+
+def _faster(report: Mapping[str, Any]) -> str:
+    """The last cell of the row of latencies."""
+    speedup = report["speedup"]
+    if speedup is None:
+        return "not measurable: the machine was busy"
+    return f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
+
+
+def _load(report: Mapping[str, Any]) -> str:
+    load = (report.get("spread") or {}).get("load")
+    return "" if load is None else f", called in turns at a load average of {load:.1f}"
 
 
 def _usage(repo_id: str, config: Mapping[str, Any], tag: str | None) -> str:

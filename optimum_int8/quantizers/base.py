@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..config import Int8Config
 from ..errors import ConfigError
 from ..evaluation.data import load_dataset
-from ..evaluation.latency import paired_latency
+from ..evaluation.latency import PairedLatency, paired_latency
 from ..evaluation.machine import describe_machine
 from ..evaluation.report import EvaluationReport
 from ..evaluation.size import checkpoint_size, fp32_size, stored_size
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ..tune import TuneResult
 
 Q = TypeVar("Q", bound="Quantizer")
+
+_TIMED_EXAMPLES = 5
+"""Different lengths that latency is measured at, with the usual number of rounds."""
 
 
 class Quantizer(Task):
@@ -258,7 +261,7 @@ class Quantizer(Task):
             metric_name,
             values,
             {"fp32": fp32_size(self.model), "int8": self._int8_size()},
-            self.latency(features, rounds=latency_rounds),
+            self._times(features, latency_rounds),
             describe_machine(),
             greater_is_better=self.greater_is_better,
         )
@@ -269,9 +272,14 @@ class Quantizer(Task):
 
     def latency(self, features: Sequence[Features], *, rounds: int) -> dict[str, float]:
         """Median milliseconds of both models for one example, called in turns; examples of all lengths take part."""
+        return self._times(features, rounds).medians()
+
+    def _times(self, features: Sequence[Features], rounds: int) -> PairedLatency:
+        """The times of `latency`. Each example takes several turns, which tell how steady the machine is."""
         by_length = sorted(features, key=feature_length)
-        step = max(1, len(by_length) // rounds)
-        batches = [self.collate([f]) for f in by_length[step // 2 :: step]]
+        lengths = min(len(by_length), max(_TIMED_EXAMPLES, rounds // 4))
+        chosen = [by_length[(2 * i + 1) * len(by_length) // (2 * lengths)] for i in range(lengths)]
+        batches = [self.collate([f]) for f in chosen]
 
         def caller(model: PreTrainedModel) -> Callable[[], Any]:
             turn = itertools.cycle(batches)  # each model has its own, so both meet the same example in a round
@@ -279,7 +287,7 @@ class Quantizer(Task):
 
         calls = {"fp32": caller(self.model), "int8": caller(self._require_int8())}
         with torch.inference_mode():
-            return paired_latency(calls, rounds=rounds, description="latency").medians()
+            return paired_latency(calls, rounds=rounds, warmup=max(3, lengths), cases=lengths, description="latency")
 
     def _card_facts(self, told: CardInfo | None = None) -> CardInfo:
         return card_facts(self.model.name_or_path, self._provenance, told)

@@ -49,7 +49,9 @@ def test_quantize_then_evaluate(
     arguments = ["--baseline", str(inputs / "model"), "--dataset", data]
     assert main(["evaluate", str(output), *arguments, "--json", str(second)]) == 0
     report = json.loads(second.read_text())
-    assert set(report) == {"metric", "fp32", "int8", "relative_loss", "compression_ratio", "speedup", "machine"}
+    assert set(report) == {
+        "metric", "fp32", "int8", "relative_loss", "compression_ratio", "speedup", "machine", "spread"
+    }  # fmt: skip
     assert report["int8"]["value"] == values["evaluation"]["int8"]["value"]
     assert report["int8"]["size_mb"] == values["evaluation"]["int8"]["size_mb"]
     assert "FP32 versus INT8" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from optimum_int8.errors import ConfigError
-from optimum_int8.evaluation import paired_latency
+from optimum_int8.evaluation import PairedLatency, paired_latency
 
 
 class Clock:
@@ -74,3 +74,61 @@ def test_garbage_collection_is_off_while_timing_and_back_after() -> None:
 def test_nothing_to_time(arguments: dict) -> None:
     with pytest.raises(ConfigError, match="at least one"):
         paired_latency(**arguments)
+
+
+def timed(cases: int = 1, **milliseconds: list[float]) -> PairedLatency:
+    return PairedLatency(milliseconds, cases)
+
+
+def test_a_ratio_that_scatters_is_no_speedup() -> None:
+    # The machine was busy in half of the rounds, while FP32 ran: the medians say 25 times.
+    busy = timed(fp32=[10, 252, 11, 260, 12, 249], int8=[5, 10, 5, 10, 5, 10])
+    assert busy.ratio("fp32", "int8") > 10
+    assert not busy.ratio_quartiles("fp32", "int8").is_steady
+    assert busy.speedup("fp32", "int8") is None
+
+
+@pytest.mark.parametrize(
+    ("fp32", "int8", "expected"),
+    [
+        ([50, 51, 49, 50], [10, 10, 10, 10], 5.0),
+        ([50, 100, 50, 100], [10, 20, 10, 20], 5.0),  # a load that meets both alike
+        ([10, 11, 9, 10], [10, 10, 10, 10], 1.0),  # as fast, within what both scatter
+        ([50, 50, 50, 50, 900], [10, 10, 10, 10, 10], 5.0),  # one disturbed round
+        ([50], [10], 5.0),
+    ],
+)
+def test_a_steady_ratio_is_a_speedup(fp32: list[float], int8: list[float], expected: float) -> None:
+    assert timed(fp32=fp32, int8=int8).speedup("fp32", "int8") == pytest.approx(expected)
+
+
+def test_inputs_of_different_gain_do_not_count_as_scatter() -> None:
+    # Short texts gain 2 times, long ones 6 times, in all rounds alike.
+    fp32, int8 = [20.0, 120.0] * 4, [10.0, 20.0] * 4
+    assert timed(fp32=fp32, int8=int8).speedup("fp32", "int8") is None
+    by_case = timed(2, fp32=fp32, int8=int8)
+    assert by_case.ratio_quartiles("fp32", "int8") == (by_case.ratio("fp32", "int8"),) * 2
+    assert by_case.speedup("fp32", "int8") is not None
+    # ... and a disturbance is found in them as well.
+    assert timed(2, fp32=[20, 120, 90, 500, 20, 120, 100, 480], int8=int8).speedup("fp32", "int8") is None
+
+
+def test_too_few_rounds_for_the_inputs_are_compared_as_they_are() -> None:
+    assert timed(4, fp32=[10, 100, 10, 100], int8=[5, 5, 5, 5]).speedup("fp32", "int8") is None
+
+
+def test_quartiles_of_the_times() -> None:
+    times = timed(fp32=[1, 2, 3, 4, 5], int8=[1, 1, 1, 1, 1])
+    assert times.quartiles("fp32") == (2, 4)
+    assert times.quartiles("int8") == (1, 1)
+
+
+def test_the_load_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (6.2, 1.0, 1.0))
+    assert paired_latency({"a": int}, rounds=1, cases=3).load == 6.2
+    assert paired_latency({"a": int}, rounds=1, cases=3).cases == 3
+
+
+def test_a_system_without_a_load_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.getloadavg", raising=False)
+    assert paired_latency({"a": int}, rounds=1).load is None

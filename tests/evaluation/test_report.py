@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from optimum_int8.errors import DataError
-from optimum_int8.evaluation import EvaluationReport
+from optimum_int8.evaluation import EvaluationReport, PairedLatency
 from optimum_int8.evaluation.report import relative_loss
 
 
@@ -94,3 +94,43 @@ def test_table_of_a_slower_better_model() -> None:
     assert "12.50% better" in text
     assert "2.00x slower" in text
     assert "undefined" in shown(report(values={"fp32": 0.0, "int8": 0.9}).table())
+
+
+STEADY = PairedLatency({"fp32": [48.0, 50.0, 52.0], "int8": [8.0, 8.0, 8.0]}, load=0.4)
+BUSY = PairedLatency({"fp32": [23.0, 202.0, 330.0], "int8": [8.0, 8.0, 8.0]}, load=6.2)
+
+
+def test_the_spread_is_shown_and_kept(tmp_path: Path) -> None:
+    made = report(latencies=STEADY)
+    assert made.speedup == 6.25
+    text = shown(made.table())
+    for part in ("6.25x faster", "49.00 to 51.00 ms", "8.00 to 8.00 ms", "6.12 to 6.38", "load average 0.4"):
+        assert part in text
+    assert "not measurable" not in text
+    assert made.to_dict()["spread"] == {
+        "fp32_ms": [49.0, 51.0], "int8_ms": [8.0, 8.0], "speedup": [6.125, 6.375], "load": 0.4
+    }  # fmt: skip
+    made.save(tmp_path / "report.json")
+    assert EvaluationReport.load(tmp_path / "report.json") == made
+
+
+def test_a_speedup_that_was_not_measurable_is_not_printed(tmp_path: Path) -> None:
+    made = report(latencies=BUSY, machine={"cpu": "Some CPU", "cores": 2})
+    assert made.speedup is None and made.to_dict()["speedup"] is None
+    text = " ".join(shown(made.table()).split())
+    assert "25.25x" not in text and "x faster" not in text
+    for part in (
+        "not measurable",
+        "14.06x to 33.25x",
+        "stop other programs (load average 6.2 on 2 cores) or time more rounds",
+    ):
+        assert part in text
+    made.save(tmp_path / "report.json")
+    assert EvaluationReport.load(tmp_path / "report.json").speedup is None
+
+
+@pytest.mark.parametrize("spread", [{}, {"fp32_ms": [1, 2]}, {"fp32_ms": 1, "int8_ms": 1, "speedup": 1, "load": None}])
+def test_a_damaged_spread_is_an_error(spread: dict[str, Any]) -> None:
+    values = {**report().to_dict(), "spread": {"speedup": [1.0], **spread}}
+    with pytest.raises(DataError, match="not an evaluation report"):
+        EvaluationReport.from_dict(values)

@@ -121,3 +121,20 @@ def test_incomplete_report() -> None:
 )
 def test_pipeline_tag(name: str, tag: str | None) -> None:
     assert pipeline_tag({"architectures": [name]}) == tag
+
+
+SPREAD = {"fp32_ms": [49.0, 51.0], "int8_ms": [7.9, 8.1], "speedup": [6.1, 6.4], "load": 0.4}
+
+
+def test_the_spread_of_a_latency() -> None:
+    text = render_card("me/bert-int8", CONFIG, {**REPORT, "spread": SPREAD}, INFO)
+    assert "| latency | 8.00 ms | 50.00 ms | 6.25x faster |" in text
+    assert "| quartiles | 7.90 to 8.10 ms | 49.00 to 51.00 ms | 6.10 to 6.40 |" in text
+    assert "at a load average of 0.4" in text
+
+
+def test_a_speedup_that_was_not_measurable() -> None:
+    spread = {**SPREAD, "speedup": [2.9, 41.0], "load": None}
+    text = render_card("me/bert-int8", CONFIG, {**REPORT, "speedup": None, "spread": spread}, INFO)
+    assert "| not measurable: the machine was busy |" in text
+    assert "x faster" not in text and "load average" not in text
