@@ -26,8 +26,7 @@ from .hub.registration import register as _register
 from .lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from .deploy.load import load
-    from .deploy.save import save
+    from .deploy import load, save
     from .hub import OptimizedModel
     from .hub.tasks import *  # noqa: F403
     from .quantize import inspect, quantize
