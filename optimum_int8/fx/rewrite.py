@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx
@@ -14,18 +14,17 @@ aten = torch.ops.aten
 ours = torch.ops.optimum_int8
 
 
-def is_call(node: Any, *targets: Any) -> bool:
+def is_call(node: Any, *targets: Any) -> TypeGuard[fx.Node]:
     """Whether `node` calls one of the operators."""
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
 
 
-def swaps_heads(node: Any) -> bool:
+def swaps_heads(node: Any) -> TypeGuard[fx.Node]:
     """Whether `node` exchanges axes 1 and 2 of four: heads and lengths."""
-    return (
-        is_call(node, aten.transpose.int)
-        and len(shape_of(node)) == 4
-        and sorted(int(axis) % 4 for axis in node.args[1:3]) == [1, 2]
-    )
+    if not is_call(node, aten.transpose.int) or len(shape_of(node)) != 4:
+        return False
+    given = named(node)
+    return {int(given["dim0"]) % 4, int(given["dim1"]) % 4} == {1, 2}
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
@@ -43,7 +42,7 @@ def tensor_of(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
     return value
 
 
-def is_constant(node: Any) -> bool:
+def is_constant(node: Any) -> TypeGuard[fx.Node]:
     """Whether a node is a tensor of the module, which a program can hold."""
     return isinstance(node, fx.Node) and node.op == "get_attr"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import KernelError
-from ..fx.rewrite import is_call
+from ..fx.rewrite import is_call, named
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
 from ..kernels.program import Program
@@ -112,7 +112,8 @@ def whole_program(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], Any]
 def _permuted(node: Any) -> tuple[Any, list[int] | None]:
     """What is permuted, and how; or the node itself."""
     if is_call(node, torch.ops.aten.permute.default):
-        return node.args
+        given = named(node)
+        return given["self"], given["dims"]
     return node, None
 
 

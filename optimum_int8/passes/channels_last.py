@@ -59,7 +59,7 @@ def _elementwise(graph_module: fx.GraphModule, node: fx.Node) -> int:
         return 0
     graph = graph_module.graph
     with graph.inserting_before(node):
-        args = [_last(graph, a) if isinstance(a, fx.Node) else a for a in node.args]
+        args: list[Any] = [_last(graph, a) if isinstance(a, fx.Node) else a for a in node.args]
         new = graph.call_function(_ELEMENTWISE[node.target], tuple(args), dict(node.kwargs))  # type: ignore[index]
         new.meta["val"] = args[0].meta["val"].new_empty(shape_of(args[0]), node.meta["val"].dtype)
         _replace(graph, node, new)
@@ -80,12 +80,12 @@ def _quantized(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 def _cat(graph_module: fx.GraphModule, node: fx.Node) -> int:
     """Along the channels."""
-    parts, axis = (*node.args, 0)[:2]
-    if axis not in (1, -3) or not all(len(shape_of(x)) == 4 for x in parts) or not any(map(_is_first, parts)):  # type: ignore
+    parts, axis = named(node).values()
+    if axis not in (1, -3) or not all(len(shape_of(x)) == 4 for x in parts) or not any(map(_is_first, parts)):
         return 0
     graph, shape = graph_module.graph, shape_of(node)
     with graph.inserting_before(node):
-        new = graph.call_function(aten.cat.default, ([_last(graph, x) for x in parts], 3))  # type: ignore[union-attr]
+        new = graph.call_function(aten.cat.default, ([_last(graph, x) for x in parts], 3))
         new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in TO_LAST], node.meta["val"].dtype)
         _replace(graph, node, new)
     return 1
@@ -158,11 +158,11 @@ def _cancel(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 def _is_first(node: Any) -> bool:
     """Whether a node lays out channels-last values as torch does."""
-    return is_call(node, aten.permute.default) and list(node.args[1]) == TO_FIRST
+    return is_call(node, aten.permute.default) and list(named(node)["dims"]) == TO_FIRST
 
 
 def _is_last(node: Any) -> bool:
-    return is_call(node, aten.permute.default) and list(node.args[1]) == TO_LAST
+    return is_call(node, aten.permute.default) and list(named(node)["dims"]) == TO_LAST
 
 
 def _last(graph: fx.Graph, node: fx.Node) -> fx.Node:

@@ -7,7 +7,7 @@ import operator
 
 from torch import fx
 
-from ..fx.rewrite import add_columns, aten, is_call, shape_of
+from ..fx.rewrite import add_columns, aten, is_call, named, shape_of
 
 _ASSERTIONS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
 
@@ -34,15 +34,15 @@ def drop_noops(graph_module: fx.GraphModule) -> int:
 
 def _cut(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Pieces of the last axis as columns."""
-    x, sizes, axis = (*node.args, 0)[:3]
-    rank, items = len(shape_of(x)), list(node.users)  # type: ignore[arg-type]
+    x, sizes, axis = named(node).values()
+    rank, items = len(shape_of(x)), list(node.users)
     if axis not in (-1, rank - 1) or not all(is_call(item, operator.getitem) for item in items):
         return False
     for item in items:
         i = int(item.args[1])  # type: ignore[arg-type]
-        start = sizes * i if isinstance(sizes, int) else sum(sizes[:i])  # type: ignore[index]
+        start = sizes * i if isinstance(sizes, int) else sum(sizes[:i])
         with graph_module.graph.inserting_before(item):
-            piece = add_columns(graph_module, x, start, start + int(shape_of(item)[-1]))  # type: ignore[arg-type]
+            piece = add_columns(graph_module, x, start, start + int(shape_of(item)[-1]))
         item.replace_all_uses_with(piece)
         graph_module.graph.erase_node(item)
     graph_module.graph.erase_node(node)

@@ -42,7 +42,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> int:
         if affine is None or conv is None:
             continue
         _fold(graph_module, conv, *affine)
-        node.replace_all_uses_with(source)  # type: ignore[arg-type]
+        node.replace_all_uses_with(source)
         graph_module.graph.erase_node(node)
         count += 1
     return count
@@ -93,7 +93,8 @@ def constant(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
         args = [constant(graph_module, a) if isinstance(a, fx.Node) else a for a in node.args]
         numbers = all(isinstance(a, (Tensor, int, float, list, tuple)) for a in args)
         sizes = all(isinstance(n, int) for a in args if isinstance(a, (list, tuple)) for n in a)
-        return node.target(*args) if numbers and sizes else None
+        compute: Any = node.target
+        return compute(*args) if numbers and sizes else None
     return tensor_of(graph_module, node)
 
 

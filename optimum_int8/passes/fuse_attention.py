@@ -40,22 +40,22 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     key = given["key"]
     value = given["value"]
     scales = [given["query_scale"], given["key_scale"], given["value_scale"]]
-    columns = [_columns(x) for x in (query, key, value)]
+    columns = [c for c in map(_columns, (query, key, value)) if c is not None]
     after = only_user(node)
-    if any(c is None for c in columns) or after is None or not joins_heads(after):
+    if len(columns) != 3 or after is None or not joins_heads(after):
         return False
-    source = columns[0].args[0]  # type: ignore[union-attr]
+    source = named(columns[0])["self"]
     if (
-        any(c.args[0] is not source for c in columns)
+        any(named(c)["self"] is not source for c in columns)
         or len(source.users) != 3
         or not is_call(source, ours.linear.default)
-    ):  # type: ignore
+    ):
         return False
     heads = int(query.meta["val"].shape[1])
     if any(int(x.meta["val"].shape[1]) != heads for x in (key, value)):
         return False
     with graph_module.graph.inserting_before(node):
-        rows, all_scales = _quantize(graph_module, source, columns, scales, heads)  # type: ignore[arg-type]
+        rows, all_scales = _quantize(graph_module, source, columns, scales, heads)
         rest = {name: given[name] for name in ("mask", "scaling", "causal")}
         core = add_call(graph_module, ours.attention_rows.default, *rows, *all_scales, heads, heads, **rest)
     after.replace_all_uses_with(core)
@@ -95,21 +95,21 @@ def _columns(x: fx.Node) -> fx.Node | None:
     """The columns of a linear that `view(...).transpose(1, 2)` split into heads."""
     if not swaps_heads(x):
         return None
-    view = x.args[0]
+    view = named(x)["self"]
     if (
         not is_call(view, aten.view.default, aten.reshape.default)
         or len(shape_of(view)) != 4
         or only_user(view) is not x
-    ):  # type: ignore
+    ):
         return None
-    piece = view.args[0]  # type: ignore[union-attr]
+    piece = named(view)["self"]
     is_cut = (
         is_call(piece, aten.slice.Tensor)
-        and piece.args[1] == -1
+        and named(piece)["dim"] == -1
         and len(shape_of(piece)) == 3
         and only_user(piece) is view
-    )  # type: ignore
-    return piece if is_cut else None  # type: ignore[return-value]
+    )
+    return piece if is_cut else None
 
 
 def joins_heads(node: fx.Node) -> bool:

@@ -64,10 +64,10 @@ def _split_rows(x: fx.Node) -> fx.Node | None:
     if not swaps_heads(x):
         return None
     view = x.args[0]
-    if not is_call(view, aten.view.default, aten.reshape.default) or len(shape_of(view)) != 4:  # type: ignore[arg-type]
+    if not is_call(view, aten.view.default, aten.reshape.default) or len(shape_of(view)) != 4:
         return None
-    rows = view.args[0]  # type: ignore[union-attr]
-    batch, length, heads, head = shape_of(view)  # type: ignore[arg-type]
+    rows = view.args[0]
+    batch, length, heads, head = shape_of(view)
     if not isinstance(rows, fx.Node) or shape_of(rows) != (batch, length, int(heads) * int(head)):
         return None
     return rows
@@ -85,11 +85,11 @@ def _swapped(graph_module: fx.GraphModule, x: fx.Node) -> fx.Node:
 
 def _concatenate_rows(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """States of a cache and new ones, concatenated as rows: heads then come last, as the projections wrote them."""
-    parts = node.args[0]
-    if len(parts) != 2 or len(node.args) < 2 or node.args[1] not in (-2, 2) or len(shape_of(node)) != 4:  # type: ignore[arg-type]
+    parts, axis = named(node).values()
+    if len(parts) != 2 or axis not in (-2, 2) or len(shape_of(node)) != 4:
         return False
     with graph_module.graph.inserting_before(node):
-        swapped = [_swapped(graph_module, x) for x in parts]  # type: ignore[union-attr]
+        swapped = [_swapped(graph_module, x) for x in parts]
         joined = graph_module.graph.call_function(aten.cat.default, (swapped, 1))
         a, b, c, d = shape_of(node)
         joined.meta["val"] = node.meta["val"].new_empty((a, c, b, d), node.meta["val"].dtype)

@@ -32,9 +32,9 @@ def fuse_conv(graph_module: fx.GraphModule) -> int:
 
 def _activation(graph_module: fx.GraphModule, node: fx.Node) -> int:
     conv = node.args[0]
-    if not is_call(conv, ours.conv.default) or only_user(conv) is not node:  # type: ignore[arg-type]
+    if not is_call(conv, ours.conv.default) or only_user(conv) is not node:
         return 0
-    given = named(conv)  # type: ignore[arg-type]
+    given = named(conv)
     place = "activation" if given["residual"] is None else "final"
     name = _name(node)
     if given[place] != "none" or (name == "leaky_relu" and given["activation"] == "leaky_relu"):
@@ -42,7 +42,7 @@ def _activation(graph_module: fx.GraphModule, node: fx.Node) -> int:
     given[place] = name
     if name == "leaky_relu":
         given["slope"] = float(named(node)["negative_slope"])
-    _replace(graph_module, node, conv, given)  # type: ignore[arg-type]
+    _replace(graph_module, node, conv, given)
     return 1
 
 

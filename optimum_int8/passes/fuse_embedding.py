@@ -34,8 +34,8 @@ def _split(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     for other, embedding in (node.args[:2], node.args[1::-1]):
         if not (is_call(embedding, ours.embedding.default) and isinstance(other, fx.Node)):
             continue
-        if only_user(embedding) is node and other is not embedding and _covers(shape_of(other), shape_of(embedding)):  # type: ignore
-            return other, embedding  # type: ignore[return-value]
+        if only_user(embedding) is node and other is not embedding and _covers(shape_of(other), shape_of(embedding)):
+            return other, embedding
     return None
 
 
@@ -48,10 +48,7 @@ def _covers(shape: tuple[object, ...], smaller: tuple[object, ...]) -> bool:
 
 def _unexpanded(ids: fx.Node) -> fx.Node:
     """The ids before they were repeated for each entry of the batch."""
-    if (
-        is_call(ids, aten.expand.default)
-        and len(ids.args[0].meta["val"].shape) == 2
-        and ids.args[0].meta["val"].shape[0] == 1
-    ):  # type: ignore
-        return ids.args[0]  # type: ignore[return-value]
-    return ids
+    if not is_call(ids, aten.expand.default):
+        return ids
+    source = named(ids)["self"]
+    return source if len(shape_of(source)) == 2 and shape_of(source)[0] == 1 else ids

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -77,13 +79,13 @@ def _products(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
 
 def _inverse_root_of_mean_square(node: fx.Node, x: fx.Node) -> float | None:
     """eps, where `node` is `rsqrt(mean(x ** 2, -1, keepdim) + eps)`."""
-    total = node.args[0] if is_call(node, aten.rsqrt.default) else None
-    if not is_call(total, aten.add.Tensor) or not isinstance(total.args[1], float):  # type: ignore[union-attr]
+    total: Any = node.args[0] if is_call(node, aten.rsqrt.default) else None
+    if not is_call(total, aten.add.Tensor) or not isinstance(total.args[1], float):
         return None
-    mean = total.args[0]  # type: ignore[union-attr]
-    square = mean.args[0] if is_call(mean, aten.mean.dim) and list(mean.args[1:3]) == [[-1], True] else None  # type: ignore[union-attr]
-    is_square = is_call(square, aten.pow.Tensor_Scalar) and square.args[1] == 2 and square.args[0] is x  # type: ignore[union-attr]
-    return total.args[1] if is_square else None  # type: ignore[return-value, union-attr]
+    mean: Any = total.args[0]
+    square: Any = mean.args[0] if is_call(mean, aten.mean.dim) and list(mean.args[1:3]) == [[-1], True] else None
+    is_square = is_call(square, aten.pow.Tensor_Scalar) and square.args[1] == 2 and square.args[0] is x
+    return total.args[1] if is_square else None
 
 
 def _is_sum(node: fx.Node) -> bool:

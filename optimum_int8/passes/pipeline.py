@@ -94,7 +94,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
     if library() is None:
         return graph_module
     run = Run(graph_module) if check else None
-    before = run and run.run(*tensors)
+    before = [] if run is None else list(run.run(*tensors))
     tolerance = rounding_tolerance(graph_module)
     for step in PASSES:
         count = step.run(graph_module)
@@ -106,10 +106,10 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
             print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
         if run is not None:
             previous, run = run, Run(graph_module)
-            after = run.run(*tensors)  # writing Python for each pass's graph would take longer
-            if not agree(after, list(before), tolerance if step.rounds else 0.0):
+            after = list(run.run(*tensors))  # writing Python for each pass's graph would take longer
+            if not agree(after, before, tolerance if step.rounds else 0.0):
                 rounded, results = only_rounds(graph_module, tensors, previous.quantized)
-                if step.rounds and rounded and agree(results, list(before), ROUNDING):
+                if step.rounds and rounded and agree(results, before, ROUNDING):
                     graph_module.meta[ROUNDED] = True
                     before = after
                     continue

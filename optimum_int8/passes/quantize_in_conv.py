@@ -23,7 +23,7 @@ def quantize_in_conv(graph_module: fx.GraphModule) -> int:
 
 def _before_pools(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, int]:
     count = 0
-    while is_call(node.args[0], ours.max_pool.default) and only_user(node.args[0]) is node:  # type: ignore[arg-type]
+    while is_call(node.args[0], ours.max_pool.default) and only_user(node.args[0]) is node:
         given = named(node)
         pool = given["x"]
         with graph_module.graph.inserting_before(node):
@@ -32,7 +32,7 @@ def _before_pools(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node,
             after.meta["val"] = node.meta["val"]  # sizes as they are named elsewhere
         node.replace_all_uses_with(after)
         graph_module.graph.erase_node(node)
-        graph_module.graph.erase_node(pool)  # type: ignore[arg-type]
+        graph_module.graph.erase_node(pool)
         node, count = before, count + 1
     return node, count
 
@@ -43,18 +43,18 @@ def _into_conv(graph_module: fx.GraphModule, node: fx.Node) -> int:
     if not is_call(source, ours.conv.default):
         return 0
     values = {**named(source), "output_scale": given["scale"], "output_zero_point": given["zero_point"]}
-    alone = only_user(source) is node  # type: ignore[arg-type]
-    with graph_module.graph.inserting_before(source):  # type: ignore[arg-type]
+    alone = only_user(source) is node
+    with graph_module.graph.inserting_before(source):
         if alone:
             quantized = add_call(graph_module, ours.conv_quantized.default, **values)
             quantized.meta["val"] = node.meta["val"]
         else:
             both = add_call(graph_module, ours.conv_both.default, **values)
-            both.meta["val"] = source.meta["val"], node.meta["val"]  # type: ignore[union-attr]
+            both.meta["val"] = source.meta["val"], node.meta["val"]
             floats, quantized = add_item(graph_module, both, 0), add_item(graph_module, both, 1)
     node.replace_all_uses_with(quantized)
     graph_module.graph.erase_node(node)
     if not alone:
-        source.replace_all_uses_with(floats)  # type: ignore[union-attr]
-    graph_module.graph.erase_node(source)  # type: ignore[arg-type]
+        source.replace_all_uses_with(floats)
+    graph_module.graph.erase_node(source)
     return 1

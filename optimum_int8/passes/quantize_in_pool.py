@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours
@@ -24,12 +26,14 @@ def quantize_in_pool(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if not is_call(node, ours.quantize.default):
             continue
-        views, source, user = [], node.args[0], node
-        while is_call(source, *_VIEWS) and only_user(source) is user:  # type: ignore[arg-type]
+        views: list[fx.Node] = []
+        source: Any = named(node)["x"]
+        user = node
+        while is_call(source, *_VIEWS) and only_user(source) is user:
             views.append(source)
-            source, user = source.args[0], source  # type: ignore[union-attr, assignment]
-        if is_call(source, ours.avg_pool.default) and only_user(source) is user:  # type: ignore[arg-type]
-            _move(graph_module, node, source, views)  # type: ignore[arg-type]
+            source, user = source.args[0], source
+        if is_call(source, ours.avg_pool.default) and only_user(source) is user:
+            _move(graph_module, node, source, views)
             count += 1
     return count
 

@@ -20,9 +20,9 @@ def quantize_in_sum(graph_module: fx.GraphModule) -> int:
     waiting = [node for node in graph_module.graph.nodes if is_call(node, ours.quantize.default)]
     while waiting:
         node = waiting.pop()
-        source = node.args[0]
+        source = named(node)["x"]
         rewrite = _REWRITES.get(source.target) if isinstance(source, fx.Node) and source.op == "call_function" else None
-        if rewrite is None or not all(is_call(user, ours.quantize.default) for user in source.users):  # type: ignore[union-attr]
+        if rewrite is None or not all(is_call(user, ours.quantize.default) for user in source.users):
             continue
         with graph_module.graph.inserting_before(node):
             new, more = rewrite(graph_module, source, named(node)["scale"], named(node)["zero_point"])
@@ -56,13 +56,13 @@ def _added(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point
 
 
 def _concatenated(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
-    parts, axis = (*source.args, 0)[:2]
+    parts, axis = named(source).values()
     rank = len(shape_of(source))
-    if axis not in (-1, rank - 1) or any(len(shape_of(part)) != rank for part in parts):  # type: ignore[union-attr]
+    if axis not in (-1, rank - 1) or any(len(shape_of(part)) != rank for part in parts):
         return None, []
     quantized: list[dict[str, Any]] = []
     new = []
-    for part in parts:  # type: ignore[union-attr]
+    for part in parts:
         if is_call(part, ours.dequantize.default):
             quantized.append(named(part))
         else:
