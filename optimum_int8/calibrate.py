@@ -62,7 +62,7 @@ def collect_ranges(
 class _Watch:
     """What flows into one site: an observer for each input, from the first time that it is reached."""
 
-    def __init__(self, kind: SiteKind, config: Int8Config) -> None:
+    def __init__(self, kind: SiteKind[Any], config: Int8Config) -> None:
         self.kind = kind
         self.config = config
         self.counts_tokens = kind.counts_tokens(config)

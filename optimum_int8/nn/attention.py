@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class Int8Attention(Int8Module):
         self._qparam_buffers(("query_scale", "key_scale", "value_scale"), static)
 
     @classmethod
-    def from_ranges(cls, ranges: dict[str, tuple[float, float]] | None, activation_bits: int = 8) -> Int8Attention:
+    def from_ranges(cls, ranges: Mapping[str, tuple[float, float]] | None, activation_bits: int = 8) -> Int8Attention:
         """From the ranges of `query`, `key` and `value`; None makes it dynamic."""
         new = cls(ranges is not None, activation_bits)
         for name, (low, high) in (ranges or {}).items():

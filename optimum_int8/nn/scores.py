@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,7 @@ class Int8Scores(Int8Module):
         self._qparam_buffers(("query_scale", "key_scale"), static)
 
     @classmethod
-    def from_ranges(cls, ranges: dict[str, tuple[float, float]] | None, activation_bits: int = 8) -> Int8Scores:
+    def from_ranges(cls, ranges: Mapping[str, tuple[float, float]] | None, activation_bits: int = 8) -> Int8Scores:
         """From the ranges of `query` and `key`; None makes it dynamic."""
         new = cls(ranges is not None, activation_bits)
         for name, (low, high) in (ranges or {}).items():

@@ -22,10 +22,10 @@ from .settings import FakeQuantization, Observe, Quantization, RecipeTraits, Sto
 ATTENTION = "attention"
 
 
-class CoreKind(SiteKind):
+class CoreKind(SiteKind[nn.Module]):
     """What attention cores share: the module stays and gets a child, its inputs are query, key and value."""
 
-    inputs = ATTENTION_INPUTS
+    inputs: tuple[str, ...] = ATTENTION_INPUTS
     symmetric = True
     takes_place = False
     excluded_by = "exclude_attention"
@@ -53,7 +53,7 @@ class CoreKind(SiteKind):
         """Attention modules ask for our cores."""
         set_attention(model, IMPLEMENTATION)
 
-    def unfake(self, module: nn.Module) -> None:
+    def unfake(self, module: Any) -> None:
         """See `SiteKind`."""
         del module._modules[FAKE_CHILD]
 
@@ -114,7 +114,7 @@ class AttentionKind(CoreKind):
         core = FakeQuantizedAttention(**inputs).train(module.training)
         module.add_module(FAKE_CHILD, core.to(how.device))
 
-    def fake_quantizers(self, module: nn.Module) -> dict[str, FakeQuantize]:
+    def fake_quantizers(self, module: Any) -> dict[str, FakeQuantize]:
         """See `SiteKind`."""
         return dict(module.get_submodule(FAKE_CHILD).named_children())
 

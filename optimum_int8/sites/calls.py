@@ -33,7 +33,7 @@ _RECIPES = {
 both must be quantized and packed at each call, is slower than in float32: a fresh recipe leaves them in FP32."""
 
 
-class CallKind(SiteKind):
+class CallKind(SiteKind[FloatCall]):
     """One torch function of two or more activations.
 
     Args:
@@ -51,7 +51,7 @@ class CallKind(SiteKind):
         """See `SiteKind`."""
         return isinstance(module, FloatCall) and module.op == self.name
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Module:
+    def from_float(self, module: FloatCall, how: Quantization) -> Int8Module:
         """Not from ranges: a recipe says which inputs are INT8."""
         raise NotImplementedError(f"a call of {self.name} is made by a recipe")
 
@@ -100,7 +100,7 @@ class CallKind(SiteKind):
         """The module in whose code it is."""
         return place.rpartition(".")[0] in modules if described else place in modules
 
-    def from_recipe(self, module: nn.Module, entry: RecipeEntry) -> Int8Call:
+    def from_recipe(self, module: FloatCall, entry: RecipeEntry) -> Int8Call:
         """See `SiteKind`."""
         new = INT8_CALLS[self.name](entry.inputs_quantized, entry.output is not None)
         for i, quantized in enumerate(entry.inputs_quantized):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
@@ -37,15 +38,15 @@ class Sites:
         """Names of the INT8 sites of these kinds."""
         return [name for name, kind in self.int8.items() if kind in kinds]
 
-    def kind(self, name: str) -> SiteKind:
+    def kind(self, name: str) -> SiteKind[Any]:
         """The kind of an INT8 site."""
         return KINDS[self.int8[name]]
 
-    def kinds(self) -> list[tuple[str, SiteKind]]:
+    def kinds(self) -> list[tuple[str, SiteKind[Any]]]:
         """The INT8 sites with their kinds."""
         return [(name, KINDS[kind]) for name, kind in self.int8.items()]
 
-    def by_kind(self) -> list[tuple[SiteKind, list[str]]]:
+    def by_kind(self) -> list[tuple[SiteKind[Any], list[str]]]:
         """The kinds that there are, those first whose weights others share, each with its INT8 sites."""
         return [(kind, self.of_kind(kind.name)) for kind in in_order_of_conversion(self.int8.values())]
 
@@ -167,7 +168,7 @@ def _float_tables(model: nn.Module) -> dict[str, str]:
         for key in getattr(module, "_keys_to_ignore_on_save", None) or ():
             found[prefix + key.removesuffix(".weight")] = "its table is computed, not stored"
         for name, child in module.named_children():
-            if isinstance(child, nn.Embedding) and name in tables_read_directly(type(module)):
+            if isinstance(child, nn.Embedding) and name in tables_read_directly(type(module)):  # type: ignore[arg-type]
                 found[prefix + name] = f"{type(module).__name__} reads its table without calling it"
     return found
 

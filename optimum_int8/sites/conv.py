@@ -18,7 +18,7 @@ from .weights import computed_weight, set_weight_scales
 CONV = "conv"
 
 
-class ConvKind(SiteKind):
+class ConvKind(SiteKind[nn.Conv1d | nn.Conv2d]):
     """One uint8 input, an INT8 weight; channels before positions."""
 
     name = CONV
@@ -32,19 +32,19 @@ class ConvKind(SiteKind):
         """See `SiteKind`."""
         return isinstance(module, (nn.Conv1d, nn.Conv2d))
 
-    def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
+    def obstacle(self, name: str, module: nn.Conv1d | nn.Conv2d, config: Int8Config) -> str:
         """A weight that follows from others, and what `conv_obstacle` finds."""
         return computed_weight(module) or conv_obstacle(module)
 
-    def rows(self, module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    def rows(self, module: nn.Conv1d | nn.Conv2d, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """See `SiteKind`."""
         return {"input": channels_last(module, inputs[0])}
 
-    def output_rows(self, module: nn.Module, output: Tensor) -> Tensor:
+    def output_rows(self, module: nn.Conv1d | nn.Conv2d, output: Tensor) -> Tensor:
         """See `SiteKind`."""
         return channels_last(module, output)
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Conv:
+    def from_float(self, module: nn.Conv1d | nn.Conv2d, how: Quantization) -> Int8Conv:
         """See `SiteKind`."""
         return Int8Conv.from_float(module, how.input_range, how.per_channel, how.activation_bits)
 
@@ -54,23 +54,23 @@ class ConvKind(SiteKind):
             return Int8Conv.like(module, how.static, how.activation_bits)
         return None
 
-    def fake(self, module: nn.Module, how: FakeQuantization) -> None:
+    def fake(self, module: nn.Conv1d | nn.Conv2d, how: FakeQuantization) -> None:
         """See `SiteKind`."""
         fake_quantize_conv(module, how.of_input().to(module.weight.device), how.per_channel)
 
-    def fake_quantizers(self, module: nn.Module) -> dict[str, FakeQuantize]:
+    def fake_quantizers(self, module: Any) -> dict[str, FakeQuantize]:
         """See `SiteKind`."""
-        return {"input": module.input_fake_quantize}  # type: ignore[dict-item]
+        return {"input": module.input_fake_quantize}
 
-    def unfake(self, module: nn.Module) -> None:
+    def unfake(self, module: Any) -> None:
         """See `SiteKind`."""
         unfake_conv(module)
 
-    def multiply_adds(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
+    def multiply_adds(self, module: nn.Conv1d | nn.Conv2d, inputs: tuple[Any, ...], output: Tensor) -> int:
         """See `SiteKind`."""
-        return output.numel() * module.weight[0].numel()  # type: ignore[index]
+        return output.numel() * module.weight[0].numel()
 
-    def from_recipe(self, module: nn.Module, entry: RecipeEntry) -> Int8Module:
+    def from_recipe(self, module: nn.Conv1d | nn.Conv2d, entry: RecipeEntry) -> Int8Module:
         """See `SiteKind`."""
         new = super().from_recipe(module, entry)
         set_weight_scales(new, module.weight, entry)

@@ -17,7 +17,7 @@ from .settings import FakeQuantization, Quantization, RecipeTraits, Storage
 EMBEDDING = "embedding"
 
 
-class EmbeddingKind(SiteKind):
+class EmbeddingKind(SiteKind[nn.Embedding]):
     """An INT8 table; a linear whose weight it is shares its values."""
 
     name = EMBEDDING
@@ -33,7 +33,7 @@ class EmbeddingKind(SiteKind):
         """See `SiteKind`."""
         return isinstance(module, nn.Embedding)
 
-    def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
+    def obstacle(self, name: str, module: nn.Embedding, config: Int8Config) -> str:
         """`quantize_embeddings`, tables added to attention scores, and what `embedding_obstacle` finds."""
         if not config.quantize_embeddings:
             return "quantize_embeddings is off"
@@ -41,11 +41,11 @@ class EmbeddingKind(SiteKind):
             return "a small table that is added to attention scores, where an INT8 step is felt"
         return embedding_obstacle(module)
 
-    def rows(self, module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    def rows(self, module: nn.Embedding, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """None: ids are no activations."""
         return {}
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Embedding:
+    def from_float(self, module: nn.Embedding, how: Quantization) -> Int8Embedding:
         """See `SiteKind`."""
         return Int8Embedding.from_float(module, how.per_channel)
 
@@ -53,22 +53,25 @@ class EmbeddingKind(SiteKind):
         self, model: nn.Module, name: str, make: Callable[[], Int8Module], shared: dict[int, Int8Module]
     ) -> None:
         """Tables of one weight share its INT8 values."""
-        module = model.get_submodule(name)
+        module: Any = model.get_submodule(name)
         owner = shared.get(id(module.weight))
-        new = make() if owner is None else Int8Embedding.like(module)
-        if owner is not None:
+        if isinstance(owner, Int8Embedding):
+            new = Int8Embedding.like(module)
             new.share(owner)
-        shared.setdefault(id(module.weight), new)
-        self.install(model, name, new)
+            self.install(model, name, new)
+            return
+        made = make()
+        shared[id(module.weight)] = made
+        self.install(model, name, made)
 
     def empty(self, module: nn.Module, how: Storage) -> Int8Embedding | None:
         """See `SiteKind`."""
         return Int8Embedding.like(module) if isinstance(module, nn.Embedding) else None
 
-    def fake(self, module: nn.Module, how: FakeQuantization) -> None:
+    def fake(self, module: nn.Embedding, how: FakeQuantization) -> None:
         """See `SiteKind`."""
         fake_quantize_embedding(module, how.per_channel)
 
-    def unfake(self, module: nn.Module) -> None:
+    def unfake(self, module: Any) -> None:
         """See `SiteKind`."""
         unfake_embedding(module)

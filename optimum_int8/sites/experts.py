@@ -22,7 +22,7 @@ EXPERT_TOKENS = 32
 """Of calibration, that an expert must have seen for a range of its own: one of fewer would clip the next token."""
 
 
-class ExpertsKind(SiteKind):
+class ExpertsKind(SiteKind[FloatExperts]):
     """A weight and a range for each expert; an expert without a range measures one per token."""
 
     name = EXPERTS
@@ -34,14 +34,14 @@ class ExpertsKind(SiteKind):
         """See `SiteKind`."""
         return isinstance(module, FloatExperts)
 
-    def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
+    def obstacle(self, name: str, module: FloatExperts, config: Int8Config) -> str:
         """Sums that can overflow."""
-        inner = module.sizes[2]  # type: ignore[index]
+        inner = module.sizes[2]
         if inner > numerics.MAX_REDUCTION:
             return f"{inner} inputs can overflow int32; at most {numerics.MAX_REDUCTION}"
         return ""
 
-    def rows(self, module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    def rows(self, module: FloatExperts, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """By the number of the expert that a call reaches."""
         x, expert = inputs[:2]
         return {str(expert): x} if x.numel() else {}
@@ -60,7 +60,7 @@ class ExpertsKind(SiteKind):
         without = total - len(site.ranges)
         return Verdict(note=f"{without} of {total} experts measure a range per token" if without else "")
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Experts:
+    def from_float(self, module: FloatExperts, how: Quantization) -> Int8Experts:
         """See `SiteKind`."""
         return Int8Experts.from_float(module, how.ranges, how.per_channel, how.activation_bits)
 
@@ -103,6 +103,6 @@ class ExpertsKind(SiteKind):
         """The parameter itself."""
         return place in tensors
 
-    def multiply_adds(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
+    def multiply_adds(self, module: FloatExperts, inputs: tuple[Any, ...], output: Tensor) -> int:
         """See `SiteKind`."""
         return output.numel() * inputs[0].shape[-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -33,9 +33,12 @@ from .settings import (
 )
 from .visit import visit_modules
 
+M = TypeVar("M", bound=nn.Module)
+"""The float modules of a kind."""
 
-class SiteKind:
-    """A kind of site.
+
+class SiteKind(Generic[M]):
+    """A kind of site: `SiteKind[nn.Linear]`.
 
     Its methods are, in this order, about matching (`matches`, `obstacle`), calibration (`rows` to `judge`), conversion (`from_float` to
     `activate`), checkpoints (`empty` to `has_place`), training (`fake` to `activate_fake`), the accuracy budget (`visited` to `saved_bytes`)
@@ -81,15 +84,15 @@ class SiteKind:
         """Whether a float module is a site of this kind under `config`."""
         raise NotImplementedError
 
-    def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
+    def obstacle(self, name: str, module: M, config: Int8Config) -> str:
         """Why a module that matches stays FP32; empty where nothing keeps it."""
         return ""
 
-    def rows(self, module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    def rows(self, module: M, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """Of the arguments of a call, what is quantized, by the names of its ranges, as `[..., channels]`."""
         return {"input": inputs[0]}
 
-    def output_rows(self, module: nn.Module, output: Tensor) -> Tensor:
+    def output_rows(self, module: M, output: Tensor) -> Tensor:
         """The result of a call as `[..., channels]`."""
         return output
 
@@ -115,7 +118,7 @@ class SiteKind:
         """What becomes of a calibrated site; called once, before it is converted."""
         return Verdict()
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Module:
+    def from_float(self, module: M, how: Quantization) -> Int8Module:
         """The INT8 module of a float one."""
         raise NotImplementedError
 
@@ -162,15 +165,15 @@ class SiteKind:
             return place.rpartition(".")[0] in tensors
         return f"{place}.weight" in tensors if self.loads_by_weight else place in modules
 
-    def fake(self, module: nn.Module, how: FakeQuantization) -> None:
+    def fake(self, module: M, how: FakeQuantization) -> None:
         """Make a float module compute as its INT8 counterpart will, in place."""
         raise NotImplementedError
 
-    def fake_quantizers(self, module: nn.Module) -> dict[str, FakeQuantize]:
+    def fake_quantizers(self, module: Any) -> dict[str, FakeQuantize]:
         """Of a fake-quantized module, its fake quantizers by the names of its ranges."""
         return {}
 
-    def unfake(self, module: nn.Module) -> None:
+    def unfake(self, module: Any) -> None:
         """The inverse of `fake`."""
         raise NotImplementedError
 
@@ -190,16 +193,16 @@ class SiteKind:
         with visit_modules(model, int8, visit):
             yield
 
-    def multiply_adds(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
+    def multiply_adds(self, module: M, inputs: tuple[Any, ...], output: Tensor) -> int:
         """Of one call of the float module."""
         return 0
 
-    def saved_bytes(self, module: nn.Module, int8: Int8Module) -> int:
+    def saved_bytes(self, module: M, int8: Int8Module) -> int:
         """Float32 bytes of a module less the stored bytes of its INT8 counterpart."""
         stored = sum(tensor.numel() * tensor.element_size() for tensor in int8.state_dict().values())
         return sum(parameter.numel() * 4 for parameter in module.parameters()) - stored
 
-    def from_recipe(self, module: nn.Module, entry: RecipeEntry) -> Int8Module:
+    def from_recipe(self, module: M, entry: RecipeEntry) -> Int8Module:
         """The INT8 module of a float one, with the quantization parameters of a recipe to the bit."""
         new = self.from_float(module, Quantization(entry.ranges(self.inputs), entry.per_channel))
         set_qparams(new, dict(zip(self.inputs, entry.inputs, strict=False)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..nn.call_modules import ADD, CAT, MATMUL
 from .attention import AttentionKind
 from .bfloat16_attention import Bfloat16AttentionKind
@@ -14,7 +16,7 @@ from .linear import LinearKind
 from .pool import PoolKind
 from .scores import ScoresKind
 
-BUILT_IN: tuple[SiteKind, ...] = (
+BUILT_IN: tuple[SiteKind[Any], ...] = (
     LinearKind(),
     ConvKind(),
     EmbeddingKind(),

@@ -21,7 +21,7 @@ from .weights import computed_weight, set_weight_scales
 LINEAR = "linear"
 
 
-class LinearKind(SiteKind):
+class LinearKind(SiteKind[nn.Linear | Conv1D]):
     """One uint8 input, an INT8 weight."""
 
     name = LINEAR
@@ -37,7 +37,7 @@ class LinearKind(SiteKind):
         """See `SiteKind`."""
         return isinstance(module, (nn.Linear, Conv1D))
 
-    def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
+    def obstacle(self, name: str, module: nn.Linear | Conv1D, config: Int8Config) -> str:
         """A weight that follows from others, sums that can overflow, a `forward` of its own."""
         reason = computed_weight(module)
         if reason:
@@ -58,7 +58,7 @@ class LinearKind(SiteKind):
         lost = site.tokens["input"].lost_bits(*site.ranges["input"])
         return Verdict(per_token=lost > site.max_lost_bits)
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Linear:
+    def from_float(self, module: nn.Linear | Conv1D, how: Quantization) -> Int8Linear:
         """See `SiteKind`."""
         return Int8Linear.from_float(module, how.input_range, how.per_channel, how.weight_scale, how.activation_bits)
 
@@ -74,29 +74,30 @@ class LinearKind(SiteKind):
         self.install(model, name, new)
 
     def empty(self, module: nn.Module, how: Storage) -> Int8Linear | None:
-        """See `SiteKind`."""
-        if hasattr(module, "weight") and hasattr(module, "bias") and module.weight.dim() == 2:
+        """See `SiteKind`; of whatever has a matrix and a bias."""
+        weight: Any = getattr(module, "weight", None)
+        if weight is not None and hasattr(module, "bias") and weight.dim() == 2:
             return Int8Linear.like(module, how.static, how.activation_bits)
         return None
 
-    def fake(self, module: nn.Module, how: FakeQuantization) -> None:
+    def fake(self, module: nn.Linear | Conv1D, how: FakeQuantization) -> None:
         """See `SiteKind`."""
         fake_quantize_linear(module, how.of_input().to(module.weight.device), how.per_channel)
 
-    def fake_quantizers(self, module: nn.Module) -> dict[str, FakeQuantize]:
+    def fake_quantizers(self, module: Any) -> dict[str, FakeQuantize]:
         """See `SiteKind`."""
-        return {"input": module.input_fake_quantize}  # type: ignore[dict-item]
+        return {"input": module.input_fake_quantize}
 
-    def unfake(self, module: nn.Module) -> None:
+    def unfake(self, module: Any) -> None:
         """See `SiteKind`."""
         unfake_linear(module)
 
-    def multiply_adds(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
+    def multiply_adds(self, module: nn.Linear | Conv1D, inputs: tuple[Any, ...], output: Tensor) -> int:
         """See `SiteKind`."""
         weight: Tensor = module.weight
         return output.numel() * (weight.numel() // output.shape[-1])
 
-    def from_recipe(self, module: nn.Module, entry: RecipeEntry) -> Int8Module:
+    def from_recipe(self, module: nn.Linear | Conv1D, entry: RecipeEntry) -> Int8Module:
         """See `SiteKind`."""
         new = super().from_recipe(module, entry)
         set_weight_scales(new, float_weight(module), entry)

@@ -20,7 +20,7 @@ POOLS = ("avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d
 """Ops of modules only: a pooling function has no quantization parameters."""
 
 
-class PoolKind(SiteKind):
+class PoolKind(SiteKind[nn.Module]):
     """One uint8 image, no weight."""
 
     name = POOL
@@ -73,10 +73,10 @@ class PoolKind(SiteKind):
         """See `SiteKind`."""
         fake_quantize_pool(module, how.of_input().to(how.device))
 
-    def fake_quantizers(self, module: nn.Module) -> dict[str, FakeQuantize]:
+    def fake_quantizers(self, module: Any) -> dict[str, FakeQuantize]:
         """See `SiteKind`."""
-        return {"input": module.input_fake_quantize}  # type: ignore[dict-item]
+        return {"input": module.input_fake_quantize}
 
-    def unfake(self, module: nn.Module) -> None:
+    def unfake(self, module: Any) -> None:
         """See `SiteKind`."""
         unfake_pool(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -10,11 +11,11 @@ from ..config import Int8Config
 from .kind import SiteKind
 from .settings import RecipeTraits
 
-KINDS: dict[str, SiteKind] = {}
+KINDS: dict[str, SiteKind[Any]] = {}
 """Every kind by name, in the order in which a module is offered to them."""
 
 
-def register(kind: SiteKind) -> SiteKind:
+def register(kind: SiteKind[Any]) -> SiteKind[Any]:
     """Add a kind.
 
     Raises:
@@ -27,7 +28,7 @@ def register(kind: SiteKind) -> SiteKind:
     return kind
 
 
-def kind_of(module: nn.Module, config: Int8Config) -> SiteKind | None:
+def kind_of(module: nn.Module, config: Int8Config) -> SiteKind[Any] | None:
     """The kind that a float module is a site of; None where it is none."""
     return next((kind for kind in KINDS.values() if kind.matches(module, config)), None)
 
@@ -40,7 +41,7 @@ def recipe_traits(op: str) -> RecipeTraits:
 _NO_SITE = RecipeTraits()
 
 
-def in_order_of_conversion(names: Iterable[str]) -> list[SiteKind]:
+def in_order_of_conversion(names: Iterable[str]) -> list[SiteKind[Any]]:
     """These kinds, those first that others share tensors with."""
     found = {KINDS[name] for name in names}
     return sorted((kind for kind in KINDS.values() if kind in found), key=lambda kind: not kind.shares_weight)

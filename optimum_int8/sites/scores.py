@@ -15,7 +15,7 @@ from .settings import Quantization, Storage
 SCORES = "scores"
 
 
-class ScoresKind(SiteKind):
+class ScoresKind(SiteKind[Scores]):
     """Two inputs as symmetric INT8 rows, no weight."""
 
     name = SCORES
@@ -27,7 +27,7 @@ class ScoresKind(SiteKind):
         """See `SiteKind`."""
         return isinstance(module, Scores)
 
-    def obstacle(self, name: str, module: nn.Module, config: Int8Config) -> str:
+    def obstacle(self, name: str, module: Scores, config: Int8Config) -> str:
         """Training, and what `config` says of the core next to it."""
         if config.approach == "qat":
             return self.float_in_training
@@ -35,15 +35,15 @@ class ScoresKind(SiteKind):
             return f"attention is set to {config.attention}"
         return "its core is excluded by name" if name.rpartition(".")[0] in config.exclude_attention else ""
 
-    def rows(self, module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    def rows(self, module: Scores, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """Of `[batch, heads, length, head]`."""
         return {name: merge_heads(x) for name, x in zip(self.inputs, inputs, strict=True)}
 
-    def output_rows(self, module: nn.Module, output: Tensor) -> Tensor:
+    def output_rows(self, module: Scores, output: Tensor) -> Tensor:
         """Of `[batch, heads, queries, keys]`: one channel, since there are as many columns as keys."""
         return output.reshape(-1, 1)
 
-    def from_float(self, module: nn.Module, how: Quantization) -> Int8Scores:
+    def from_float(self, module: Scores, how: Quantization) -> Int8Scores:
         """See `SiteKind`."""
         return Int8Scores.from_ranges(how.ranges, how.activation_bits)
 
@@ -51,6 +51,6 @@ class ScoresKind(SiteKind):
         """See `SiteKind`."""
         return Int8Scores(how.static, how.activation_bits) if isinstance(module, Scores) else None
 
-    def multiply_adds(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
+    def multiply_adds(self, module: Scores, inputs: tuple[Any, ...], output: Tensor) -> int:
         """See `SiteKind`."""
         return output.numel() * inputs[0].shape[-1]

@@ -146,7 +146,7 @@ class Calibrated:
         max_lost_bits: as in `Int8Config`; None where tokens are not spared.
     """
 
-    module: nn.Module
+    module: Any
     ranges: dict[str, Range]
     tokens: Mapping[str, TokenRanges]
     max_lost_bits: float | None

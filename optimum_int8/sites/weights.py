@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .. import numerics
-from ..nn.base import Int8Module
 from .settings import RecipeEntry
 
 
@@ -20,7 +21,7 @@ def computed_weight(module: nn.Module) -> str:
     return "" if "weight" in module._parameters else "its weight is computed from others before each call"
 
 
-def set_weight_scales(module: Int8Module, weight: Tensor, entry: RecipeEntry) -> None:
+def set_weight_scales(module: Any, weight: Tensor, entry: RecipeEntry) -> None:
     """Quantize the float weight `[out, ...]` again on a recipe's scales, where the module has others."""
     if not entry.weight_scales:
         return

@@ -145,7 +145,7 @@ def _square(tensor: Tensor, batch: Any) -> float:
 class _Counts:
     """Sums over the calls of one site."""
 
-    def __init__(self, kind: SiteKind) -> None:
+    def __init__(self, kind: SiteKind[Any]) -> None:
         self.kind = kind
         self.rows = 0
         self.macs = 0

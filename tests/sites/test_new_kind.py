@@ -70,7 +70,7 @@ class FakeGain(Gain):
         return super().forward(self.input_fake_quantize(x))
 
 
-class GainKind(SiteKind):
+class GainKind(SiteKind[Gain]):
     name = "toy_gain"
     float_in_training = ""
 

@@ -51,7 +51,7 @@ def _redirecting(base: type[nn.Module]) -> type[nn.Module]:
         with _Redirect(self, sys._getframe().f_code):
             return base.forward(self, *args, **kwargs)
 
-    forward._redirects = True  # type: ignore[attr-defined]
+    forward._redirects = True
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "__reduce_ex__": _reduce, "forward": forward}
     cls = type(base.__name__, (base,), members)
     cls.__qualname__ = base.__qualname__
@@ -64,7 +64,7 @@ def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
 
 
 def _blank(base: type[nn.Module]) -> nn.Module:
-    cls = _redirecting(base)
+    cls = _redirecting(base)  # type: ignore[arg-type]
     return cls.__new__(cls)
 
 
@@ -87,7 +87,7 @@ def expose(model: nn.Module, functional: Mapping[str, Mapping[str, Any]]) -> nn.
             owner = model.get_submodule(path)
             owner.add_module(leaf, FloatCall(about["op"]).train(owner.training))
             if not hasattr(type(owner).forward, "_redirects"):
-                owner.__class__ = _redirecting(type(owner))
+                owner.__class__ = _redirecting(type(owner))  # type: ignore[arg-type]
     return model
 
 
@@ -99,5 +99,5 @@ def conceal(model: nn.Module, keep: Container[str] = ()) -> nn.Module:
                 continue
             if f"{path}.{name}.{slot.op}".removeprefix(".") not in keep:
                 del owner._modules[name]
-                owner.register_parameter(name, slot.module.weight)  # type: ignore[arg-type]
+                owner.register_parameter(name, slot.module.weight)
     return model

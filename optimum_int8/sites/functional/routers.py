@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
@@ -40,8 +40,8 @@ def find_routers(model: nn.Module) -> set[str]:
     return found
 
 
-_may_choose = functools.cache(may_choose)
-_choices = functools.cache(Choices)
+_may_choose: Callable[..., bool] = functools.cache(may_choose)
+_choices: Callable[..., Choices] = functools.cache(Choices)
 
 
 def _multiplies(module: nn.Module) -> bool:
@@ -52,7 +52,7 @@ def _multiplies(module: nn.Module) -> bool:
 
 def _has_experts(module: nn.Module, choices: Choices) -> bool:
     """Whether the module that chooses holds the experts, or speaks of them."""
-    return _holds_experts(module) or bool(choices.called_by_choice) or _names_experts(type(module))
+    return _holds_experts(module) or bool(choices.called_by_choice) or _names_experts(type(module))  # type: ignore[arg-type]
 
 
 @functools.cache

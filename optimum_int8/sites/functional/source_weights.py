@@ -29,7 +29,7 @@ def find_linears(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, 
         path, _, leaf = name.rpartition(".")
         owner = model.get_submodule(path)
         parameter = owner._parameters[leaf]
-        if parameter is not None and parameter.dim() == 2 and leaf in whole_weights(type(owner)):
+        if parameter is not None and parameter.dim() == 2 and leaf in whole_weights(type(owner)):  # type: ignore[arg-type]
             found[f"{name}.linear"] = {"op": "linear"}
     return found
 
@@ -41,7 +41,7 @@ def find_experts(model: nn.Module) -> dict[str, bool]:
         stacks = {n for n, p in module._parameters.items() if p is not None and p.dim() == 3 and p.is_floating_point()}
         if not stacks or type(module).__module__.startswith("torch.nn.") or isinstance(module, Experts):
             continue
-        for name, transposed in stacked_weights(type(module)).items():
+        for name, transposed in stacked_weights(type(module)).items():  # type: ignore[arg-type]
             if name in stacks:
                 found[f"{path}.{name}" if path else name] = transposed
     return found
