@@ -35,11 +35,14 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_every_layer_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(make_folder(tmp_path / "model"))]) == 0
+def test_every_linear_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tmp_path / "inspect.json"
+    assert main(["inspect", str(make_folder(tmp_path / "model")), "--json", str(result)]) == 0
     text = capsys.readouterr().out
-    assert "encoder.layer.0" in text
-    assert "encoder.layer.1" in text
+    for name in ("bert.embeddings", "bert.encoder", "bert.pooler", "classifier"):
+        assert name in text
+    blocks = {block["name"]: block["gemms"] for block in json.loads(result.read_text())["blocks"]}
+    assert blocks == {"bert.embeddings": 0, "bert.encoder": 2 * 6, "bert.pooler": 1, "classifier": 1}
 
 
 @pytest.mark.slow
