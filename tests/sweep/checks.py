@@ -24,7 +24,7 @@ from optimum_int8.errors import OptimumInt8Error
 from optimum_int8.passes import install, remove
 from tests.sweep.coverage import coverage
 from tests.sweep.families import Pair
-from tests.sweep.models import Made, describe, main_output, make, run
+from tests.sweep.models import Made, describe, main_output, make, make_wide, run
 from tests.sweep.simulate import rounded_cores, simulate
 
 FACTOR = 1.5
@@ -85,13 +85,21 @@ class Check:
             self.reload(int8, found, batch, "base" in steps and self.approach == "dynamic")
         if "coverage" in steps and self.approach == "dynamic":
             with self.step("coverage"):
-                self.found |= coverage(self.made.model, int8, batch)
+                self.found |= self.coverage(int8)
         if "fused" in steps:
             with self.step("fused"):
                 self.fuse(int8, found, batch)
         if "generate" in steps and can_generate(self.made):
             with self.step("generate"):
                 self.generate(int8)
+
+    def coverage(self, int8: Any) -> dict[str, Any]:
+        """At the default widths where that can be made, otherwise of the tiny model; `widths` says which."""
+        wide = make_wide(self.made)
+        if wide is not None and wide is not self.made:
+            int8 = quantize(wide.model, Int8Config(approach=self.approach, fuse=False), progress=False)
+        found = self.made if wide is None else wide
+        return {**coverage(found.model, int8, found.inputs()), "widths": "tiny" if wide is None else "default"}
 
     def compare(self, int8: Any, found: dict[str, Tensor], batch: dict[str, Any]) -> None:
         """Against FP32, and against what a simulation of the same sites gives; where that is exceeded, over more batches: where a

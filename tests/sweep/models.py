@@ -19,6 +19,9 @@ from tests.sweep.inputs import Batch, make_inputs
 LARGEST = 60_000_000
 """Parameters of a model that is still called tiny."""
 
+LARGEST_WIDE = 250_000_000
+"""Parameters of a model whose widths are the default ones, and whose multiply-adds are only counted."""
+
 PREFERRED = (
     "logits",
     "pred_logits",
@@ -69,6 +72,19 @@ def make(pair: Pair) -> Made:
     raise LookupError(" | ".join(dict.fromkeys(reasons)))
 
 
+def make_wide(made: Made) -> Made | None:
+    """The same class at the default widths of its model type, where that is small enough to be made and runs: the shares of a tiny
+    model are not those of a model in use."""
+    if made.wide:
+        return made
+    try:
+        wide = Made(made.pair, build(made.pair, True, LARGEST_WIDE), True, made.text_only, [])
+        require_runs(wide)
+    except Exception:
+        return None
+    return wide
+
+
 def require_runs(made: Made) -> None:
     """Raises whatever a call raises, and LookupError where its outputs are not finite or differ between two calls."""
     batch = made.inputs()
@@ -98,7 +114,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}{where}"
 
 
-def build(pair: Pair, wide: bool) -> PreTrainedModel:
+def build(pair: Pair, wide: bool, largest: int = LARGEST) -> PreTrainedModel:
     """With random weights; small enough."""
     model_class = getattr(transformers, pair.class_name)
     config = tiny(pair.model_type, pair.class_name, wide)
@@ -107,7 +123,7 @@ def build(pair: Pair, wide: bool) -> PreTrainedModel:
         config = next((v for v in vars(config).values() if isinstance(v, expected)), config)
     with torch.device("meta"):
         size = sum(p.numel() for p in model_class(config).parameters())
-    if size > LARGEST:
+    if size > largest:
         raise LookupError(f"{size / 1e6:.0f} M parameters")
     with torch.random.fork_rng():
         torch.manual_seed(0)

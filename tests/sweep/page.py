@@ -69,7 +69,8 @@ as it should be, not how accurate a trained one is: for that see [model_cards](.
 Columns:
 
 - **INT8**: share of the multiply-adds of one call that run in INT8, of all products of matrices and convolutions, with weights or
-  without (attention too). What is left is named with its share.
+  without (attention too), in two layers of the default widths of the model type; "tiny" where that could not be made: then the share of
+  attention is too large. What is left is named with its share.
 - **dynamic**, **static**: relative error of the output against FP32 (root mean square), and after the stroke that of a simulation: the float model
   with the same weights, inputs and attention inputs rounded. Above {FACTOR} x the simulation + {FLOOR} is a fault.
 - **fused**: relative difference between blocks and single INT8 modules, dynamic / static; above {FUSED} (and {FACTOR} x the simulation) is a fault.
@@ -119,6 +120,7 @@ def _table(rows: list[tuple[str, Any]]) -> str:
     for key, row in rows:
         model_type, class_name = key.split("/")
         share = f"{row['coverage']:.1%}" if row.get("coverage") is not None else ""
+        share += " (tiny)" if share and row.get("widths") == "tiny" else ""
         left = ", ".join(f"`{name}` {value:.1%}" for name, value in row.get("float", {}).items())
         cells = [
             model_type,

@@ -119,12 +119,14 @@ def compact(results: Iterable[Result]) -> dict[str, Any]:
             row["fp32"] = result.get("process") or result.get("fp32", "")
         for approach in APPROACHES:
             if approach in result:
-                dropped = ("faults", "step", "steps", "at", "float", "coverage", "generate", "base")
+                dropped = ("faults", "step", "steps", "at", "float", "coverage", "widths", "generate", "base")
                 row[approach] = {k: v for k, v in result[approach].items() if k not in dropped}
         for name in ("coverage", "float", "generate"):
             value = next((result[a][name] for a in APPROACHES if name in result.get(a, {})), None)
             if value not in (None, {}):
                 row[name] = value
+        if any(result.get(a, {}).get("widths") == "tiny" for a in APPROACHES):
+            row["widths"] = "tiny"
         if result.get("text_only"):
             row["text_only"] = True
         if commits := checked(result):
