@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.hooks import RemovableHandle
 
 from ..torch_private import is_watched
 from .agreement import agree, gives_same_bits
@@ -60,6 +61,7 @@ class Block:
         self.variants = Variants()
         self.sources: Sources | None = None
         self._hook_tables: list[dict[int, Any]] | None = None
+        self._no_hooks_until = -1
         self._structure: tuple[Any, ...] | None = None
         self._layer: Any = _UNKNOWN
         self._is_stack: bool | None = None
@@ -124,6 +126,8 @@ class Block:
             return self._own(*args, **kwargs)
         if self.sources is not None and not self.sources.unchanged():
             self._renew()
+            if self._hooks_act():  # of a module that is new here
+                return self._own(*args, **kwargs)
         variant: Any = self.variants.get(call.key, _UNKNOWN)
         if variant is _UNKNOWN:
             return self._first_call(call)
@@ -190,11 +194,18 @@ class Block:
         return (owner is not None and owner == threading.get_ident()) or is_watched()
 
     def _hooks_act(self) -> bool:
-        """Whether a hook inside wants its module to run."""
+        """Whether a hook inside wants its module to run. Each hook that is registered anywhere takes torch's next number: while that
+        stands still, no table that was empty has one."""
+        if self._no_hooks_until == RemovableHandle.next_id:
+            return False
+        number = RemovableHandle.next_id
         if self._hook_tables is None:
             inner = [m for m in self.module.modules() if m is not self.module]
             self._hook_tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
-        return any(self._hook_tables) and hooks_act(self._hook_tables, self.is_stack)
+        if any(self._hook_tables):
+            return hooks_act(self._hook_tables, self.is_stack)
+        self._no_hooks_until = number
+        return False
 
     def _renew(self) -> None:
         """Forget graphs of tensors and modules that are no longer there."""

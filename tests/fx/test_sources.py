@@ -75,6 +75,10 @@ def norm_storage(model: Any) -> None:
     layer(model).output.LayerNorm.weight.data = torch.linspace(0.5, 2.0, 64)
 
 
+def scale_output_storage(model: Any) -> None:
+    layer(model).output.dense.weight_scale.data = layer(model).output.dense.weight_scale * 1.5
+
+
 def norm_parameter(model: Any) -> None:
     layer(model).attention.output.LayerNorm.weight = nn.Parameter(torch.linspace(0.5, 2.0, 64))
 
@@ -121,6 +125,9 @@ TOLD = {"norm_parameter", "norm_registered", "linear_module", "one_layer", "floa
     "other_model_assigned",
     "norm_in_place",  # read where it lies
     "norm_data",
+    "norm_storage",
+    "scale_query",
+    "scale_value_data",
     "scale_output_data",
 }
 """Changes that the very next call shows."""
@@ -129,6 +136,7 @@ CHANGES: list[Callable[[Any], None]] = [
     scale_query,
     scale_value_data,
     scale_output_data,
+    scale_output_storage,
     norm_in_place,
     norm_data,
     norm_storage,
