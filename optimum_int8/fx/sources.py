@@ -5,10 +5,10 @@ not reach it: another tensor or module in the place of the one that was there, a
 does it), and new values in a tensor that a pass copied (scales as numbers, biases of merged projections, a batch norm folded into a
 convolution).
 
-What goes through a method of a module (assignment, registration, `load_state_dict`, `.to()`) is seen at the next call, and so are another
-storage in a parameter and new values in a copied tensor: 6 us for the 60 parameters of a small encoder, a two hundredth of its shortest
-call. Writes to `_parameters` and its like, and to `.data` of a buffer, which no module is told of either, need a look at every table of the
-model. It is done as often as a thousandth of the time allows, at latest `_LATEST` seconds after the write.
+What goes through a method of a module (assignment, registration, `load_state_dict`, `.to()`) is seen at the next call, and so is another
+storage in a parameter. Writes that no module is told of, to copied tensors and to `_parameters` and its like, need a look at every table
+and at the bytes of what was copied, which costs a small model a twentieth of its call: all of it has left the processor's caches since the
+last one. It is done as often as a five hundredth of the time allows, at latest `_LATEST` seconds after the write.
 
 It does not see what no tensor says: plain attributes of modules (`layer.eps = 1e-3`) and writes through `.data` or NumPy into a packed
 weight, which is private to its module. Assign the module again after such a change.
@@ -30,9 +30,9 @@ from .gate import GATE
 _SMALL = 1 << 16
 """Bytes up to which a copied tensor is compared; of larger ones the version counter is."""
 
-_SHARE = 1000
-_LATEST = 0.25
-"""How much longer than a look at all tables the time to the next one is, and its limit in seconds."""
+_SHARE = 500
+_LATEST = 0.1
+"""How much longer than a look at everything the time to the next one is, and its limit in seconds."""
 
 
 class Sources:
@@ -74,13 +74,13 @@ class Sources:
 
     def unchanged(self) -> bool:
         """Whether all of it is still what it was, as far as it is time to look (see above)."""
-        if not self._same_values():
+        if not self._same_storages():
             return False
         now = time.perf_counter()
         if self._count == Changes.count and now < self._due:
             return True
         count = Changes.count
-        if not self._same_tables():
+        if not self._same_values():
             return False
         after = time.perf_counter()
         self._count = count
@@ -89,16 +89,12 @@ class Sources:
 
     def same(self) -> bool:
         """Whether all of it is still what it was. While another thread exports the module it is not: ask again once that is done."""
-        return self._same_values() and self._same_tables()
+        return self._same_storages() and self._same_values()
+
+    def _same_storages(self) -> bool:
+        return list(map(Tensor.data_ptr, self._parameters)) == self._addresses
 
     def _same_values(self) -> bool:
-        return (
-            list(map(Tensor.data_ptr, self._parameters)) == self._addresses
-            and not self._changed()
-            and [t._version for t in self._large] == self._versions
-        )
-
-    def _same_tables(self) -> bool:
         try:
             if GATE.owner is not None and not self._same_objects():
                 return False
@@ -106,7 +102,11 @@ class Sources:
                 return False
         except Exception:  # two tensors of several values were compared, so they are not one
             return False
-        return list(map(Tensor.data_ptr, self._buffers)) == self._buffer_addresses
+        return (
+            list(map(Tensor.data_ptr, self._buffers)) == self._buffer_addresses
+            and not self._changed()
+            and [t._version for t in self._large] == self._versions
+        )
 
     def _same_objects(self) -> bool:
         return all(

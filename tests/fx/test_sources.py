@@ -126,8 +126,6 @@ TOLD = {"norm_parameter", "norm_registered", "linear_module", "one_layer", "floa
     "norm_in_place",  # read where it lies
     "norm_data",
     "norm_storage",
-    "scale_query",
-    "scale_value_data",
     "scale_output_data",
 }
 """Changes that the very next call shows."""
