@@ -175,7 +175,7 @@ def make_output(cls: type[ModelOutput], values: dict[str, Any]) -> ModelOutput:
 
 
 def _build(cls: type[ModelOutput], empty: dict[str, None], values: dict[str, Any]) -> ModelOutput:
-    made = cls.__new__(cls)
+    made = OrderedDict.__new__(cls)
     attributes = vars(made)
     attributes.update(empty)
     attributes.update(values)
