@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.hooks import RemovableHandle
 
 from ..torch_private import is_watched
 from .agreement import agree, gives_same_bits
@@ -21,7 +20,7 @@ from .captured import capture, explain
 from .compiler import Bound, Compiler
 from .gate import GATE, Busy
 from .guards import single_axes
-from .observed import hooks_act, why_own_code
+from .observed import Hooks, why_own_code
 from .own_run import OwnError, Ran, run_own
 from .silence import logger
 from .sources import Sources
@@ -60,8 +59,7 @@ class Block:
         """Everything that was found out about the module."""
         self.variants = Variants()
         self.sources: Sources | None = None
-        self._hook_tables: list[dict[int, Any]] | None = None
-        self._no_hooks_until = -1
+        self._hooks: Hooks | None = None
         self._structure: tuple[Any, ...] | None = None
         self._layer: Any = _UNKNOWN
         self._is_stack: bool | None = None
@@ -194,18 +192,10 @@ class Block:
         return (owner is not None and owner == threading.get_ident()) or is_watched()
 
     def _hooks_act(self) -> bool:
-        """Whether a hook inside wants its module to run. Each hook that is registered anywhere takes torch's next number: while that
-        stands still, no table that was empty has one."""
-        if self._no_hooks_until == RemovableHandle.next_id:
-            return False
-        number = RemovableHandle.next_id
-        if self._hook_tables is None:
-            inner = [m for m in self.module.modules() if m is not self.module]
-            self._hook_tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
-        if any(self._hook_tables):
-            return hooks_act(self._hook_tables, self.is_stack)
-        self._no_hooks_until = number
-        return False
+        """Whether a hook inside wants its module to run."""
+        if self._hooks is None:
+            self._hooks = Hooks(self.module)
+        return self._hooks.act(self.is_stack)
 
     def _renew(self) -> None:
         """Forget graphs of tensors and modules that are no longer there."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.utils import output_capturing
 
 _CAPTURING = "transformers.utils.output_capturing"
@@ -28,11 +28,28 @@ def why_own_code(tensors: Sequence[Tensor]) -> str | None:
     return None
 
 
-def hooks_act(tables: Iterable[dict[int, Any]], is_stack: bool) -> bool:
-    """Whether one of the hooks inside a block wants its module to run. Those that Transformers leaves behind do while it collects
-    attentions, or of a stack anything."""
-    hooks = [hook for table in tables for hook in table.values()]
-    if any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks):
-        return True
-    collected = output_capturing._active_collector.get()
-    return bool(collected) and (is_stack or any(name != "hidden_states" for name in collected))
+class Hooks:
+    """The hooks of the modules inside `module`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        inner = [m for m in module.modules() if m is not module]
+        self._tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
+        self._none_until = -1
+
+    def act(self, is_stack: bool) -> bool:
+        """Whether one of them wants its module to run. Those that Transformers leaves behind do while it collects attentions, or of
+        a stack anything.
+
+        Each hook that is registered anywhere takes torch's next number: while that stands still, no table that was empty has one.
+        """
+        number = RemovableHandle.next_id
+        if number == self._none_until:
+            return False
+        hooks = [hook for table in self._tables for hook in table.values()]
+        if not hooks:
+            self._none_until = number
+            return False
+        if any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks):
+            return True
+        collected = output_capturing._active_collector.get()
+        return bool(collected) and (is_stack or any(name != "hidden_states" for name in collected))

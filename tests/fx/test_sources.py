@@ -254,3 +254,20 @@ def test_a_module_that_did_not_change_is_not_looked_at_again(monkeypatch: pytest
     model.linear.load_state_dict  # noqa: B018 - reading is no change
     model.linear(x)
     assert block.sources is known and isinstance(known, sources.Sources)
+
+
+def test_a_hook_on_a_module_that_was_put_in_is_run_at_the_next_call() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"outer": nn.Sequential(int8_linear(16, 16), nn.ReLU())}).eval()
+    install(model)
+    x = torch.randn(2, 5, 16)
+    seen: list[Tensor] = []
+    other = nn.ReLU()
+    other.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        for _ in range(2):
+            model.outer(x)
+        model.outer[1] = other
+        for calls in range(1, 3):
+            model.outer(x)
+            assert len(seen) == calls
