@@ -116,3 +116,22 @@ def test_nothing_to_quantize_is_an_error_that_says_why(model: nn.Module, config:
 def test_an_attention_core_alone_is_nothing_to_quantize() -> None:
     with pytest.raises(QuantizationError, match="nothing to quantize"):
         find_sites(classifier(), Int8Config(exclude_types=("Linear", "Embedding")))
+
+
+def test_names_that_were_in_nn_stay_importable() -> None:
+    from optimum_int8 import nn as int8_nn
+    from optimum_int8 import sites
+
+    moved = (
+        "LINEAR",
+        "Sites",
+        "bare_parameters",
+        "expose",
+        "expose_experts",
+        "find_experts",
+        "find_routers",
+        "find_sites",
+    )
+    assert all(getattr(int8_nn, name) is getattr(sites, name) for name in moved)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        int8_nn.no_such_name  # noqa: B018
