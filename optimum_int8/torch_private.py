@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "export_guards",
+    "import_export",
     "is_known",
     "is_recorded",
     "is_watched",
@@ -109,18 +111,18 @@ def export_guards(exported: torch.export.ExportedProgram) -> Sequence[str]:
     return getattr(exported, "_guards_code", ())
 
 
-if is_known():  # at once: a first call is no time for imports
-    from torch._dynamo import config as dynamo_config
-    from torch._dynamo.utils import detect_fake_mode
-    from torch.export import _trace
-    from torch.fx import _symbolic_trace as symbolic_trace
-    from torch.fx.experimental import _config as shape_config
-    from torch.fx.experimental import proxy_tensor
+def import_export() -> None:
+    """What an export imports: a second, and a first call is no time for it."""
+    if is_known():
+        for name in ("_dynamo.config", "_dynamo.utils", "export._trace", "fx.experimental.proxy_tensor"):
+            importlib.import_module(f"torch.{name}")
 
 
 def print_of_export(function: Callable[..., None]) -> None:
     """What `torch.export` calls as `print`, in its own file alone. `function` has to print for threads that it does not know."""
     if is_known():
+        from torch.export import _trace
+
         _trace.print = function  # type: ignore[attr-defined]
 
 
@@ -168,6 +170,9 @@ def lean_export() -> Iterator[None]:
     if not is_known():
         yield
         return
+    from torch._dynamo import config as dynamo_config
+    from torch.fx.experimental import _config as shape_config
+
     with _install:
         _switch_modes()
         _switch_records()
@@ -188,6 +193,8 @@ def lean_export() -> Iterator[None]:
 
 @functools.cache
 def _switch_exports() -> None:
+    from torch.export import _trace
+
     export = _trace._export
 
     @functools.wraps(export)
@@ -212,6 +219,8 @@ def _switch_modes() -> None:
 @functools.cache
 def _switch_records() -> None:
     """Layouts of each value, which cost a question to the shapes for every format of memory: not for lean threads."""
+    from torch.fx.experimental import proxy_tensor
+
     extract = proxy_tensor._extract_tensor_metadata
 
     @functools.wraps(extract)
@@ -228,6 +237,8 @@ def _switch_patches() -> None:
 
     A lean thread needs none. Another thread that exports meanwhile replaces them for itself alone.
     """
+    from torch.fx import _symbolic_trace as symbolic_trace
+
     patches = symbolic_trace._new_patcher
 
     @contextlib.contextmanager
@@ -283,6 +294,9 @@ def _patch_for_this_thread(
 @contextlib.contextmanager
 def _light_trace() -> Iterator[None]:
     """Within, the tracer and the mode of the export that this thread is in do less."""
+    from torch._dynamo.utils import detect_fake_mode
+    from torch.fx.experimental import proxy_tensor
+
     proxy_mode = proxy_tensor.get_proxy_mode()
     fake_mode = detect_fake_mode()
     if proxy_mode is None or fake_mode is None:

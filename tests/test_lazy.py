@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_importing_it_after_transformers_adds_nothing_heavy() -> None:
-    ours = tuple(f"optimum_int8.{name}" for name in ("nn", "fx", "lowering", "passes", "deploy", "torch_private"))
+    ours = tuple(f"optimum_int8.{name}" for name in ("nn", "fx", "lowering", "passes", "deploy"))
     assert loaded("import torch, transformers, optimum_int8", (*HEAVY, *ours)) == []
 
 

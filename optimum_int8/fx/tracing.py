@@ -6,7 +6,9 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-from ..torch_private import lean_export
+from ..torch_private import import_export, lean_export
+
+import_export()
 
 
 @contextlib.contextmanager

@@ -9,20 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..kernels.native import library
+from ..torch_private import OpOverload
 from .onnx import without_onnx
-
-if TYPE_CHECKING:
-    from ..torch_private import OpOverload
-else:
-    OpOverload = type(
-        torch.ops.aten.add.Tensor
-    )  # that file takes torch.export along, which an import of this package spares
 
 ROWS = "rows"
 """Domain of programs that compute one row per token."""
