@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .deploy import load, save
     from .hub import OptimizedModel
     from .hub.tasks import *  # noqa: F403
+    from .memory import release_memory
     from .quantize import inspect, quantize
     from .quantizers import (
         FeatureExtractionQuantizer,
@@ -89,6 +90,7 @@ __all__ = [  # noqa: F405
     "load",
     "prepare_qat",
     "quantize",
+    "release_memory",
     "save",
     "tune",
 ]
@@ -101,6 +103,7 @@ _PLACES = {
     **dict.fromkeys(["inspect", "quantize"], "quantize"),
     **dict.fromkeys(["load", "save"], "deploy"),
     "OptimizedModel": "hub.modeling",
+    "release_memory": "memory",
     "tune": "tune",
 }
 

@@ -11,6 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .config import FORMAT_VERSION, QUANT_METHOD, Int8Config
 from .errors import CheckpointError
+from .heap import trim
 from .nn import (
     FLOAT_IMPLEMENTATION,
     IMPLEMENTATION,
@@ -128,6 +129,7 @@ def finish_loading(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
         if isinstance(module, Int8Module):
             _check_values(name, module)
             module.finish_loading()
+    trim(now=True)  # the weights as they were read
     return activate(model, metadata)
 
 

@@ -20,6 +20,7 @@ RANK_0 = {
     "precision",
     "torch_private",
     "lazy",
+    "heap",
 }
 
 RANKS = {
@@ -27,7 +28,9 @@ RANKS = {
     **dict.fromkeys(["kernels", "operators"], 1),
     **dict.fromkeys(["observers", "nn", "sites", "fx"], 2),
     **dict.fromkeys(["lowering", "passes"], 3),
-    **dict.fromkeys(["deploy", "batches", "quantize", "calibrate", "prepare", "remedies", "restore", "tune"], 4),
+    **dict.fromkeys(
+        ["deploy", "batches", "calibrate", "memory", "prepare", "quantize", "remedies", "restore", "tune"], 4
+    ),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
     **dict.fromkeys(["cli", "__main__"], 7),

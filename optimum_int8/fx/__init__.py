@@ -4,7 +4,7 @@ from .agreement import ROUNDED, ROUNDING, agree, rounding_tolerance
 from .arguments import NotCapturable, flatten, rebuild, rebuild_output
 from .block import Block, install_below, stand_ins
 from .captured import Captured, capture, other_shapes
-from .compiler import Backend, Compiler
+from .compiler import Backend, Compiler, compilers
 from .shapes import shaped
 from .silence import quiet
 from .structure import candidates, holds_int8, structure_key
@@ -20,6 +20,7 @@ __all__ = [
     "agree",
     "candidates",
     "capture",
+    "compilers",
     "flatten",
     "holds_int8",
     "install_below",

@@ -122,7 +122,8 @@ class Block:
             return self._pass(watched, args, kwargs)
         if self.is_stack and call.is_long:
             return self._own(*args, **kwargs)
-        if self.sources is not None and not self.sources.unchanged():
+        sources = self.sources  # read once: another thread may forget them
+        if sources is not None and not sources.unchanged():
             self._renew()
             if self._hooks_act():  # of a module that is new here
                 return self._own(*args, **kwargs)
@@ -165,7 +166,7 @@ class Block:
         """Run own code, and smaller blocks from now on if this one never had a graph."""
         if any(isinstance(x, fx.Proxy) for x in (*args, *kwargs.values())):
             return self.original(*args, **kwargs)
-        if not self.variants:
+        if not self.variants and not self.variants.has_graph:
             self._split(reason)
         return self._pass(reason, args, kwargs)
 
@@ -304,8 +305,7 @@ class Block:
 
     def holds(self, key: Key, tensors: list[Tensor]) -> bool:
         """Whether the graph of a variant is one for tensors of these sizes."""
-        variant = self.variants.get(key)
-        return variant is not None and variant.captured.holds(tensors)
+        return (variant := self.variants.get(key)) is not None and variant.captured.holds(tensors)
 
     def _split(self, reason: str) -> None:
         """Give up this block for the smaller ones inside it."""
@@ -313,6 +313,10 @@ class Block:
         self.remove()
         self.compiler.blocks.remove(self)
         install_below(self.compiler, self.module, self.name)
+
+    def release(self) -> None:
+        """See `Installed`."""
+        self.variants, self.sources = self.variants.without_graphs(), None
 
     def remove(self) -> None:
         """Give the module its own forward back."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, fx
 
+from ..heap import trim
 from .agreement import ROUNDED, agree, rounding_tolerance
 from .arguments import NotCapturable
 from .captured import Captured
@@ -63,11 +65,18 @@ class Installed(Protocol):
 
     name: str
 
+    def release(self) -> None:
+        """Forget the graphs. A call that runs one of them now keeps it until it is done."""
+
     def remove(self) -> None:
         """Give the module its own forward back."""
 
 
-@dataclass
+_alive: weakref.WeakSet[Compiler] = weakref.WeakSet()
+_alive_lock = threading.Lock()
+
+
+@dataclass(eq=False)
 class Compiler:
     """What the blocks of one model share: how to compile, what was captured, what failed and why."""
 
@@ -76,6 +85,17 @@ class Compiler:
     blocks: list[Installed] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        with _alive_lock:
+            _alive.add(self)
+
+    def release(self) -> None:
+        """Forget all graphs: blocks capture again at their next call. Waits for one that is being captured."""
+        with self.lock:
+            self.captured.clear()
+            for block in list(self.blocks):
+                block.release()
 
     def finish(
         self, bound: Bound, tensors: list[Tensor], results: list[Tensor], sources: Sources, *, check: bool
@@ -103,6 +123,7 @@ class Compiler:
         sources.add_copied(read, uses, count_uses(compiled, backend.tensors(compiled)))
         variant = Variant(compiled, captured, backend.direct(compiled))
         variant.singles[single_axes(tensors)] = True
+        trim()
         return variant
 
     def bind(self, captured: Captured, module: Any) -> fx.GraphModule:
@@ -117,3 +138,9 @@ class Compiler:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def compilers() -> list[Compiler]:
+    """Those of all models with blocks that are alive."""
+    with _alive_lock:
+        return list(_alive)

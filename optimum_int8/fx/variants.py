@@ -77,6 +77,14 @@ class Variant:
 class Variants(dict[Key, "Variant | None"]):
     """The variants of a block by guard key; None where the module's own code runs."""
 
+    _had_graph = False
+
+    def without_graphs(self) -> Variants:
+        """Those without a graph; the others are captured again when they are called for."""
+        kept = Variants({key: None for key, variant in self.items() if variant is None})
+        kept._had_graph = self.has_graph
+        return kept
+
     @property
     def is_full(self) -> bool:
         """Whether calls with other keys run the module's own code."""
@@ -84,8 +92,8 @@ class Variants(dict[Key, "Variant | None"]):
 
     @property
     def has_graph(self) -> bool:
-        """Whether one of them is a graph."""
-        return any(self.values())
+        """Whether one of them is a graph, or was one."""
+        return self._had_graph or any(self.values())
 
 
 class Renewals:

@@ -6,6 +6,7 @@ from .interface import ACTIVATIONS
 from .native import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .packing import PANEL, STEP, pack, row_sums, unpack
 from .packing_conv import is_depthwise, pack_conv, unpack_conv
+from .prepared import forget_prepared
 from .program import Program
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "bytes_changed",
     "current_isa",
     "empty_rows",
+    "forget_prepared",
     "info",
     "is_depthwise",
     "library",

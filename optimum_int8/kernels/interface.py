@@ -11,7 +11,7 @@ from typing import Any
 
 from ..numerics import CONV_ACTIVATIONS
 
-ABI = 9
+ABI = 10
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")

@@ -49,6 +49,8 @@ class Library:
         self.prepare_weight.restype = ctypes.c_int64
         self.changed = self.native.oi8_changed
         self.changed.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        self.release_memory = self.native.oi8_release_memory
+        self.release_memory.restype = ctypes.c_int64
         self.available = tuple(name for i, name in enumerate(ISAS) if self.native.oi8_isa_available(i))
 
 

@@ -34,6 +34,13 @@ def used_once(panels: Tensor) -> Tensor:
     return panels
 
 
+def forget_prepared() -> None:
+    """Give back the second forms of all weights, but those that programs read; they are built again when they are needed."""
+    for panels, (state, _) in list(_kept.items()):
+        if state is not _ONCE:
+            _kept.pop(panels, None)
+
+
 def _prepare(panels: Tensor, isa: int) -> Tensor | None:
     loaded = library()
     if loaded is None:

@@ -1,13 +1,13 @@
 // The C interface: dispatch and memory.
 #include <omp.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 #include "cpu.h"
 #include "isa/isa.h"
 #include "optimum_int8.h"
+#include "workspace.h"
 
 namespace {
 
@@ -30,28 +30,6 @@ const Isa *const isas[OI8_ISA_COUNT] = {
 #endif
 };
 const char *const names[OI8_ISA_COUNT] = {"portable", "avx2", "avx512_vnni", "amx"};
-
-// Grows and is kept: a program's working memory is the same from call to call.
-class Buffer {
- public:
-  ~Buffer() { std::free(data_); }
-  char *at_least(int64_t bytes) {
-    if (bytes > size_) {
-      std::free(data_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      data_ = static_cast<char *>(std::aligned_alloc(4096, static_cast<size_t>(size_)));
-      if (data_)
-        std::memset(data_, 0, static_cast<size_t>(size_));
-      else
-        size_ = 0;
-    }
-    return data_;
-  }
-
- private:
-  char *data_ = nullptr;
-  int64_t size_ = 0;
-};
 
 // The rows of a call whose mask hides padding, and nothing but padding.
 class Padding {
@@ -132,13 +110,16 @@ int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panels, int32_t 
                                    static_cast<char *>(out));
 }
 
+int64_t oi8_release_memory(void) { return Workspace::release_all(); }
+
 int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
-  thread_local Buffer arena, scratch;
+  thread_local Workspace workspace;
   thread_local Padding padding;
   if (!program || !call || call->batch < 0 || call->length < 0 || call->key_length < 0)
     return OI8_BAD_ARGUMENT;
   if (!oi8_isa_available(isa)) return OI8_UNSUPPORTED_ISA;
   if (call->batch == 0 || call->length == 0) return OI8_OK;
+  const Workspace::Use use(workspace);
   const int64_t longest = call->length > call->key_length ? call->length : call->key_length;
   Memory memory = {};
   memory.threads = omp_get_max_threads();
@@ -150,9 +131,9 @@ int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
                            : memory.group_rows;
   // attention reads tiles that start at any row and reach up to 31 rows past the last
   memory.padded_rows = program->spatial ? 1 : (rows + 31) / 32 * 32 + 32;
-  memory.arena = arena.at_least(memory.padded_rows * program->arena_row_bytes + 4096);
+  memory.arena = workspace.arena.at_least(memory.padded_rows * program->arena_row_bytes + 4096);
   memory.scratch_bytes = isas[isa]->scratch_bytes(*program, *call);
-  memory.scratch = scratch.at_least(memory.scratch_bytes * memory.threads);
+  memory.scratch = workspace.scratch.at_least(memory.scratch_bytes * memory.threads);
   if (!memory.arena || !memory.scratch) return OI8_OUT_OF_MEMORY;
   return isas[isa]->run(*program, *call, memory);
 }

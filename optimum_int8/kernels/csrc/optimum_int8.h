@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 9
+#define OI8_ABI 10
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -316,6 +316,10 @@ OI8_EXPORT int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panel
                                       void *out);
 
 OI8_EXPORT int oi8_run(int isa, const oi8_program *program, const oi8_call *call);
+
+// Each thread that runs programs keeps working memory for its next call. Gives back that of all
+// threads: of one that runs a program now when that is done. Returns the bytes given back at once.
+OI8_EXPORT int64_t oi8_release_memory(void);
 
 #ifdef __cplusplus
 }
