@@ -16,6 +16,7 @@ from .base import Int8Module
 from .bfloat16_attention import Bfloat16Attention
 from .call_modules import CALLS, INT8_CALLS, Int8Add, Int8Call, Int8Cat, Int8MatMul
 from .conv import Int8Conv, Int8Conv1d, Int8Conv2d
+from .conv3d import Int8Conv3d
 from .copies import copy_of
 from .core_caller import FLOAT_IMPLEMENTATION
 from .embedding import Int8Embedding
@@ -91,6 +92,7 @@ __all__ = [
     "Int8Conv",
     "Int8Conv1d",
     "Int8Conv2d",
+    "Int8Conv3d",
     "Int8Embedding",
     "Int8Experts",
     "Int8Linear",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..nn import Int8Conv
+from ..nn import Int8Conv, Int8Conv3d
 from ..sites.float_modules import holds_bare_parameters
 from ..torch_private import TorchDispatchMode
 
-_CONVS = (Int8Conv, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVS = (Int8Conv, Int8Conv3d, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 

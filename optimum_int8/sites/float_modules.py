@@ -13,7 +13,6 @@ REASONS: dict[tuple[type[nn.Module], ...], str] = {
     (nn.RNNBase, nn.RNNCellBase): "recurrent layers have no INT8 form: each step waits for the one before",
     (nn.EmbeddingBag,): "sums of table rows have no INT8 form; use Embedding",
     (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): "transposed convolutions have no INT8 form",
-    (nn.Conv3d,): "convolutions over three axes have no INT8 form",
     (nn.Bilinear,): "bilinear products have no INT8 form",
 }
 """Kinds of torch's layers, subclasses included, that hold matrices and stay FP32."""

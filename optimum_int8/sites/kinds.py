@@ -9,6 +9,7 @@ from .attention import AttentionKind
 from .bfloat16_attention import Bfloat16AttentionKind
 from .calls import CallKind
 from .conv import ConvKind
+from .conv3d import Conv3dKind
 from .embedding import EmbeddingKind
 from .experts import ExpertsKind
 from .kind import SiteKind
@@ -19,6 +20,7 @@ from .scores import ScoresKind
 BUILT_IN: tuple[SiteKind[Any], ...] = (
     LinearKind(),
     ConvKind(),
+    Conv3dKind(),
     EmbeddingKind(),
     PoolKind(),
     ScoresKind(),

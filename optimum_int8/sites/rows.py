@@ -9,7 +9,11 @@ from ..nn.pool import AVERAGES
 
 def channels_last(module: nn.Module, x: Tensor) -> Tensor:
     """An input or output of `module` as `[..., channels]`: those of a convolution and of a pooling have them in front of their positions."""
-    axes = len(module.kernel_size) if isinstance(module, (nn.Conv1d, nn.Conv2d)) else AVERAGES.get(type(module), 0)
+    axes = (
+        len(module.kernel_size)
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        else AVERAGES.get(type(module), 0)
+    )
     return x.movedim(-axes - 1, -1) if axes else x
 
 

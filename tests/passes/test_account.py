@@ -30,7 +30,7 @@ class Decoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.up, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.ConvTranspose2d(8, 8, 2, 2), nn.Conv2d(8, 4, 1)
-        self.deep = nn.Conv3d(1, 2, 1)
+        self.deep = nn.Conv3d(1, 2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.deep(self.b(self.up(self.a(x))).unsqueeze(1))
@@ -75,7 +75,7 @@ def test_a_recurrent_layer_is_not_int8(example: Tensor | None) -> None:
 def test_transposed_convolutions_count_at_their_inputs() -> None:
     image = torch.randn(1, 3, 8, 8)
     report = inspect(made(Decoder()), image)
-    work = {"0.a": 27 * 8 * 64, "0.up": 8 * 8 * 4 * 64, "0.b": 8 * 4 * 256, "0.deep": 2 * 4 * 256}
+    work = {"0.a": 27 * 8 * 64, "0.up": 8 * 8 * 4 * 64, "0.b": 8 * 4 * 256, "0.deep": 2 * 27 * 4 * 256}
     found = {part.path: part.share for part in report.parts}
     assert found == pytest.approx({name: macs / sum(work.values()) for name, macs in work.items()})
     assert "transposed" in report.fp32["0.up"] and "three axes" in report.fp32["0.deep"]

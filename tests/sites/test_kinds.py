@@ -57,6 +57,12 @@ CASES = {
     "conv": Case(
         lambda: nn.Conv2d(4, 6, 3, groups=2), lambda: (torch.randn(2, 4, 5, 7),), run, 2 * 6 * 3 * 5 * (2 * 3 * 3)
     ),
+    "conv3d": Case(
+        lambda: nn.Conv3d(4, 6, (2, 3, 3), stride=(2, 3, 3)),
+        lambda: (torch.randn(2, 4, 5, 6, 7),),
+        run,
+        2 * 6 * 2 * 2 * 2 * (4 * 2 * 3 * 3),
+    ),
     "embedding": Case(lambda: nn.Embedding(10, WIDTH), lambda: (torch.tensor([[1, 2, 9]]),), run, 0),
     "pool": Case(lambda: nn.AvgPool2d(2), lambda: (torch.randn(2, 4, 6, 6),), run, 0),
     "scores": Case(Scores, lambda: (heads(), heads()), run, 3 * HEADS * LENGTH * LENGTH * WIDTH),
@@ -119,7 +125,7 @@ def test_inputs_are_rows_by_name(name: str) -> None:
     if not kind.may_lack_ranges:  # experts are named by their numbers
         assert tuple(rows) == kind.inputs
     sizes = {x.shape[-1] for x in rows.values()}
-    expected = {"conv": {4}, "pool": {4}, "attention": {HEADS * WIDTH}, "scores": {HEADS * WIDTH}}
+    expected = {"conv": {4}, "conv3d": {4}, "pool": {4}, "attention": {HEADS * WIDTH}, "scores": {HEADS * WIDTH}}
     assert sizes == (expected.get(name, {WIDTH}) if rows else set())
 
 

@@ -1,4 +1,4 @@
-"""`nn.Conv1d` and `nn.Conv2d` as `Int8Conv` computes them, in float, for training."""
+"""`nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d` as their INT8 modules compute them, in float, for training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .quantize import FakeQuantize, fake_quantize_weight
 
 
 class _FakeQuantizedConv(nn.Module):
-    """What both have in common. The parameters stay those of the float module."""
+    """What they have in common. The parameters stay those of the float module."""
 
     input_fake_quantize: FakeQuantize
     per_channel: bool
@@ -28,14 +28,27 @@ class FakeQuantizedConv2d(_FakeQuantizedConv, nn.Conv2d):
     """`nn.Conv2d` on a fake-quantized input and weight."""
 
 
-def fake_quantize_conv(module: nn.Conv1d | nn.Conv2d, fake_quantize: FakeQuantize, per_channel: bool = True) -> None:
+class FakeQuantizedConv3d(_FakeQuantizedConv, nn.Conv3d):
+    """`nn.Conv3d` on a fake-quantized input and weight."""
+
+
+_FAKE: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: FakeQuantizedConv1d,
+    nn.Conv2d: FakeQuantizedConv2d,
+    nn.Conv3d: FakeQuantizedConv3d,
+}
+
+
+def fake_quantize_conv(
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d, fake_quantize: FakeQuantize, per_channel: bool = True
+) -> None:
     """Make a float module compute as its INT8 counterpart will, in place: same object, a subclass of its class."""
-    module.__class__ = FakeQuantizedConv1d if isinstance(module, nn.Conv1d) else FakeQuantizedConv2d
+    module.__class__ = _FAKE[type(module)]
     module.per_channel = per_channel
     module.input_fake_quantize = fake_quantize.train(module.training)
 
 
-def unfake_conv(module: FakeQuantizedConv1d | FakeQuantizedConv2d) -> None:
+def unfake_conv(module: FakeQuantizedConv1d | FakeQuantizedConv2d | FakeQuantizedConv3d) -> None:
     """The inverse of `fake_quantize_conv`."""
     del module.input_fake_quantize, module.per_channel
-    module.__class__ = nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d
+    module.__class__ = next(cls for cls, fake in _FAKE.items() if isinstance(module, fake))
