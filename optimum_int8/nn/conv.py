@@ -134,8 +134,7 @@ class Int8Conv(Int8Biased):
             q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
             if self.activation_bits < 8:  # see `Int8Linear`
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        bias = self._buffers["bias"] if bias is None else bias
-        bias = None if bias is None else as_float(bias)
+        bias = self._buffers["bias"] if bias is None else as_float(bias)
         weight = self.packed, self.weight_sum, self.weight_scale, bias
         y = torch.ops.optimum_int8.conv(q, scale, zero_point, *weight, list(self.window), self.groups)
         y = y.permute(0, 3, 1, 2)

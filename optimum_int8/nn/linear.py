@@ -153,8 +153,7 @@ class Int8Linear(Int8Biased):
             q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
             if self.activation_bits < 8:
                 q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        bias = self._buffers["bias"] if bias is None else bias
-        bias = None if bias is None else as_float(bias)
+        bias = self._buffers["bias"] if bias is None else as_float(bias)
         y = torch.ops.optimum_int8.linear(q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, bias)
         return y.to(x.dtype)
 
