@@ -147,9 +147,11 @@ def _other_form(model: nn.Module, found: Any) -> DataError:
     elif isinstance(found, Mapping):
         text, advice = f"a mapping of {_describe(found)}", f"give tensors; of texts {_TEXTS}"
     elif _are_texts(found):
-        text, advice = "texts", _TEXTS
+        text = "texts"
+        advice = _TEXTS
     else:
-        text, advice = f"a {type(found).__name__}", "give a list of batches, or a DataLoader"
+        text = f"a {type(found).__name__}"
+        advice = "give a list of batches, or a DataLoader"
     return DataError(f"the calibration data holds {text}; expected batches of tensors, {_expected(model)}: {advice}")
 
 

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> Result:
     check_output_folder(args.output, "OUT")
     folder = convert_legacy(args.model, args.output, revision=args.revision, token=args.token)
     quantization = _quantization(folder)
-    approach, modules = quantization["config"]["approach"], Counter(quantization["modules"].values())
+    approach = quantization["config"]["approach"]
+    modules = Counter(quantization["modules"].values())
     values = {
         "model": args.model,
         "output": str(args.output),

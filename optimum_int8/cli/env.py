@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> Result:
     """Look, without computing anything."""
     from ..evaluation.machine import describe_machine, kernel_info, package_version
 
-    machine, kernels = describe_machine(), kernel_info()
+    machine = describe_machine()
+    kernels = kernel_info()
     versions = {name: package_version(name) for name in PACKAGES}
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     values = {

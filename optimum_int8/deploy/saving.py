@@ -45,7 +45,8 @@ class Save:
     """`model.save(path)` of a converted model: it remembers the example. Copies and pickles with its model."""
 
     def __init__(self, model: nn.Module, example_input: Any) -> None:
-        self.model, self.example_input = model, example_input
+        self.model = model
+        self.example_input = example_input
 
     def __call__(self, path: str | os.PathLike[str]) -> None:
         """See `save`."""
@@ -86,9 +87,11 @@ def _export(model: nn.Module, example_input: Any) -> tuple[ExportedProgram, Size
     """At a larger batch and length than the example's, so that both are dynamic; at its own, where the model refuses that or takes
     another branch."""
     if isinstance(example_input, Mapping):
-        args, kwargs = (), dict(example_input)
+        args = ()
+        kwargs = dict(example_input)
     else:
-        args, kwargs = (tuple(example_input) if isinstance(example_input, (tuple, list)) else (example_input,)), {}
+        args = tuple(example_input) if isinstance(example_input, (tuple, list)) else (example_input,)
+        kwargs = {}
     try:
         key, tensors = flatten(args, kwargs)
     except NotCapturable as reason:

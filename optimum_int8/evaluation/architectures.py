@@ -120,7 +120,8 @@ def example_inputs(model: PreTrainedModel, batch: int, sequence: int, seed: int 
     Raises:
         ConfigError: the sequence is longer than the model takes, or its input is neither text nor images.
     """
-    config, generator = model.config, torch.Generator().manual_seed(seed)
+    config = model.config
+    generator = torch.Generator().manual_seed(seed)
     if model.main_input_name == "pixel_values":
         size = config.image_size
         height, width = (size, size) if isinstance(size, int) else size

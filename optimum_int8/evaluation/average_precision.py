@@ -55,7 +55,8 @@ def _coco(references: Sequence[Objects]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for image, objects in enumerate(references):
         for label, box in zip(objects["labels"], objects["boxes"], strict=True):
-            width, height = box[2] - box[0], box[3] - box[1]
+            width = box[2] - box[0]
+            height = box[3] - box[1]
             place = {"id": len(annotations) + 1, "image_id": image, "category_id": label}
             annotations.append({**place, "bbox": [*box[:2], width, height], "area": width * height, "iscrowd": 0})
     labels = sorted({a["category_id"] for a in annotations})

@@ -70,7 +70,8 @@ class BenchmarkReport:
 def _cell(row: dict[str, Any], name: str) -> str:
     """Of the table: the latency, its quartiles, and how many times faster than FP32 it is."""
     lines = [f"{row['latency_ms'][name]:.2f} ms"]
-    quartiles, ratio = row.get("quartiles_ms"), row["speedup"][name]
+    quartiles = row.get("quartiles_ms")
+    ratio = row["speedup"][name]
     if quartiles:
         lines.append("{:.2f} to {:.2f}".format(*quartiles[name]))
     if name != "fp32":

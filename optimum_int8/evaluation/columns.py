@@ -119,7 +119,8 @@ def class_labels(dataset: datasets.Dataset, name: str, id2label: Mapping[int, st
             f"column {name!r} has the {len(names)} classes {', '.join(names)}; the model has {_classes(id2label)}"
         )
     elif names is not None and not all(re.fullmatch(r"LABEL_[0-9]+", label) for label in id2label.values()):
-        ours, theirs = ", ".join(names), _classes(id2label)
+        ours = ", ".join(names)
+        theirs = _classes(id2label)
         logger.warning("the classes of %r are called %s; the model has %s: matched by number", name, ours, theirs)
     by_name = {label.casefold(): int(number) for number, label in id2label.items()}
     return [class_number(value, row, name, by_name, id2label) for row, value in enumerate(values)]

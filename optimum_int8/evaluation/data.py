@@ -43,9 +43,11 @@ def load_dataset(
     """
     source = as_dataset(source)
     if is_dataset(source):
-        dataset, label = source, "the dataset"
+        dataset = source
+        label = "the dataset"
     elif isinstance(source, Mapping):
-        dataset, label = choose_split(source, split, "the dataset"), f"the split {split!r}"
+        dataset = choose_split(source, split, "the dataset")
+        label = f"the split {split!r}"
     elif isinstance(source, (str, Path)):
         label = repr(str(source))
         local = _local_path(source)

@@ -38,7 +38,8 @@ def object_lists(dataset: datasets.Dataset, name: str, id2label: Mapping[int, st
     Raises:
         DataError: a row that is no such thing, a box that is none, a class that the model does not have, or no object at all.
     """
-    names, by_name = _class_names(dataset.features[name]), {label.casefold(): int(n) for n, label in id2label.items()}
+    names = _class_names(dataset.features[name])
+    by_name = {label.casefold(): int(n) for n, label in id2label.items()}
     named = names is not None and match_by_name(names, id2label)
     if names is not None and not named and len(names) > len(id2label):
         raise DataError(

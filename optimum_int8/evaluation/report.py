@@ -97,7 +97,8 @@ class EvaluationReport:
         """Make a report from dictionaries with the keys `"fp32"` and `"int8"`: values, bytes, milliseconds (or their `PairedLatency`)."""
         spread = None
         if isinstance(latencies, PairedLatency):
-            spread, latencies = Spread.of(latencies), latencies.medians()
+            spread = Spread.of(latencies)
+            latencies = latencies.medians()
         fp32, int8 = (Measurement(values[k], sizes[k] / MEGABYTE, latencies[k]) for k in ("fp32", "int8"))
         return cls(metric, fp32, int8, relative_loss(fp32.value, int8.value, greater_is_better), machine, spread)
 

@@ -95,7 +95,8 @@ def _normalized(answer: str) -> str:
 
 
 def _word_f1(answer: str, other: str) -> float:
-    found, right = _normalized(answer).split(), _normalized(other).split()
+    found = _normalized(answer).split()
+    right = _normalized(other).split()
     if not found or not right:
         return float(found == right)
     common = sum((collections.Counter(found) & collections.Counter(right)).values())

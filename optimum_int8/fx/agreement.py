@@ -27,7 +27,8 @@ def agree(found: Any, expected: list[Tensor], tolerance: float = 0.0) -> bool:
     if tolerance == 0.0:
         return all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
     for f, e in zip(found, expected, strict=True):
-        error, size = (f.double() - e.double()).square().mean().sqrt(), e.double().square().mean().sqrt()
+        error = (f.double() - e.double()).square().mean().sqrt()
+        size = e.double().square().mean().sqrt()
         if not error <= tolerance * size + 1e-6:
             return False
     return True

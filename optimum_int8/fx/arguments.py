@@ -56,7 +56,8 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def cache_tensors(key: Key) -> dict[int, str]:
     """Which tensors of a call come from the cache, and from which part of it."""
-    position, found = 0, {}
+    position = 0
+    found = {}
     for item in [*key[0], *(item for _, item in key[1])]:
         places = tensor_places(item) if item is not None and item[0] == CACHE else None
         if places is None:
@@ -119,7 +120,8 @@ def _broadcasts(x: Tensor, first: Tensor) -> tuple[bool, ...]:
     if x.dim() < 2:
         return ()
     one = [bool(size == 1) for size in x.shape]  # not what `==` gives: sizes are symbols while a model is exported
-    batch, length = bool(first.shape[0] == 1), first.dim() > 1 and bool(first.shape[1] == 1)
+    batch = bool(first.shape[0] == 1)
+    length = first.dim() > 1 and bool(first.shape[1] == 1)
     if len(one) == 4:
         return (one[0] != batch, one[1], one[2] != length, one[3] != length)
     return (one[0] != batch, one[1] != length)

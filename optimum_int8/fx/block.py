@@ -45,7 +45,9 @@ class Block:
     """
 
     def __init__(self, name: str, module: nn.Module, compiler: Compiler) -> None:
-        self.name, self.module, self.compiler = name, module, compiler
+        self.name = name
+        self.module = module
+        self.compiler = compiler
         self._start()
         module.forward = self
 
@@ -59,7 +61,7 @@ class Block:
         """Everything that was found out about the module."""
         self.variants = Variants()
         self.sources: Sources | None = None
-        self._hooks: Hooks | None = None
+        self._hooks = Hooks(self.module)
         self._structure: tuple[Any, ...] | None = None
         self._layer: Any = _UNKNOWN
         self._is_stack: bool | None = None
@@ -109,7 +111,7 @@ class Block:
             exports = not torch.compiler.is_dynamo_compiling()  # dynamo cannot trace a ContextVar
             own = stand_ins.get({}).get(self.name, self.original) if exports else self.original
             return own(*args, **kwargs)
-        if self._hooks_act():
+        if self._hooks.act(self.is_stack):
             return self._own(*args, **kwargs)
         try:
             call = Call(args, kwargs, self.layer)
@@ -125,7 +127,7 @@ class Block:
         sources = self.sources  # read once: another thread may forget them
         if sources is not None and not sources.unchanged():
             self._renew()
-            if self._hooks_act():  # of a module that is new here
+            if self._hooks.act(self.is_stack):  # of a module that is new here
                 return self._own(*args, **kwargs)
         variant: Any = self.variants.get(call.key, _UNKNOWN)
         if variant is _UNKNOWN:
@@ -191,12 +193,6 @@ class Block:
             return True  # dynamo cannot trace what follows
         owner = GATE.owner
         return (owner is not None and owner == threading.get_ident()) or is_watched()
-
-    def _hooks_act(self) -> bool:
-        """Whether a hook inside wants its module to run."""
-        if self._hooks is None:
-            self._hooks = Hooks(self.module)
-        return self._hooks.act(self.is_stack)
 
     def _renew(self) -> None:
         """Forget graphs of tensors and modules that are no longer there."""
@@ -316,7 +312,8 @@ class Block:
 
     def release(self) -> None:
         """See `Installed`."""
-        self.variants, self.sources = self.variants.without_graphs(), None
+        self.variants = self.variants.without_graphs()
+        self.sources = None
 
     def remove(self) -> None:
         """Give the module its own forward back."""

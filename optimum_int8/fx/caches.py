@@ -17,7 +17,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 CACHE = "cache"
 """First entry of a cache in a guard key; what follows is the arguments of `restore_cache`."""
 
-SELF, CROSS = "self", "cross"
+SELF = "self"
+CROSS = "cross"
 
 Places = tuple[str, ...]
 
@@ -74,14 +75,16 @@ def restore_cache(item: tuple[Any, ...], source: Any, layer: int) -> Cache:
     if updated is None:
         return own
     both = EncoderDecoderCache(DynamicCache(), DynamicCache())  # filled only now: its constructor asks for lengths
-    both.self_attention_cache, both.cross_attention_cache = own, _filled(cross, source, layer)
+    both.self_attention_cache = own
+    both.cross_attention_cache = _filled(cross, source, layer)
     both.is_updated = {layer: updated}
     return both
 
 
 def stored(cache: Cache | None, given: Sequence[Tensor], layer: int | None) -> tuple[Places, list[Tensor]]:
     """What a call added to a cache that held the tensors `given`: places, and keys and values for each."""
-    places, tensors = [], []
+    places = []
+    tensors = []
     for place, part in _parts(cache).items():
         held = part.layers[layer] if layer is not None and layer < len(part.layers) else None
         if held is not None and held.is_initialized and not any(held.keys is t for t in given):
@@ -97,7 +100,8 @@ def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -
         part = parts[place]
         while len(part.layers) <= layer:
             part.layers.append(part.layer_class_to_replicate())
-        keys, values = tensors[2 * i], tensors[2 * i + 1]
+        keys = tensors[2 * i]
+        values = tensors[2 * i + 1]
         if place == CROSS:  # every later step reads them: laid out as attention wants them, once
             keys, values = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (keys, values))
             cache.is_updated[layer] = True
@@ -107,8 +111,11 @@ def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -
 def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
     """Make these the states of a layer."""
     if not layer.is_initialized:
-        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
-    layer.keys, layer.values = keys, values
+        layer.dtype = keys.dtype
+        layer.device = keys.device
+        layer.is_initialized = True
+    layer.keys = keys
+    layer.values = values
 
 
 def tensor_places(item: tuple[Any, ...]) -> list[str]:

@@ -99,7 +99,9 @@ class _Call(nn.Module):
     def __init__(self, module: nn.Module, forward: Callable[..., Any], key: Key, outputs: list[Key]) -> None:
         super().__init__()
         self.block = module
-        self.call, self.key, self.outputs = forward, key, outputs
+        self.call = forward
+        self.key = key
+        self.outputs = outputs
         self.layer = layer_index(module)
 
     def forward(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
@@ -129,7 +131,8 @@ def other_shapes(
     batch = tensors[0].shape[0] if tensors[0].dim() else 0
     taken = {size for t in tensors for size in t.shape} | {1}
     new_batch, grown, past = _larger(tensors, batch, taken, cached)
-    example, shapes = [], []
+    example = []
+    shapes = []
     for position, tensor in enumerate(tensors):
         sizes: dict[int, Any] = {}
         for axis in (0, 2) if position in cached else _axes(tensor):

@@ -112,7 +112,8 @@ class Compiler:
             with backend.comparing():
                 if backend.define is not None and backend.define(graph):
                     results = list(graph(*tensors))
-                read, uses = tensors_read(graph), count_uses(graph)
+                read = tensors_read(graph)
+                uses = count_uses(graph)
                 compiled = backend.compile(graph, tensors, check=check or captured.rounded)
                 found = compiled(*tensors)
         except Exception as error:  # the model's own code is always there to run

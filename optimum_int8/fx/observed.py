@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,11 @@ def why_own_code(tensors: Sequence[Tensor]) -> str | None:
 
 
 class Hooks:
-    """The hooks of the modules inside `module`."""
+    """The hooks of the modules inside `module`, which are looked for at a call: while a model is copied, its modules are not whole."""
 
     def __init__(self, module: nn.Module) -> None:
-        inner = [m for m in module.modules() if m is not module]
-        self._tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
+        self._module = module
+        self._tables: list[dict[int, Any]] | None = None
         self._none_until = -1
 
     def act(self, is_stack: bool) -> bool:
@@ -45,6 +46,9 @@ class Hooks:
         number = RemovableHandle.next_id
         if number == self._none_until:
             return False
+        if self._tables is None:
+            inner = [m for m in self._module.modules() if m is not self._module]
+            self._tables = [table for m in inner for table in (m._forward_hooks, m._forward_pre_hooks)]
         hooks = [hook for table in self._tables for hook in table.values()]
         if not hooks:
             self._none_until = number

@@ -37,7 +37,8 @@ def run_own(
         NotCapturable: it writes to its arguments, or its result is of no form that a graph can give.
     """
     args, kwargs = rebuild(key, tensors, layer)
-    state, cache = written_state(module), find_cache([*args, *kwargs.values()])
+    state = written_state(module)
+    cache = find_cache([*args, *kwargs.values()])
     versions = [x._version for x in tensors]  # a copy made of a tensor of inference mode does not begin at 0
     lists = [(x, list(x)) for x in (*args, *kwargs.values()) if type(x) is list]
     try:

@@ -51,7 +51,8 @@ def same_constant(graph_module: fx.GraphModule, a: Any, b: Any) -> bool:
     """Whether two arguments are the same node, the same number, or tensors of equal values."""
     if a is b:
         return True
-    x, y = tensor_of(graph_module, a), tensor_of(graph_module, b)
+    x = tensor_of(graph_module, a)
+    y = tensor_of(graph_module, b)
     return x is not None and y is not None and x.shape == y.shape and x.dtype == y.dtype and bool(torch.equal(x, y))
 
 

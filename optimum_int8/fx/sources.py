@@ -49,7 +49,8 @@ class Sources:
         self._buffers = list(module.buffers())
         self._buffer_addresses = list(map(Tensor.data_ptr, self._buffers))
         self._copied: dict[int, Tensor] = {}
-        self._count, self._due = Changes.count, 0.0
+        self._count = Changes.count
+        self._due = 0.0
         self._watch()
 
     def add_copied(self, read: Iterable[Tensor], uses: Counter[int], remaining: Counter[int]) -> None:

@@ -37,7 +37,8 @@ class Variant:
     direct: Run | None = None
 
     def __post_init__(self) -> None:
-        self.output, self.image = self.captured.output, self.captured.image
+        self.output = self.captured.output
+        self.image = self.captured.image
         structure, self.places = self.output
         self.is_tensor = structure[0] == "tensor"
         if self.places:

@@ -190,7 +190,8 @@ def _unusable(
 
     Those of another size stay float, so that Transformers says so, or leaves them out with `ignore_mismatched_sizes`.
     """
-    config, per_token = Int8Config.from_dict(metadata["config"]), metadata.get("per_token", ())
+    config = Int8Config.from_dict(metadata["config"])
+    per_token = metadata.get("per_token", ())
     members = {name: group for group in groups(model.all_tied_weights_keys or {}) for name in group}
     unusable = []
     for name, place in places.modules.items():

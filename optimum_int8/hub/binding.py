@@ -103,7 +103,8 @@ def check(bound: Mapping[str, str] | None, stored: Mapping[str, Any], used: PreT
     if not differing:
         return
     part = _part(stored, used)
-    plain, taken = _as_read(type(used), stored[part] if part else stored), flatten(as_json(used))
+    plain = _as_read(type(used), stored[part] if part else stored)
+    taken = flatten(as_json(used))
     for path in differing:
         inner = path.removeprefix(f"{part}.") if part else path
         now = there.get(path, plain.get(inner, _NULL))

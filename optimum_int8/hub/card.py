@@ -153,7 +153,9 @@ def _introduction(repo_id: str, quantization: Mapping[str, Any], info: CardInfo)
 
 
 def _evaluation(report: Mapping[str, Any], info: CardInfo) -> str:
-    fp32, int8, machine = report["fp32"], report["int8"], report["machine"]
+    fp32 = report["fp32"]
+    int8 = report["int8"]
+    machine = report["machine"]
     loss = report["relative_loss"]
     change = (
         "undefined" if loss is None else f"{abs(loss):.2%} {'worse' if loss > 0 else 'better'}" if loss else "equal"
@@ -219,7 +221,9 @@ def _usage(repo_id: str, config: Mapping[str, Any], tag: str | None) -> str:
 
 
 def _details(quantization: Mapping[str, Any], info: CardInfo) -> str:
-    settings, modules, fp32 = quantization["config"], quantization["modules"], quantization["fp32"]
+    settings = quantization["config"]
+    modules = quantization["modules"]
+    fp32 = quantization["fp32"]
     found = [kind for kind in modules.values() if KINDS[kind].is_int8]
     kinds = [f"{found.count(kind)} {kind}" for kind in sorted(set(found))]
     lines = ["## How it was quantized", "", f"- INT8 modules: {', '.join(kinds)}"]

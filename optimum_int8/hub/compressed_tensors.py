@@ -123,7 +123,8 @@ def _check_group(name: str, group: Any) -> bool:
 
 
 def _weight(name: str, stored: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    weight, scale = stored[f"{name}.weight"], stored.get(f"{name}.weight_scale")
+    weight = stored[f"{name}.weight"]
+    scale = stored.get(f"{name}.weight_scale")
     points = stored.get(f"{name}.weight_zero_point")
     if weight.dim() != 2 or scale is None or scale.numel() not in (1, weight.shape[0]):
         raise CheckpointError(f"the weight of {name!r} has no scale per row; expected a matrix with 'weight_scale'")
@@ -134,7 +135,8 @@ def _weight(name: str, stored: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor
 
 def _input_grid(name: str, stored: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and unsigned zero point of a static input."""
-    scale, point = stored.get(f"{name}.input_scale"), stored.get(f"{name}.input_zero_point")
+    scale = stored.get(f"{name}.input_scale")
+    point = stored.get(f"{name}.input_zero_point")
     if scale is None or scale.numel() != 1 or (point is not None and point.numel() != 1):
         raise CheckpointError(
             f"the configuration says that the input of {name!r} has a static range; expected one 'input_scale'"

@@ -100,7 +100,8 @@ def explain(error: BaseException, what: str, name: str) -> CheckpointError:
         what: the attempt, as in "download" or "push to".
         name: the repository.
     """
-    status, chain = status_of(error), list(causes(error))
+    status = status_of(error)
+    chain = list(causes(error))
 
     def any_is(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in chain)

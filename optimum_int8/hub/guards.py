@@ -81,7 +81,9 @@ def check_device_map(device_map: Any) -> None:
 @contextmanager
 def limit_modules(tensors: int) -> Iterator[None]:
     """Stop this thread's model building when it makes far more modules than the checkpoint has tensors for."""
-    limit, owner, made = MODULES_PER_TENSOR * (tensors + 16), threading.get_ident(), 0
+    limit = MODULES_PER_TENSOR * (tensors + 16)
+    owner = threading.get_ident()
+    made = 0
 
     def count(module: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:
         nonlocal made

@@ -44,7 +44,8 @@ class Loading:
     def __init__(self, model: PreTrainedModel, metadata: dict[str, Any], files: Sequence[Path]) -> None:
         """Check the files, and put INT8 modules on the meta device into the model, before the weights are read."""
         headers = checkpoint.read_headers(files)
-        stored, bound = _stored_config(files), binding.read(files)
+        stored = _stored_config(files)
+        bound = binding.read(files)
         if checkpoint.PART_OF in metadata:
             metadata = checkpoint.check_metadata(stored.get("quantization_config") or {})
         binding.check(bound, stored, model.config)
@@ -54,7 +55,8 @@ class Loading:
             found = adapt.adapt(model, metadata, headers)
         self._adapted = found
         build_skeleton(model, found.metadata)
-        expected, tied = expected_tensors(model), dict(getattr(model, "all_tied_weights_keys", None) or {})
+        expected = expected_tensors(model)
+        tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
         self._ties = ties.take(model, found.headers)
         modules = found.metadata["modules"]
         lacking = _may_lack(model, found, metadata)

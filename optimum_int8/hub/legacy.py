@@ -28,7 +28,8 @@ from .restricted import Plain, Quantized, load_pickled_tensors
 
 logger = logging.getLogger(__name__)
 
-_LINEAR, _TABLE = "._packed_params._packed_params", "._packed_params._packed_weight"
+_LINEAR = "._packed_params._packed_params"
+_TABLE = "._packed_params._packed_weight"
 _GRIDS = re.compile(r".*(\.|_)(scale|zero_point)(_\d+)?|.*\._packed_params\.dtype|(.*\.)?position_ids|best_configure")
 _BLOCK_GRID = re.compile(r"[^.]*_scale_\d+")
 _ZERO_POINT = "zero_point"
@@ -128,7 +129,8 @@ def _input_grid(base: str, state: Mapping[str, Any]) -> tuple[torch.Tensor, torc
         base: name of the quantized linear, with the `.module` of its wrapper if it has one.
     """
     for scale_name in _scale_names(base, state):
-        scale, point = state.get(scale_name), state.get(_ZERO_POINT.join(scale_name.rsplit("scale", 1)))
+        scale = state.get(scale_name)
+        point = state.get(_ZERO_POINT.join(scale_name.rsplit("scale", 1)))
         if isinstance(scale, Plain) and isinstance(point, Plain):
             if {scale.values.numel(), point.values.numel()} != {1}:
                 raise CheckpointError(f"the input of {base!r} has a scale for each channel; expected one. {_AGAIN}")
@@ -142,7 +144,8 @@ def _scale_names(base: str, state: Mapping[str, Any]) -> Iterator[str]:
     if parts[-1] == "module":
         yield f"{base.removesuffix('module')}quant.scale"
     for depth in reversed(range(len(parts))):
-        block, inside = "".join(f"{part}." for part in parts[:depth]), "_".join(parts[depth:])
+        block = "".join(f"{part}." for part in parts[:depth])
+        inside = "_".join(parts[depth:])
         yield f"{block}{inside}_input_scale_0"
         below = [key.removeprefix(block) for key in state if key.startswith(block)]
         grids = [key for key in below if _BLOCK_GRID.fullmatch(key)]

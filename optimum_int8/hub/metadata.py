@@ -53,7 +53,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         Int8Config.from_dict(found.get("config"))  # type: ignore[arg-type]
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"quantization_config['config'] cannot be used: {error}") from error
-    modules, fp32 = found.get("modules"), found.get("fp32")
+    modules = found.get("modules")
+    fp32 = found.get("fp32")
     if not isinstance(modules, dict) or not modules:
         raise CheckpointError("quantization_config['modules'] names no INT8 module; expected name: kind pairs")
     for name, kind in modules.items():

@@ -43,7 +43,8 @@ class PickleReader:
     """
 
     def __init__(self, find: Callable[[str, str], Any], persistent: Callable[[Any], Any]) -> None:
-        self._find, self._persistent = find, persistent
+        self._find = find
+        self._persistent = persistent
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []  # the stacks below the open marks
         self._memo: dict[int, Any] = {}
@@ -79,7 +80,8 @@ class PickleReader:
         self._stack = []
 
     def _above_mark(self) -> list[Any]:
-        values, self._stack = self._stack, self._outer.pop()
+        values = self._stack
+        self._stack = self._outer.pop()
         return values
 
     def _do_tuple(self, _: None) -> None:
@@ -123,7 +125,8 @@ class PickleReader:
         self._set(values)
 
     def _do_setitem(self, _: None) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
+        value = self._stack.pop()
+        key = self._stack.pop()
         self._set([key, value])
 
     def _do_setitems(self, _: None) -> None:
@@ -158,7 +161,8 @@ class PickleReader:
         self._name(module, name)
 
     def _do_stack_global(self, _: None) -> None:
-        name, module = self._stack.pop(), self._stack.pop()
+        name = self._stack.pop()
+        module = self._stack.pop()
         self._name(module, name)
 
     def _name(self, module: object, name: object) -> None:
@@ -167,7 +171,8 @@ class PickleReader:
         self._stack.append(self._find(module, name))
 
     def _do_reduce(self, _: None) -> None:
-        arguments, function = self._stack.pop(), self._stack.pop()
+        arguments = self._stack.pop()
+        function = self._stack.pop()
         if type(arguments) is not tuple or type(function) is not Function:
             raise CheckpointError("the pickle calls what it may not call")
         self._stack.append(function.call(*arguments))

@@ -161,7 +161,8 @@ def prepare_saving(model: PreTrainedModel) -> Int8QuantizationConfig:
         raise CheckpointError(f"this {type(model).__name__} is not an INT8 model; quantize it first")
     config = Int8QuantizationConfig(**metadata)
     model.hf_quantizer = Int8HfQuantizer(config, pre_quantized=True)
-    model.is_quantized, model.quantization_method = True, QUANT_METHOD
+    model.is_quantized = True
+    model.quantization_method = QUANT_METHOD
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             module.config._is_quantized = True

@@ -116,7 +116,8 @@ def push_folder(
         CheckpointError: no INT8 checkpoint in the folder, a token in one of its files, or the Hub refuses.
         ConfigError: `create_pr` together with another branch than the main one.
     """
-    folder, name = Path(folder), check_repo_id(repo_id)
+    folder = Path(folder)
+    name = check_repo_id(repo_id)
     if revision is not None:
         check_revision(revision)
     if create_pr and revision not in (None, "main"):

@@ -54,7 +54,8 @@ def _resized_head(
     old = old_lm_head
     if not isinstance(old, Int8Linear) or old.transposed:
         return original(self, old, *args, **kwargs)
-    weight, bias = old.dequantize(), old.bias
+    weight = old.dequantize()
+    bias = old.bias
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None)
     head.weight = nn.Parameter(weight, requires_grad=False)
     head.bias = bias
@@ -108,7 +109,8 @@ def tie(model: nn.Module, target: str, source: str) -> None:
     Of a float and an INT8 weight each keeps its own values, as quantization left them.
     """
     path, _, leaf = target.rpartition(".")
-    to, origin = model.get_submodule(path), model.get_submodule(source.rpartition(".")[0])
+    to = model.get_submodule(path)
+    origin = model.get_submodule(source.rpartition(".")[0])
     if leaf == "bias":
         _tie_bias(to, origin, source.rpartition(".")[2])
     elif isinstance(to, Int8Linear | Int8Embedding) and isinstance(origin, Int8Linear | Int8Embedding):
@@ -130,7 +132,8 @@ def _tie_bias(to: nn.Module, origin: nn.Module, name: str) -> None:
 def _tie_weight(to: Int8Linear | Int8Embedding, origin: Int8Linear | Int8Embedding) -> None:
     if to.int8_storage().data_ptr() == origin.int8_storage().data_ptr():
         return
-    q, scale = origin.quantized_weight(), origin.weight_scale
+    q = origin.quantized_weight()
+    scale = origin.weight_scale
     if isinstance(to, Int8Embedding):
         to.assign(q, scale)
     elif isinstance(origin, Int8Embedding):

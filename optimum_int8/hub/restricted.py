@@ -95,9 +95,11 @@ class _Tensors:
             raise CheckpointError(
                 "the pickled weights are not in torch's zip format; load and save them with torch first"
             )
-        self._archive, self._root = archive, programs[0].removesuffix("data.pkl")
+        self._archive = archive
+        self._root = programs[0].removesuffix("data.pkl")
         self._storages: dict[tuple[str, str], Plain] = {}
-        self._unread, self._budget = size, SHARING * size
+        self._unread = size
+        self._budget = SHARING * size
         self._functions = {
             ("torch._utils", "_rebuild_tensor_v2"): Function(self._tensor),
             ("torch._utils", "_rebuild_parameter"): Function(self._parameter),

@@ -28,7 +28,8 @@ def groups(ties: Mapping[str, str]) -> list[list[str]]:
     """
     found: dict[str, list[str]] = {}
     for target in ties:
-        source, seen = ties[target], {target}
+        source = ties[target]
+        seen = {target}
         while source in ties and source not in seen:
             seen.add(source)
             source = ties[source]
@@ -70,7 +71,8 @@ def tie(model: PreTrainedModel, ties: Mapping[str, str]) -> None:
     """Make each target share the tensors of its source; call it before the weights are packed."""
     for target, source in ties.items():
         (to_name, _, leaf), from_name = target.rpartition("."), source.rpartition(".")[0]
-        module, origin = model.get_submodule(to_name), model.get_submodule(from_name)
+        module = model.get_submodule(to_name)
+        origin = model.get_submodule(from_name)
         if not isinstance(module, Int8Module):
             is_table = leaf == "weight" and isinstance(origin, (Int8Embedding, Int8Linear))
             value = origin.dequantize() if is_table else model.get_parameter_or_buffer(source).detach()
@@ -112,7 +114,8 @@ def _separated(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[s
 def _equal(state: Mapping[str, torch.Tensor], first: str, second: str) -> bool:
     """Whether two weights hold the same values with the same scales."""
     for suffix in _SUFFIXES:
-        one, other = state.get(first + suffix), state.get(second + suffix)
+        one = state.get(first + suffix)
+        other = state.get(second + suffix)
         if one is None or other is None:
             if one is not other:
                 return False

@@ -33,7 +33,9 @@ def bytes_changed(tensors: Sequence[Tensor]) -> Callable[[], bool]:
             not torch.equal(tensor.detach().reshape(-1).view(torch.uint8), copy)
             for tensor, copy in zip(kept, copies, strict=True)
         )
-    copy, count, compare = torch.cat(copies), len(kept), loaded.changed
+    copy = torch.cat(copies)
+    count = len(kept)
+    compare = loaded.changed
     places = (ctypes.c_void_p * count)(*[tensor.data_ptr() for tensor in kept])
     sizes = (ctypes.c_int64 * count)(*[tensor.nbytes for tensor in kept])
     arguments = ctypes.addressof(places), ctypes.addressof(sizes), count, copy.data_ptr()

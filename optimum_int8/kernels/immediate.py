@@ -19,7 +19,8 @@ def empty_rows(lead: torch.Size | tuple[int, ...], columns: int, dtype: torch.dt
     """Uninitialised `[*lead, columns]`; uint8 rows are aligned and padded as the kernels want them."""
     if dtype != torch.uint8:
         return torch.empty(*lead, columns, dtype=dtype)
-    rows, stride = math.prod(lead), row_bytes(columns, dtype)
+    rows = math.prod(lead)
+    stride = row_bytes(columns, dtype)
     storage = torch.empty((rows + _ROW_SLACK) * stride, dtype=torch.uint8)
     return storage[: rows * stride].view(*lead, stride)[..., :columns]
 
@@ -114,7 +115,8 @@ class ImmediateImages(Immediate):
 
     def _image(self, tensor: Tensor, size: tuple[int, int]) -> Rows:
         self.tensors.append(tensor)
-        columns, dtype = tensor.shape[-1], tensor.dtype
+        columns = tensor.shape[-1]
+        dtype = tensor.dtype
         value = self.program.external(row_bytes(columns, dtype), rows=size[0] * size[1])
         rows = Rows(value, columns, dtype, size=size)
         self._by_value[value] = tensor

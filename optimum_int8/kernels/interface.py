@@ -19,7 +19,10 @@ NORMS = ("none", "layer_norm", "rms_norm")
 MASKS = ("none", "bool", "float")
 STATUSES = ("ok", "bad_argument", "out_of_memory", "bad_index", "unsupported_isa")
 
-_i32, _i64, _f32, _ptr = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_i32 = ctypes.c_int32
+_i64 = ctypes.c_int64
+_f32 = ctypes.c_float
+_ptr = ctypes.c_void_p
 _HEAD: list[Any] = [("op", _i32), ("key_side", _i32), ("input", _i32 * 6), ("output", _i32 * 4)]
 _OUTPUT: list[Any] = [("output_scale", _f32), ("output_zero_point", _i32)]
 _INPUT: list[Any] = [("input_scale", _f32), ("input_zero_point", _i32)]

@@ -35,6 +35,7 @@ def unpack_conv(packed: Tensor, out: int, channels: int, groups: int, size: tupl
     """The inverse of `pack_conv`: int8 `[out, channels, *size]`, `channels` being those of one group."""
     if packed.dtype == torch.float32:
         return packed[:, :out].T.to(torch.int8).reshape(out, channels, *size).contiguous()
-    rows, taps = out // groups, size[0] * size[1]
+    rows = out // groups
+    taps = size[0] * size[1]
     parts = [unpack(panels, rows, taps * channels) for panels in packed.chunk(groups)]
     return torch.cat(parts).view(out, *size, channels).permute(0, 3, 1, 2).contiguous()

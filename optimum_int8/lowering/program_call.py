@@ -49,8 +49,12 @@ class ProgramCall(torch.nn.Module):
         has_mask: bool,
     ) -> None:
         super().__init__()
-        self.program, self.outputs, self.squeezed = program, outputs, squeezed
-        self.has_mask, self.whole, self.keys = has_mask, whole, keys
+        self.program = program
+        self.outputs = outputs
+        self.squeezed = squeezed
+        self.has_mask = has_mask
+        self.whole = whole
+        self.keys = keys
 
     def forward(self, *tensors: Any) -> Any:
         """See the class."""

@@ -70,7 +70,9 @@ class Int8Conv3d(Int8Linear):
     def _patches(self, x: Tensor) -> Tensor:
         """`[batch, in, depth, height, width]` as `[batch, patches deep, high, wide, in * taps]`."""
         depth, height, width = self.kernel_size
-        deep, high, wide = x.shape[2] // depth, x.shape[3] // height, x.shape[4] // width
+        deep = x.shape[2] // depth
+        high = x.shape[3] // height
+        wide = x.shape[4] // width
         whole = x[:, :, : deep * depth, : high * height, : wide * width]
         split = whole.reshape(x.shape[0], self.in_channels, deep, depth, high, height, wide, width)
         return split.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)

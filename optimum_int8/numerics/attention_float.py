@@ -46,12 +46,16 @@ def float_attention(
     zeros = torch.zeros(*q.shape[:-1], k.shape[-2])
     factor = torch.tensor(scaling, dtype=torch.float32)
     scores = mask_scores(product(q, k.transpose(-1, -2), zeros) * factor, mask, causal)
-    sums, total, peak = torch.zeros_like(q), torch.zeros(q.shape[:-1]), torch.full(q.shape[:-1], MASKED)
+    sums = torch.zeros_like(q)
+    total = torch.zeros(q.shape[:-1])
+    peak = torch.full(q.shape[:-1], MASKED)
     for block, values in zip(scores.split(KEY_BLOCK, -1), v.split(KEY_BLOCK, -2), strict=True):
         largest = torch.maximum(peak, block.amax(-1))
-        e, before = _exp(block - largest.unsqueeze(-1)), _exp(peak - largest)
+        e = _exp(block - largest.unsqueeze(-1))
+        before = _exp(peak - largest)
         sums = product(rounded(e), values, sums * before.unsqueeze(-1))
-        total, peak = total * before + row_sum(e), largest
+        total = total * before + row_sum(e)
+        peak = largest
     return sums * reciprocal(total).unsqueeze(-1)
 
 
@@ -75,7 +79,8 @@ def multiply_add(x: Tensor, y: Tensor, sums: Tensor) -> Tensor:
 def _fused(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """`x * y + z` of float32, rounded once: the product is exact in float64, the sum there is rounded to odd (Boldo and Melquiond,
     "Emulation of a FMA and correctly rounded sums", 2008)."""
-    product, z = x.to(torch.float64) * y.to(torch.float64), z.to(torch.float64)
+    product = x.to(torch.float64) * y.to(torch.float64)
+    z = z.to(torch.float64)
     total = product + z
     part = total - product
     lost = (product - (total - part)) + (z - part)

@@ -49,7 +49,8 @@ def int8_attention(
     weights = softmax_weight(scores - scores.amax(-1, keepdim=True))
     total = row_sum(weights)
     if static:
-        p, unit = torch.round(weights), value_scale / total
+        p = torch.round(weights)
+        unit = value_scale / total
     else:
         weights = weights * value_scale.unsqueeze(-2)
         top = weights.amax(-1)

@@ -23,7 +23,8 @@ def conv_int32(x: Tensor, zero_point: int | Tensor, weight: Tensor, window: Wind
     zero_point = zero_point.view(-1, 1, 1, 1) if zero_point.dim() else zero_point
     centred = (x.to(torch.float64) - zero_point.to(torch.float64)).permute(0, 3, 1, 2)
     padded = torch.nn.functional.pad(centred, (window.left, window.right, window.top, window.bottom))
-    strides, dilations = (window.stride_y, window.stride_x), (window.dilation_y, window.dilation_x)
+    strides = (window.stride_y, window.stride_x)
+    dilations = (window.dilation_y, window.dilation_x)
     y = torch.nn.functional.conv2d(padded, weight.to(torch.float64), None, strides, 0, dilations, groups)
     return y.permute(0, 2, 3, 1).to(torch.int32)
 

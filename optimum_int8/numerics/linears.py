@@ -39,8 +39,10 @@ def linear(
         bias: float32 `[N]`.
         activation: a key of `ACTIVATIONS`.
     """
-    scale, zero_point = torch.as_tensor(scale), torch.as_tensor(zero_point)
+    scale = torch.as_tensor(scale)
+    zero_point = torch.as_tensor(zero_point)
     if scale.dim():
-        scale, zero_point = scale.unsqueeze(-1), zero_point.unsqueeze(-1)
+        scale = scale.unsqueeze(-1)
+        zero_point = zero_point.unsqueeze(-1)
     y = matmul_int32(x, zero_point, weight).to(torch.float32) * (scale.to(torch.float32) * weight_scale)
     return ACTIVATIONS[activation](y if bias is None else y + bias)

@@ -18,7 +18,8 @@ def max_pool(x: Tensor, window: Window) -> Tensor:
     low = -torch.inf if x.is_floating_point() else 0.0
     wide = x.permute(0, 3, 1, 2).to(torch.float32).nan_to_num(nan=low, posinf=torch.inf, neginf=-torch.inf)
     padded = torch.nn.functional.pad(wide, (window.left, window.right, window.top, window.bottom), value=low)
-    strides, dilations = (window.stride_y, window.stride_x), (window.dilation_y, window.dilation_x)
+    strides = (window.stride_y, window.stride_x)
+    dilations = (window.dilation_y, window.dilation_x)
     y = torch.nn.functional.max_pool2d(padded, (window.height, window.width), strides, 0, dilations)
     return y.permute(0, 2, 3, 1).to(x.dtype)
 
@@ -57,7 +58,8 @@ def avg_pool(
 
 def _positions(size: int, kernel: int, stride: int, before: int, windows: int, padding_counts: bool) -> Tensor:
     """How many positions of each window count, along one axis."""
-    starts, padding = torch.arange(windows) * stride - before, before if padding_counts else 0
+    starts = torch.arange(windows) * stride - before
+    padding = before if padding_counts else 0
     return (starts + kernel).clamp(max=size + padding) - starts.clamp(min=-padding)
 
 

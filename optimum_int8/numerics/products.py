@@ -36,7 +36,8 @@ def _product(
     x: Tensor, scale: Tensor, zero_point: int | Tensor, y: Tensor, y_scale: Tensor, dtype: torch.dtype
 ) -> Tensor:
     sums = (x.to(dtype) - zero_point) @ (y.to(dtype) - SYMMETRIC_ZERO_POINT)
-    rows, columns = scale.to(torch.float32), y_scale.to(torch.float32)
+    rows = scale.to(torch.float32)
+    columns = y_scale.to(torch.float32)
     rows = rows.unsqueeze(-1) if rows.dim() else rows
     columns = columns.unsqueeze(-2) if columns.dim() else columns
     return (sums + 0.0).to(torch.float32) * (rows * columns)  # an integer has no negative zero

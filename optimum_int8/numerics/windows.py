@@ -57,7 +57,9 @@ def pool_window(
     """
     kernel, stride, padding, dilation = (pair(v) for v in (kernel, stride, padding, dilation))
     if axes == 1:
-        kernel, stride, padding = (1, kernel[1]), (1, stride[1]), (0, padding[1])
+        kernel = (1, kernel[1])
+        stride = (1, stride[1])
+        padding = (0, padding[1])
     reach = [d * (k - 1) + 1 - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
     more = [s - 1 if ceil_mode else 0 for s in stride]
     if any(m and m >= r for m, r in zip(more, reach, strict=True)):

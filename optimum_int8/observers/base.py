@@ -80,9 +80,11 @@ class Observer(ABC):
             return ALL_ZERO_RANGE
         low, high = self._choose_range()
         # Adding 0.0 turns -0.0 into 0.0.
-        low, high = min(low, 0.0) + 0.0, max(high, 0.0) + 0.0
+        low = min(low, 0.0) + 0.0
+        high = max(high, 0.0) + 0.0
         if high - low < SMALLEST_SPAN:
-            low, high = self.minimum, self.maximum
+            low = self.minimum
+            high = self.maximum
         if self.symmetric:
             high = max(-low, high)
             low = -high

@@ -64,7 +64,8 @@ class EntropyObserver(Observer):
     def _choose_range(self) -> tuple[float, float]:
         density = self.histogram.density(folded=self.symmetric)
         levels = self.levels
-        lows, highs = density.lows(), density.highs()
+        lows = density.lows()
+        highs = density.highs()
         # Without the piece of exact zeros, and what is on the other side of a range with one sign, bins are even.
         one_sign = slice(0 if len(lows) > 1 else 1, None if len(highs) > 1 else -1)
         counts: Floats = np.delete(density.counts, density.zero)[one_sign]
@@ -100,7 +101,8 @@ def divergence(counts: Floats, start: Indices, stop: Indices, levels: int) -> Fl
 
     # [ranges, levels + 1]: the bin with which each level begins. A level without bins has no part in any sum.
     begins = start[:, None] + (stop - start)[:, None] * np.arange(levels + 1) // levels
-    kept, spread_over = np.diff(values[begins]), np.diff(filled[begins])
+    kept = np.diff(values[begins])
+    spread_over = np.diff(filled[begins])
     clipped = kept.copy()
     entropy = entropies[stop] - entropies[start]
     outsides = (values[start], values[-1] - values[stop])

@@ -79,8 +79,10 @@ class Histogram:
 
         Bin 0 is divided at zero in proportion to the length on each side, and exact zeros stand apart.
         """
-        first, last = int(self.minimum / self.width), int(self.maximum / self.width)
-        minimum, maximum = self.minimum, self.maximum
+        first = int(self.minimum / self.width)
+        last = int(self.maximum / self.width)
+        minimum = self.minimum
+        maximum = self.maximum
         centre = self.bins - 1
         if folded:
             first, last, minimum, maximum = 0, max(-first, last), 0.0, max(-minimum, maximum)
@@ -89,7 +91,8 @@ class Histogram:
         else:
             used = self._counts[centre + first : centre + last + 1].numpy()
         near_zero = int(used[-first]) - self.zeros
-        span_below, span_above = min(-minimum, self.width), min(maximum, self.width)
+        span_below = min(-minimum, self.width)
+        span_above = min(maximum, self.width)
         below = round(near_zero * span_below / (span_below + span_above)) if near_zero else 0
         counts = np.concatenate([used[:-first], [below, self.zeros, near_zero - below], used[1 - first :]])
         edges = np.concatenate([np.arange(first - 1, 1), np.arange(0, last + 2)]) * self.width
@@ -131,7 +134,9 @@ class Density:
 
     def moments(self, at: Floats) -> tuple[Floats, Floats, Floats]:
         """Sums of 1, x and x**2 over the values x <= at, each of the shape of `at`."""
-        left, right, counts = self.edges[:-1], self.edges[1:], self.counts
+        left = self.edges[:-1]
+        right = self.edges[1:]
+        counts = self.counts
         pieces = (counts, counts * (left + right) / 2, counts * _mean_square(left, right))
         whole = [np.concatenate([[0.0], np.cumsum(piece)]) for piece in pieces]
         index = np.searchsorted(right, at, side="right")

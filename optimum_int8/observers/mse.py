@@ -58,7 +58,8 @@ class MSEObserver(Observer):
     def _choose_range(self) -> tuple[float, float]:
         density = self.histogram.density(folded=self.symmetric)
         steps = numerics.affine_max(self.bits) // 2 if self.symmetric else numerics.affine_max(self.bits)
-        lows, highs = density.lows(), density.highs()
+        lows = density.lows()
+        highs = density.highs()
 
         def cost(low: Indices, high: Indices) -> Floats:
             return squared_error(density, lows[low], highs[high], steps)
@@ -71,7 +72,8 @@ def squared_error(density: Density, low: Floats, high: Floats, steps: int) -> Fl
     """Summed squared error of the ranges `[low, high]` (broadcast together) divided into `steps`; see `MSEObserver`."""
     step = (high - low) / steps
     total = density.moments(density.edges[-1])
-    below, under_high = density.moments(low), density.moments(high)
+    below = density.moments(low)
+    under_high = density.moments(high)
     above = [whole - part for whole, part in zip(total, under_high, strict=True)]
     clipping = _spread(below, low) + _spread(above, high)
     cell_low = density.moments(np.maximum(-step / 2, low))

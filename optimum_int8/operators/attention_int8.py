@@ -64,7 +64,8 @@ def _define_attention(
     scaling: float,
     causal: bool,
 ) -> Tensor:
-    quantized, scales = [], []
+    quantized = []
+    scales = []
     for x, given in ((query, query_scale), (key, key_scale), (value, value_scale)):
         scale = numerics.symmetric_row_scale(x) if given is None else given
         quantized.append(numerics.quantize_affine(x, scale.unsqueeze(-1) if given is None else scale, _ZERO_POINT))

@@ -159,7 +159,8 @@ def _emit_quantize_samples(e: ImageEmission, x: Rows) -> tuple[Rows, Rows, Rows]
     e.size = x.size
     out = e.new(x.columns, torch.uint8)
     e.size = (1, 1)
-    scale, zero_point = e.new(1, torch.float32), e.new(1, torch.int32)
+    scale = e.new(1, torch.float32)
+    zero_point = e.new(1, torch.int32)
     e.program.add("quantize_sample", [x.value], [r.value for r in (out, scale, zero_point)], columns=x.columns)
     return out, scale, zero_point
 

@@ -83,7 +83,8 @@ def _from_convolution(node: Any) -> bool:
 def _replace(
     graph_module: fx.GraphModule, node: fx.Node, spatial: int, window: Window | None, padding_counts: bool, keeps: bool
 ) -> None:
-    graph, x = graph_module.graph, node.args[0]
+    graph = graph_module.graph
+    x = node.args[0]
 
     def view(target: Any, source: fx.Node, argument: Any, shape: list[Any]) -> fx.Node:
         new = graph.call_function(target, (source, argument))

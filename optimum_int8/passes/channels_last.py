@@ -9,7 +9,8 @@ from torch import fx
 from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
 from ..numerics import pool_window
 
-TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+TO_LAST = [0, 2, 3, 1]
+TO_FIRST = [0, 3, 1, 2]
 ACTIVATIONS = {
     aten.relu.default: aten.relu.default,
     aten.relu_.default: aten.relu.default,
@@ -83,7 +84,8 @@ def _cat(graph_module: fx.GraphModule, node: fx.Node) -> int:
     parts, axis = named(node).values()
     if axis not in (1, -3) or not all(len(shape_of(x)) == 4 for x in parts) or not any(map(_is_first, parts)):
         return 0
-    graph, shape = graph_module.graph, shape_of(node)
+    graph = graph_module.graph
+    shape = shape_of(node)
     with graph.inserting_before(node):
         new = graph.call_function(aten.cat.default, ([_last(graph, x) for x in parts], 3))
         new.meta["val"] = node.meta["val"].new_empty([shape[i] for i in TO_LAST], node.meta["val"].dtype)
@@ -99,7 +101,8 @@ def _below_squeeze(graph_module: fx.GraphModule, node: fx.Node, inputs: list[fx.
         return 0
     if is_call(node, *_IN_PLACE) and only_user(inputs[0]) is not node:
         return 0
-    graph, axis = graph_module.graph, source.args[1]
+    graph = graph_module.graph
+    axis = source.args[1]
     with graph.inserting_before(node):
         args = [_unsqueezed(graph, a, axis, source) if isinstance(a, fx.Node) else a for a in node.args]
         new = graph.call_function(_ELEMENTWISE[node.target], tuple(args), dict(node.kwargs))  # type: ignore[index]

@@ -35,7 +35,8 @@ def drop_noops(graph_module: fx.GraphModule) -> int:
 def _cut(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Pieces of the last axis as columns."""
     x, sizes, axis = named(node).values()
-    rank, items = len(shape_of(x)), list(node.users)
+    rank = len(shape_of(x))
+    items = list(node.users)
     if axis not in (-1, rank - 1) or not all(is_call(item, operator.getitem) for item in items):
         return False
     for item in items:

@@ -98,7 +98,8 @@ def _writes(node: fx.Node) -> bool:
 
 def _rounded(graph_module: fx.GraphModule, value: fx.Node, steps: tuple[fx.Node, ...], node: fx.Node) -> fx.Node:
     """`value` as `steps` round it, in its own layout, before `node`. What is quantized twice by that is shared later."""
-    graph, found = graph_module.graph, {value: value}
+    graph = graph_module.graph
+    found = {value: value}
     with graph.inserting_before(node):
         for step in steps:
             found[step] = graph.node_copy(step, lambda n: found.get(n, n))

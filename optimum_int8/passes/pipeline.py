@@ -105,7 +105,8 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
         if os.environ.get(_SHOW):
             print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
         if run is not None:
-            previous, run = run, Run(graph_module)
+            previous = run
+            run = Run(graph_module)
             after = list(run.run(*tensors))  # writing Python for each pass's graph would take longer
             if not agree(after, before, tolerance if step.rounds else 0.0):
                 rounded, results = only_rounds(graph_module, tensors, previous.quantized)

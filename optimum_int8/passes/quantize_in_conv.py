@@ -33,7 +33,8 @@ def _before_pools(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node,
         node.replace_all_uses_with(after)
         graph_module.graph.erase_node(node)
         graph_module.graph.erase_node(pool)
-        node, count = before, count + 1
+        node = before
+        count = count + 1
     return node, count
 
 
@@ -51,7 +52,8 @@ def _into_conv(graph_module: fx.GraphModule, node: fx.Node) -> int:
         else:
             both = add_call(graph_module, ours.conv_both.default, **values)
             both.meta["val"] = source.meta["val"], node.meta["val"]
-            floats, quantized = add_item(graph_module, both, 0), add_item(graph_module, both, 1)
+            floats = add_item(graph_module, both, 0)
+            quantized = add_item(graph_module, both, 1)
     node.replace_all_uses_with(quantized)
     graph_module.graph.erase_node(node)
     if not alone:

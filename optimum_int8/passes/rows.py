@@ -66,7 +66,8 @@ def count_rows(model: nn.Module, example_input: Any) -> Counted:
 
 def _rows(module: nn.Module, inputs: Any, output: Any) -> int:
     if isinstance(module, _TRANSPOSED) and inputs and isinstance(inputs[0], Tensor):
-        output, axis = inputs[0], inputs[0].dim() - 1 - len(module.kernel_size)
+        output = inputs[0]
+        axis = inputs[0].dim() - 1 - len(module.kernel_size)
     else:
         axis = output.dim() - 1 - len(module.kernel_size) if isinstance(module, _CONVS) else -1
     if isinstance(output, (tuple, list)) and len(output):

@@ -90,7 +90,8 @@ class Recording:
                     f"this QuantConf has seen a {type(known).__name__} and now another model, a {type(root).__name__}; expected calls of "
                     "one model: use a QuantConf for each, and call the whole model"
                 )
-            self.model, self.sites = weakref.ref(root), ModelSites(root)
+            self.model = weakref.ref(root)
+            self.sites = ModelSites(root)
         assert self.sites is not None
         return self.sites
 

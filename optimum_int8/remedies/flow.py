@@ -212,7 +212,8 @@ def _weight_scales_output(norm: nn.Module, x: Tensor) -> bool:
     if parameters[0].numel() != x.shape[-1]:
         return False
     with torch.no_grad():
-        before, kept = norm(x), [p.detach().clone() for p in parameters]
+        before = norm(x)
+        kept = [p.detach().clone() for p in parameters]
         try:
             for parameter in parameters:
                 parameter.mul_(factors)

@@ -46,9 +46,12 @@ class Inputs:
         lots = torch.rand(len(rows), generator=self._draw)
         if self.rows.numel():
             largest = torch.maximum(largest, self.absmax)
-            rows, lots = torch.cat([self.rows, rows]), torch.cat([self._lots, lots])
+            rows = torch.cat([self.rows, rows])
+            lots = torch.cat([self._lots, lots])
         keep = lots.topk(min(self.count, len(lots))).indices
-        self.rows, self._lots, self.absmax = rows[keep].clone(), lots[keep], largest
+        self.rows = rows[keep].clone()
+        self._lots = lots[keep]
+        self.absmax = largest
 
 
 def collect_inputs(

@@ -120,7 +120,8 @@ def _choose(model: nn.Module, edge: Edge, inputs: Inputs, config: Int8Config) ->
         factors = smoothing_factors(inputs.absmax, weight_absmax, alpha)
         error = _error(weights, inputs, factors, config)
         if error < least:
-            best, least = (alpha, factors), error
+            best = (alpha, factors)
+            least = error
     return best
 
 

@@ -33,12 +33,14 @@ def search_weight_scale(weight: Tensor, rows: Tensor | None = None, per_channel:
     """
     weight = weight.detach().float()
     _, whole = numerics.quantize_weight(weight, per_channel)
-    best, least = whole, _error(weight, whole, rows, per_channel)
+    best = whole
+    least = _error(weight, whole, rows, per_channel)
     for ratio in torch.linspace(SMALLEST_RATIO, 1.0, RATIOS)[:-1].flip(0):
         scale = whole * ratio
         error = _error(weight, scale, rows, per_channel)
         better = error < least
-        best, least = torch.where(better, scale, best), torch.where(better, error, least)
+        best = torch.where(better, scale, best)
+        least = torch.where(better, error, least)
     return best.contiguous()
 
 

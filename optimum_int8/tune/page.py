@@ -26,7 +26,10 @@ BARS = 24
 
 HISTOGRAMS = 12
 COLUMNS = 3
-INSIDE, CLIPPED, END, DOT = "#4878a8", "#d1495b", "#333333", "#e09f3e"
+INSIDE = "#4878a8"
+CLIPPED = "#d1495b"
+END = "#333333"
+DOT = "#e09f3e"
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }

@@ -156,4 +156,5 @@ def _unpack(module: nn.MultiheadAttention) -> None:
         setattr(module, name, linear.train(module.training))
     module.out_proj.__class__ = nn.Linear  # NonDynamicallyQuantizableLinear, which differs in its name alone
     module.__class__ = UnpackedMultiheadAttention
-    module.attention, module._qkv_same_embed_dim = FLOAT_IMPLEMENTATION, False  # type: ignore[assignment]
+    module.attention = FLOAT_IMPLEMENTATION  # type: ignore[assignment]
+    module._qkv_same_embed_dim = False
