@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from ..fx import (
     agree,
     flatten,
     other_shapes,
+    quiet,
     rebuild,
     rebuild_output,
     stand_ins,
@@ -121,8 +120,7 @@ def _export_at(model: nn.Module, key: Any, tensors: list[Tensor], shapes: list[d
     args, kwargs = rebuild(key, tensors)
     spec_args, spec_kwargs = rebuild(key, shapes)  # type: ignore[arg-type]
     dynamic: Any = {name: _spec(s) for name, s in spec_kwargs.items()} if kwargs else tuple(_spec(s) for s in spec_args)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet():
         _capture_blocks(model, args, kwargs)
         for _ in range(_ROUNDS):
             operators = {name: Operators(block) for name, block in find_blocks(model).items()}
@@ -155,12 +153,9 @@ def _trace(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, operators: Mapping[str, Operators]
 ) -> ExportedProgram:
     token = stand_ins.set(operators)
-    level = logging.getLogger("torch.export").level
     try:
-        logging.getLogger("torch.export").setLevel(logging.ERROR)
         return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
     finally:
-        logging.getLogger("torch.export").setLevel(level)
         stand_ins.reset(token)
 
 
