@@ -7,9 +7,7 @@ is imported at first use.
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._version import __version__
 from .config import Int8Config
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from .hub import OptimizedModel
     from .hub.tasks import *  # noqa: F403
     from .memory import release_memory
-    from .quantize import inspect, quantize
+    from .quantization import inspect, quantize
     from .quantizers import (
         FeatureExtractionQuantizer,
         ImageClassificationQuantizer,
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
     )
     from .recipe import QuantConf, calibrate, convert
     from .training import Int8Trainer, QatSettings, convert_qat, prepare_qat
-    from .tune import tune
+    from .tuning import tune
 
 __all__ = [  # noqa: F405
     "CalibrationError",
@@ -100,11 +98,11 @@ _PLACES = {
     **dict.fromkeys((name for name in __all__ if name.endswith("Quantizer")), "quantizers"),
     **dict.fromkeys(["Int8Trainer", "QatSettings", "convert_qat", "prepare_qat"], "training"),
     **dict.fromkeys(["QuantConf", "calibrate", "convert"], "recipe"),
-    **dict.fromkeys(["inspect", "quantize"], "quantize"),
+    **dict.fromkeys(["inspect", "quantize"], "quantization"),
     **dict.fromkeys(["load", "save"], "deploy"),
     "OptimizedModel": "hub.modeling",
     "release_memory": "memory",
-    "tune": "tune",
+    "tune": "tuning",
 }
 
 __getattr__ = lazy_attributes(__name__, _PLACES)
@@ -114,16 +112,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-class _Package(ModuleType):
-    """This module. `calibrate`, `quantize` and `tune` are functions, and files or folders too: the functions keep the names.
-
-    Importing a submodule binds it in its package, whenever that happens.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and name in _PLACES):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 _register()

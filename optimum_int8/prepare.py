@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .calibrate import collect_ranges
+from .calibration import collect_ranges
 from .config import Int8Config
 from .errors import CalibrationError
 from .nn import Int8Module, float_weight

@@ -29,7 +29,7 @@ RANKS = {
     **dict.fromkeys(["observers", "nn", "sites", "fx"], 2),
     **dict.fromkeys(["lowering", "passes"], 3),
     **dict.fromkeys(
-        ["deploy", "batches", "calibrate", "memory", "prepare", "quantize", "remedies", "restore", "tune"], 4
+        ["deploy", "batches", "calibration", "memory", "prepare", "quantization", "remedies", "restore", "tuning"], 4
     ),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
@@ -43,7 +43,7 @@ ORDERED = (
     ("observers", "nn", "sites"),
     ("observers", "nn", "fx"),
     ("lowering", "passes"),
-    ("batches", "calibrate", "remedies", "prepare", "restore", "quantize", "tune"),
+    ("batches", "calibration", "remedies", "prepare", "restore", "quantization", "tuning"),
     ("hub", "training"),
 )
 """What of equal rank may import in one direction, a later one from an earlier one: capturing a graph has to know what an INT8
@@ -53,16 +53,6 @@ nothing of each other."""
 
 ORDERED_INSIDE = {"quantizers": ("steps", "base", "tasks")}
 """What a child with folders of its own consists of: a later part may import an earlier one."""
-
-KNOWN_CYCLES: tuple[frozenset[str], ...] = ()
-"""Cycles that are left, all of them through imports for types or inside functions. Remove one that is cut, add none."""
-
-KNOWN_SHADOWS = {
-    "": {"calibrate", "quantize", "tune"},
-}
-"""Functions that hide a file of the same name in their package, so that `package.name` is the function although
-`package/name.py` exists. Left: those of the package itself and of `deploy` are public, renaming the files moves imports
-everywhere; those of `fx` go when that folder is split. Remove one that is cut, add none."""
 
 MAX_FILE_LINES = 330
 MAX_FUNCTION_LINES = 60
@@ -171,15 +161,20 @@ def cycles(imports: dict[Path, set[Path]]) -> set[frozenset[Path]]:
 
 
 def shadows(source: str, files: set[str]) -> set[str]:
-    """Names that the `__init__.py` with this `source` binds to something else than the file, or folder, of that name."""
+    """Names that the `__init__.py` with this `source` binds, or promises in `__all__`, to something else than the file, or folder, of
+    that name."""
     bound: set[str] = set()
+    modules: set[str] = set()
     for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and node.module is not None:
-            bound |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            (modules if node.module is None else bound).update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             bound.add(node.name)
         elif isinstance(node, ast.Assign):
-            bound |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            bound |= names
+            if "__all__" in names:
+                bound |= {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)} - modules
     return bound & files
 
 
@@ -206,18 +201,15 @@ def test_no_upward_import(file: Path) -> None:
 def test_no_cycle() -> None:
     found = cycles(imports_among({f: (ROOT / f).read_text(encoding="utf-8") for f in FILES if f.name != "__init__.py"}))
     named = {frozenset(str(file.relative_to(PACKAGE)) for file in cycle) for cycle in found}
-    assert named - set(KNOWN_CYCLES) == set(), "files that import each other: move what both need into a third one"
+    assert named == set(), "files that import each other: move what both need into a third one"
 
 
 @pytest.mark.parametrize("init", [file for file in FILES if file.name == "__init__.py"], ids=str)
 def test_nothing_shadows_a_file(init: Path) -> None:
     files = {file.stem for file in FILES if file.parent == init.parent}
     files |= {file.parent.name for file in FILES if file.name == "__init__.py" and file.parent.parent == init.parent}
-    folder = "/".join(init.parent.parts[1:])
     found = shadows((ROOT / init).read_text(encoding="utf-8"), files - {"__init__"})
-    assert found - KNOWN_SHADOWS.get(folder, set()) == set(), (
-        "a function and a file of one name: rename the file by what it holds"
-    )
+    assert found == set(), "a function and a file of one name: rename the file by what it holds"
 
 
 @pytest.mark.parametrize("folder", GUIDED, ids=str)
@@ -252,11 +244,11 @@ def test_small(file: Path) -> None:
         ("optimum_int8/restore.py", "from .hub.plugin import attach"),
         ("optimum_int8/hub/save.py", "from ..training import Int8Trainer"),
         ("optimum_int8/fx/captured.py", "def f():\n    from optimum_int8.cli import main"),
-        ("optimum_int8/quantize.py", "from . import quantizers"),
-        ("optimum_int8/calibrate.py", "from .prepare import prepare"),
-        ("optimum_int8/restore.py", "from .quantize import quantize"),
-        ("optimum_int8/remedies/flow.py", "from ..tune import tune"),
-        ("optimum_int8/tune/search.py", "from ..deploy import save"),
+        ("optimum_int8/quantization.py", "from . import quantizers"),
+        ("optimum_int8/calibration.py", "from .prepare import prepare"),
+        ("optimum_int8/restore.py", "from .quantization import quantize"),
+        ("optimum_int8/remedies/flow.py", "from ..tuning import tune"),
+        ("optimum_int8/tuning/search.py", "from ..deploy import save"),
         ("optimum_int8/errors.py", "from .config import Int8Config"),
         ("optimum_int8/hub/plugin.py", "from optimum_int8 import OptimizedModel"),
         ("optimum_int8/hub/plugin.py", "from ..unheard_of import x"),
@@ -276,8 +268,8 @@ def test_the_rule_finds_upward_imports(file: str, source: str) -> None:
         ),
         ("optimum_int8/nn/__init__.py", "from .linear import Int8Linear\nfrom .. import kernels"),
         ("optimum_int8/config.py", "from .errors import ConfigError"),
-        ("optimum_int8/tune.py", "from .quantize import quantize"),
-        ("optimum_int8/quantize.py", "from .restore import activate"),
+        ("optimum_int8/tuning.py", "from .quantization import quantize"),
+        ("optimum_int8/quantization.py", "from .restore import activate"),
         ("optimum_int8/fx/structure.py", "from ..nn import Int8Module\nfrom ..observers import Observer"),
         ("optimum_int8/sites/linear.py", "from ..nn import Int8Linear\nfrom ..observers import Observer"),
         ("optimum_int8/cli/command_line.py", "from optimum_int8.quantizers import Quantizer"),
@@ -325,6 +317,8 @@ def test_the_rule_finds_cycles(sources: list[str], expected: set[str] | None) ->
         ("from .load import read as save", {"save"}),
         ("def load(): ...", {"load"}),
         ("load = save = None", {"load", "save"}),
+        ("__all__ = ['load', 'other']\n__getattr__ = lazy({})", {"load"}),
+        ("from . import load\n__all__ = ['load']", set()),
         ("from . import load\nfrom .load import read\nimport save", set()),
     ],
 )

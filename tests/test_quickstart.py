@@ -148,7 +148,7 @@ def test_what_was_not_measurable_is_not_in_the_table(quickstart: ModuleType) -> 
 
 @pytest.mark.slow
 def test_both_approaches_keep_the_accuracy(quickstart: ModuleType, tmp_path: Path) -> None:
-    pytest.importorskip("optimum_int8.quantize")
+    pytest.importorskip("optimum_int8.quantization")
     result_file = tmp_path / "result.json"
     assert quickstart.main(["--no-speed", "--rounds", "3", "--output", str(tmp_path), "--json", str(result_file)]) == 0
     result = json.loads(result_file.read_text(encoding="utf-8"))

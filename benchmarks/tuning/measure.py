@@ -13,7 +13,7 @@ from torch import nn
 
 from optimum_int8 import Int8Config, quantize, tune
 from optimum_int8.loss import relative_loss
-from optimum_int8.tune import REMEDIES
+from optimum_int8.tuning import REMEDIES
 
 from ..commands import check_names
 from ..results import describe, rounded

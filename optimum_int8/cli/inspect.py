@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> Result:
     import torch
 
     from ..hub import OptimizedModel
-    from ..quantize import inspect
+    from ..quantization import inspect
     from ..quantizers.steps.loading import is_int8, load_config
 
     quantized = is_int8(load_config(args.model))
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _as_dynamic(model: Any) -> Any:
-    from ..quantize import quantize
+    from ..quantization import quantize
 
     return quantize(model, Int8Config(approach="dynamic"), inplace=True)
 

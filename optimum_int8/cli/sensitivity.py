@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Calibrate, measure every site, and write the report."""
-    from ..quantize import prepare_copy
-    from ..tune import measure_sensitivity
-    from ..tune.page import save_report
+    from ..quantization import prepare_copy
+    from ..tuning import measure_sensitivity
+    from ..tuning.page import save_report
 
     check_output_folder(args.output)
     config = Int8Config.load(args.config) if args.config else Int8Config(approach=args.approach)

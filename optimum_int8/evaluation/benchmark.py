@@ -138,7 +138,7 @@ def make_variants(
     model: PreTrainedModel, inputs: Sequence[dict[str, torch.Tensor]], approaches: Sequence[str], *, bf16: bool
 ) -> dict[str, PreTrainedModel]:
     """FP32, BF16 and INT8 copies of one model, by the names in `TITLES`."""
-    from ..quantize import quantize
+    from ..quantization import quantize
 
     models = {"fp32": model}
     if bf16:

@@ -30,7 +30,7 @@ from .steps.tuning import TuningRequest, sensitivity_files
 if TYPE_CHECKING:
     import evaluate
 
-    from ..tune import TuneResult
+    from ..tuning import TuneResult
 
 Q = TypeVar("Q", bound="Quantizer")
 

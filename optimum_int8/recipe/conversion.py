@@ -15,7 +15,7 @@ from ..errors import CalibrationError, QuantizationError
 from ..nn import Int8Module, check_finite, copy_of
 from ..nn.families import unpack_attention
 from ..prepare import Prepared
-from ..quantize import convert as convert_prepared
+from ..quantization import convert as convert_prepared
 from ..sites import RecipeEntry, collect_sites, expose
 from .conf import QuantConf, tracing
 from .match import match

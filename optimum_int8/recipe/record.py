@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import numerics
-from ..calibrate import with_masks
+from ..calibration import with_masks
 from ..errors import CalibrationError
 from ..sites import recipe_traits
 from ..sites.functional.attribution import READ_OTHERWISE, Found, ModelSites, Site

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..calibrate import counted_rows
+from ..calibration import counted_rows
 from ..sites.rows import channels_last
 from .rows import Hook, run_watched
 

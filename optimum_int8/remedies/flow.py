@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ..calibrate import run_batch
+from ..calibration import run_batch
 from ..torch_private import DisableTorchFunction
 from .layouts import follow, is_metadata
 from .rows import evaluating

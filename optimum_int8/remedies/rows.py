@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..calibrate import counted_rows, run_batch
+from ..calibration import counted_rows, run_batch
 from ..errors import CalibrationError
 
 ROWS = 256

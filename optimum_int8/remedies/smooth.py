@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import numerics
-from ..calibrate import run_batch
+from ..calibration import run_batch
 from ..config import Int8Config
 from ..errors import CalibrationError
 from ..nn import float_weight

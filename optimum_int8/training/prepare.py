@@ -13,7 +13,7 @@ from ..errors import ConfigError, QuantizationError
 from ..nn import Int8Module, attentions, check_finite, copy_of, restore_attention
 from ..nn.fake import FakeQuantize
 from ..prepare import Prepared
-from ..quantize import convert, prepare_copy
+from ..quantization import convert, prepare_copy
 from ..sites import FakeQuantization, Sites, conceal
 
 STATE = "_int8_qat"

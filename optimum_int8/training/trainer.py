@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
-from ..calibrate import token_masks
+from ..calibration import token_masks
 from ..config import Int8Config
 from ..errors import CalibrationError, ConfigError
 from ..hub import Pushed, push_to_hub

@@ -13,7 +13,7 @@ from torch.nn import functional
 from optimum_int8 import Int8Config, kernels, numerics, quantize
 from optimum_int8.hub import OptimizedModel
 from optimum_int8.nn import Bfloat16Attention
-from optimum_int8.quantize import inspect
+from optimum_int8.quantization import inspect
 from optimum_int8.sites import find_sites
 from optimum_int8.training import convert_qat, prepare_qat
 from tests import zoo

@@ -246,8 +246,8 @@ def test_state_and_casts() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("approach", ["dynamic", "static"])
 def test_sensitivity_of_a_stack(approach: str) -> None:
-    from optimum_int8.quantize import prepare_copy
-    from optimum_int8.tune.sensitivity import measure_sensitivity
+    from optimum_int8.quantization import prepare_copy
+    from optimum_int8.tuning.sensitivity import measure_sensitivity
 
     rows = measure_sensitivity(prepare_copy(small(), Int8Config(approach=approach), [X]), [X], distributions=True)
     found = {row.name: row for row in rows}

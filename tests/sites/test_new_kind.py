@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from optimum_int8 import Int8Config, inspect, numerics, quantize
 from optimum_int8.nn import FakeQuantize, Int8Linear, Int8Module
-from optimum_int8.quantize import prepare_copy
+from optimum_int8.quantization import prepare_copy
 from optimum_int8.sites import (
     KINDS,
     FakeQuantization,
@@ -25,7 +25,7 @@ from optimum_int8.sites import (
 )
 from optimum_int8.sites.install import set_qparams
 from optimum_int8.training import convert_qat, prepare_qat
-from optimum_int8.tune import measure_sensitivity
+from optimum_int8.tuning import measure_sensitivity
 
 WIDTH = 16
 

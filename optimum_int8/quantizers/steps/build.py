@@ -15,7 +15,7 @@ from .training import TrainingRequest, train_int8
 from .tuning import TuningRequest, tune_task
 
 if TYPE_CHECKING:
-    from ...tune import TuneResult
+    from ...tuning import TuneResult
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def build_int8(
     Raises:
         ConfigError, CalibrationError: as `Quantizer.quantize` raises them.
     """
-    from ...quantize import quantize  # brings the compiler; `import optimum_int8.quantizers` stays quick
+    from ...quantization import quantize  # brings the compiler; `import optimum_int8.quantizers` stays quick
 
     trained = config.approach == "qat"
     tuned = config.accuracy_budget is not None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import datasets
     import evaluate
 
-    from ...tune import TuneResult
+    from ...tuning import TuneResult
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def tune_task(
     Raises:
         ConfigError: the request has no dataset.
     """
-    from ...tune import tune
+    from ...tuning import tune
 
     if request.dataset is None:
         raise ConfigError(
@@ -92,7 +92,7 @@ def tune_task(
 
 def sensitivity_files(result: TuneResult | None) -> dict[str, bytes]:
     """Page and picture by name; nothing where no site was measured, or matplotlib is missing."""
-    from ...tune.page import PAGE, PICTURE, render_page
+    from ...tuning.page import PAGE, PICTURE, render_page
 
     if result is None or not result.sensitivity:
         return {}

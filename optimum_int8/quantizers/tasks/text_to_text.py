@@ -87,7 +87,7 @@ class TextToTextQuantizer(Quantizer):
 
     def calibration_batches(self, dataset: Data | Iterable[Any], batch_size: int) -> Iterable[Any]:
         """Batches with labels, or with what the FP32 model generates where there are none."""
-        from ...calibrate import generation_batches
+        from ...calibration import generation_batches
 
         for batch in super().calibration_batches(dataset, batch_size):
             ready = not isinstance(batch, dict) or any(name in batch for name in ("labels", "decoder_input_ids"))

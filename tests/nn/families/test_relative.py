@@ -13,9 +13,9 @@ from torch import Tensor
 from optimum_int8 import CheckpointError, Int8Config, OptimizedModel, quantize
 from optimum_int8.nn import Int8Attention, Int8Linear, Int8Scores
 from optimum_int8.nn.families import unpack_relative, unpacked
-from optimum_int8.quantize import prepare_copy
+from optimum_int8.quantization import prepare_copy
 from optimum_int8.training import convert_qat, prepare_qat
-from optimum_int8.tune.sensitivity import measure_sensitivity
+from optimum_int8.tuning.sensitivity import measure_sensitivity
 from tests import zoo
 
 NAMES = ("xlnet", "deberta-v2")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimum_int8 import CalibrationError, Int8Config
-from optimum_int8.calibrate import collect_ranges
+from optimum_int8.calibration import collect_ranges
 from optimum_int8.sites import find_sites
 from tests.models import batch, classifier
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from optimum_int8 import ConfigError, Int8Config
-from optimum_int8.quantize import prepare_copy
-from optimum_int8.tune import Sensitivity, measure_sensitivity, tune
-from optimum_int8.tune.page import render_page, save_report
-from tests.tune.helpers import DATA, OUTPUT, fidelity, hostile
+from optimum_int8.quantization import prepare_copy
+from optimum_int8.tuning import Sensitivity, measure_sensitivity, tune
+from optimum_int8.tuning.page import render_page, save_report
+from tests.tuning.helpers import DATA, OUTPUT, fidelity, hostile
 
 
 def measured(**settings: Any) -> list[Sensitivity]:

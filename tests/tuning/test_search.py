@@ -13,11 +13,11 @@ from torch import nn
 
 from optimum_int8 import ConfigError, Int8Config, quantize
 from optimum_int8.hub import OptimizedModel
-from optimum_int8.tune import tune
-from optimum_int8.tune.limit import OutOfTime, stopping
+from optimum_int8.tuning import tune
+from optimum_int8.tuning.limit import OutOfTime, stopping
 from tests import zoo
 from tests.passes.test_int8_residuals import Body
-from tests.tune.helpers import DATA, OUTPUT, TEST, VALUE, fidelity, hostile, relative_error
+from tests.tuning.helpers import DATA, OUTPUT, TEST, VALUE, fidelity, hostile, relative_error
 
 BUDGET = 0.04
 """Between what the sites without outliers cost (about 2 %) and what those with them do (over 5 %)."""

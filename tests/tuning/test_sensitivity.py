@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from optimum_int8 import Int8Config, quantize
-from optimum_int8.quantize import prepare_copy
-from optimum_int8.tune import measure_sensitivity
-from optimum_int8.tune.distribution import Distribution
+from optimum_int8.quantization import prepare_copy
+from optimum_int8.tuning import measure_sensitivity
+from optimum_int8.tuning.distribution import Distribution
 from tests import zoo
-from tests.tune.helpers import DATA, OUTPUT, VALUE, hostile, relative_error
+from tests.tuning.helpers import DATA, OUTPUT, VALUE, hostile, relative_error
 
 
 @pytest.mark.parametrize("approach", ["static", "dynamic"])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..calibrate import counted_rows, run_batch
+from ..calibration import counted_rows, run_batch
 from ..prepare import Prepared
 from ..remedies.flow import tensors_of
 from ..sites import SiteKind

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..loss import relative_loss
 from ..nn import copy_of
 from ..prepare import Prepared
-from ..quantize import convert, prepare_copy
+from ..quantization import convert, prepare_copy
 from ..sites import KINDS
 from .fallbacks import explain, without
 from .limit import OutOfTime, stopping

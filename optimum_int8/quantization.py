@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from .batches import as_batches
-from .calibrate import run_batch
+from .calibration import run_batch
 from .config import Int8Config
 from .errors import CalibrationError, ConfigError, QuantizationError
 from .nn import Int8Module, check_finite, copy_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import CalibrationError, Int8Config
-from optimum_int8.calibrate import collect_ranges, generation_batches
+from optimum_int8.calibration import collect_ranges, generation_batches
 from optimum_int8.sites import find_sites
 from tests import zoo
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..calibrate import run_batch
+from ..calibration import run_batch
 from .counterparts import Compute, Counterparts
 from .sensitivity import Sensitivity
 from .trials import Trial
