@@ -41,8 +41,10 @@ def test_every_linear_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     for name in ("bert.embeddings", "bert.encoder", "bert.pooler", "classifier"):
         assert name in text
-    blocks = {block["name"]: block["gemms"] for block in json.loads(result.read_text())["blocks"]}
-    assert blocks == {"bert.embeddings": 0, "bert.encoder": 2 * 6, "bert.pooler": 1, "classifier": 1}
+    report = json.loads(result.read_text())
+    blocks = {block["path"]: block["gemms"] for block in report["blocks"]}
+    assert blocks == {"bert.embeddings": 0, "bert.encoder": 2 * 6, "bert.pooler": 1}
+    assert report["single"] == {"classifier": "Int8Linear"}
 
 
 @pytest.mark.slow
