@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -126,7 +128,7 @@ def print_of_export(function: Callable[..., None]) -> None:
         _trace.print = function  # type: ignore[attr-defined]
 
 
-_lean_threads: set[int] = set()
+_lean_threads: dict[int, float] = {}
 _in_lean_trace: set[int] = set()
 _exports = threading.RLock()
 _install = threading.Lock()
@@ -164,9 +166,9 @@ def only_export(*, wait: bool) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def lean_export() -> Iterator[None]:
+def lean_export(seconds: float = math.inf) -> Iterator[None]:
     """Within, exports of this thread leave out what torch records for every operator and this package never reads; sizes that happen to be
-    equal (prompt and source) stay two sizes."""
+    equal (prompt and source) stay two sizes. After so much processor time the next operator raises TimeoutError."""
     if not is_known():
         yield
         return
@@ -184,11 +186,11 @@ def lean_export() -> Iterator[None]:
         shape_config.patch(use_duck_shape=False),  # type: ignore[attr-defined]
         dynamo_config.patch(fake_tensor_cache_enabled=False),
     ):
-        _lean_threads.add(thread)
+        _lean_threads[thread] = time.thread_time() + seconds
         try:
             yield
         finally:
-            _lean_threads.discard(thread)
+            _lean_threads.pop(thread, None)
 
 
 @functools.cache
@@ -303,7 +305,8 @@ def _light_trace() -> Iterator[None]:
         yield
         return
     proxy_mode.tracer.record_stack_traces = False
-    fake_mode.dispatch = functools.partial(_dispatch, fake_mode, fake_mode.dispatch)  # type: ignore[method-assign]
+    limit = _lean_threads.get(threading.get_ident(), math.inf)
+    fake_mode.dispatch = functools.partial(_dispatch, fake_mode, fake_mode.dispatch, limit)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -313,17 +316,13 @@ def _light_trace() -> Iterator[None]:
 _BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
-def _dispatch(
-    mode: Any, dispatch: Callable[..., Any], func: Any, types: Any, args: Any = (), kwargs: Any = None
-) -> Any:
-    """`FakeTensorMode.dispatch`, with shapes of a batch norm's results at once: torch derives them from twenty operators, a tenth of a
-    second with symbolic sizes."""
-    if func is _BATCH_NORM and _is_symbolic(args[0]):
-        x: Tensor = args[0]
+def _dispatch(mode: Any, run: Any, limit: float, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """`FakeTensorMode.dispatch` up to `limit`, in `time.thread_time`, with shapes of a batch norm's results at once: torch derives them
+    from twenty operators, a tenth of a second with symbolic sizes."""
+    if time.thread_time() > limit:
+        raise TimeoutError(f"its sizes make an export too slow; it stopped at {func}")
+    x: Any = args[0] if func is _BATCH_NORM else None
+    if isinstance(x, FakeTensor) and any(type(size) is not int for size in x.shape):
         with mode:
             return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
-    return dispatch(func, types, args, kwargs)
-
-
-def _is_symbolic(x: Any) -> bool:
-    return isinstance(x, FakeTensor) and any(type(size) is not int for size in x.shape)
+    return run(func, types, args, kwargs)

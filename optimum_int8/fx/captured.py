@@ -21,6 +21,9 @@ from .silence import quiet
 from .tracing import cheap_tracing
 
 _PREFIX = "block."
+_LIMIT = 20.0
+"""Seconds of processor time for one export: ten times what a ResNet takes. Mask2Former computes with the sizes of three images at once, and
+was not done after 240."""
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<")
 """Files whose lines say nothing to a user: torch, this package, generated code."""
 
@@ -84,7 +87,7 @@ def _export(
     outputs: list[Key] = []  # outside the wrapper: torch.export undoes what a forward writes to its module
     wrapper = _Call(module, forward, key, outputs)
     try:
-        with quiet(), torch.no_grad(), cheap_tracing():
+        with quiet(), torch.no_grad(), cheap_tracing(_LIMIT):
             exported = torch.export.export(wrapper, (example,), strict=False, dynamic_shapes=(shapes,))
             captured = _detach(exported, outputs[0], {name for name, _ in _named_tensors(module)})
             captured.guard = compile_guard(assumptions(exported))

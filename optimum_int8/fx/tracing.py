@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 from collections.abc import Iterator
 
 from ..torch_private import import_export, lean_export
@@ -12,9 +13,10 @@ import_export()
 
 
 @contextlib.contextmanager
-def cheap_tracing() -> Iterator[None]:
-    """Within, exports of this thread record shapes and types of values only (see `lean_export`), and garbage waits."""
-    with _no_collection(), lean_export():
+def cheap_tracing(seconds: float = math.inf) -> Iterator[None]:
+    """Within, exports of this thread record shapes and types of values only, stop after so much processor time (see `lean_export`), and
+    garbage waits."""
+    with _no_collection(), lean_export(seconds):
         yield
 
 

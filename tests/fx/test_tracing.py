@@ -230,3 +230,26 @@ def test_batch_norm_has_the_layout_that_torch_gives_it(affine: bool, layout: tor
         assert str(a.meta["val"].shape) == str(b.meta["val"].shape)
         assert str(a.meta["val"].stride()) == str(b.meta["val"].stride())
         assert a.meta["val"].dtype == b.meta["val"].dtype
+
+
+class Slow(nn.Module):
+    """Exports operator by operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(50):
+            x = x.sin()
+        return x
+
+
+def test_an_export_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optimum_int8.fx import captured
+    from optimum_int8.fx.arguments import NotCapturable, flatten
+
+    x = torch.ones(3, 4)
+    key, tensors = flatten((x,), {})
+    slow = Slow()
+    assert captured.capture(slow, slow.forward, key, tensors).graph is not None
+    monkeypatch.setattr(captured, "_LIMIT", 0.0)
+    with pytest.raises(NotCapturable, match="too slow"):
+        captured.capture(slow, slow.forward, key, tensors)
+    assert torch.export.export(slow, (x,)) is not None, "the limit ends with the export"
