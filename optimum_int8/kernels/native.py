@@ -35,7 +35,8 @@ class Library:
         self.native = ctypes.CDLL(str(path))
         if self.native.oi8_abi() != _ABI:
             raise KernelError(
-                f"{path} has interface version {self.native.oi8_abi()}, this package needs {_ABI}: rebuild or reinstall"
+                f"{path} has interface version {self.native.oi8_abi()}, this package needs {_ABI}: "
+                "rebuild (scripts/build_kernels) or reinstall"
             )
         if different := differences(_reported(self.native)):
             raise KernelError(

@@ -112,7 +112,9 @@ class Program:
             ValueError: no such operator, or no such name of an activation or norm.
             KernelError: the operator has no such field.
         """
-        instruction: Any = OPERATORS[OPS[OPS.index(op)]](op=OPS.index(op))
+        if op not in OPERATORS:
+            raise ValueError(f"no instruction {op!r} in kernels/interface.py; expected one of {', '.join(OPS)}")
+        instruction: Any = OPERATORS[op](op=OPS.index(op))
         instruction.input[:] = [*inputs, *[-1] * (len(instruction.input) - len(inputs))]
         instruction.output[:] = [*outputs, *[-1] * (len(instruction.output) - len(outputs))]
         for name, value in fields.items():

@@ -41,7 +41,8 @@ class Operator:
         name: that in `torch.ops.optimum_int8`.
         compute: the result on CPU tensors: by the native library, or by the definition without it.
         definition: the same result in `numerics` alone; every kernel equals it to the bit.
-        fake: from arguments to a result of its shape and dtype. Arguments have a `shape`, a `dtype` and a `new_empty` only.
+        fake: from arguments, by position or by name, to a result of its shape and dtype. Tensors have a `shape`, a `dtype` and a
+            `new_empty` only.
         emit: appends the operator to a program: takes the emission, and the arguments by name but for the mask. None where the operator
             runs outside of programs.
         domains: the programs (`ROWS`, `IMAGES`) that it can be part of.

@@ -17,8 +17,9 @@ def like(x: Tensor, *shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
     return x.new_empty(shape, dtype=dtype)
 
 
-def same_shape(x: Tensor, *rest: Any, **named: Any) -> Tensor:
-    """float32 of the first argument's shape."""
+def same_shape(*given: Any, **named: Any) -> Tensor:
+    """float32 of the first argument's shape, whatever its name."""
+    x = (*given, *named.values())[0]
     return like(x, *x.shape)
 
 

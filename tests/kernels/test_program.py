@@ -189,7 +189,9 @@ def test_a_mask_of_other_heads_or_keys(shape: tuple[int, ...]) -> None:
 
 def test_unknown_instruction() -> None:
     program = kernels.Program()
-    with pytest.raises(ValueError):
+    with pytest.raises(
+        ValueError, match="no instruction 'convolve' in kernels/interface.py; expected one of quantize, "
+    ):
         program.add("convolve", [], [])
     x = program.external(64)
     program.add("quantize", [x], [x], columns=16, output_scale=1.0)

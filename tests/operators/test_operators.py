@@ -140,7 +140,9 @@ def test_shapes_for_tracing(op: str) -> None:
 
 def _whole_steps(op: str) -> Case:
     """A case whose rows fill whole steps of the kernels, so that results lie as in a plain tensor."""
-    return next(c for c in CASES if c.op == op and any(n in c.name for n in ("64", "(1, 1, 1)", "no_bias")))
+    found = [c for c in CASES if c.op == op and any(n in c.name for n in ("64", "(1, 1, 1)", "no_bias"))]
+    assert found, f"{op} needs a case of 64 columns, with 64 in its name"
+    return found[0]
 
 
 @pytest.mark.parametrize("op", REGISTRY)
