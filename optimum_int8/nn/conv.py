@@ -108,14 +108,14 @@ class Int8Conv(Int8Biased):
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("weight_sum", weight_sum, persistent=False)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]` in x's dtype. `bias` is one that the caller holds, of a
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]` in the input's dtype. `bias` is one that the caller holds, of a
         convolution without its own."""
-        if x.dim() == self.spatial + 1:
-            return self.forward(x.unsqueeze(0), bias).squeeze(0)
-        if wants_gradients(x, bias):
-            return straight_through(self._compute, self._in_float, x, bias)
-        return self._compute(x, bias)
+        if input.dim() == self.spatial + 1:
+            return self.forward(input.unsqueeze(0), bias).squeeze(0)
+        if wants_gradients(input, bias):
+            return straight_through(self._compute, self._in_float, input, bias)
+        return self._compute(input, bias)
 
     def _in_float(self, x: Tensor, bias: Tensor | None) -> Tensor:
         bias = self._buffers["bias"] if bias is None else bias

@@ -60,12 +60,12 @@ class Int8Conv3d(Int8Linear):
         new.load_state_dict(made.state_dict())
         return new.train(module.training)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """float `[batch, in, depth, height, width]`, or without the batch, to `[batch, out, ...]` in x's dtype: what is left beyond the
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        """float `[batch, in, depth, height, width]`, or without the batch, to `[batch, out, ...]` in the input's dtype: what is left beyond the
         last whole patch is not read."""
-        if x.dim() == 4:
-            return self.forward(x.unsqueeze(0), bias).squeeze(0)
-        return super().forward(self._patches(x), bias).permute(0, 4, 1, 2, 3)
+        if input.dim() == 4:
+            return self.forward(input.unsqueeze(0), bias).squeeze(0)
+        return super().forward(self._patches(input), bias).permute(0, 4, 1, 2, 3)
 
     def _patches(self, x: Tensor) -> Tensor:
         """`[batch, in, depth, height, width]` as `[batch, patches deep, high, wide, in * taps]`."""

@@ -133,11 +133,11 @@ class Int8Linear(Int8Biased):
         self.register_buffer("panels", kernels.pack(weight), persistent=False)
         self.register_buffer("weight_sum", kernels.row_sums(weight), persistent=False)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         """See the class. `bias` is one that the caller holds, of a linear without its own. The gradient is that of the float linear."""
-        if wants_gradients(x, bias):
-            return straight_through(self._compute, self._in_float, x, bias)
-        return self._compute(x, bias)
+        if wants_gradients(input, bias):
+            return straight_through(self._compute, self._in_float, input, bias)
+        return self._compute(input, bias)
 
     def _in_float(self, x: Tensor, bias: Tensor | None) -> Tensor:
         weight = super().dequantize().to(x.dtype)

@@ -61,23 +61,23 @@ class Int8AvgPool(Int8Module):
         new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
         return new.train(module.training)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """float `[batch, channels, ...]`, or without the batch, as the float module."""
-        if x.dim() == self.spatial + 1:
-            return self.forward(x.unsqueeze(0)).squeeze(0)
-        if wants_gradients(x):
+        if input.dim() == self.spatial + 1:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        if wants_gradients(input):
             raise QuantizationError(
                 "the input of an INT8 average pooling requires a gradient, which it does not compute; call the model under "
                 "torch.no_grad(), or exclude the pooling"
             )
-        rows = (x.unsqueeze(2) if self.spatial == 1 else x).permute(0, 2, 3, 1)
+        rows = (input.unsqueeze(2) if self.spatial == 1 else input).permute(0, 2, 3, 1)
         q = torch.ops.optimum_int8.quantize(rows, self.input_scale, self.input_zero_point)
         if self.activation_bits < 8:  # see `Int8Linear`
             q = q.clamp(max=numerics.affine_max(self.activation_bits))
         window = None if self.window is None else list(self.window)
         qparams = self.input_scale, self.input_zero_point
         y = torch.ops.optimum_int8.avg_pool(q, *qparams, window, self.padding_counts).permute(0, 3, 1, 2)
-        return (y.squeeze(2) if self.spatial == 1 else y).to(x.dtype)
+        return (y.squeeze(2) if self.spatial == 1 else y).to(input.dtype)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

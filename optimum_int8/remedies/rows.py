@@ -91,10 +91,10 @@ def run_watched(
 
 
 def _returning_nothing(module: nn.Module, hook: Hook) -> Any:
-    def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        hook(module, inputs, output)
+    def watch(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        hook(module, inputs or tuple(named.values()), output)
 
-    return module.register_forward_hook(watch)
+    return module.register_forward_hook(watch, with_kwargs=True)
 
 
 @contextlib.contextmanager

@@ -107,7 +107,11 @@ class SiteKind(Generic[M]):
     @contextlib.contextmanager
     def observed(self, model: nn.Module, modules: Sequence[nn.Module], observe: Observe) -> Iterator[None]:
         """Within, `observe` is told of each call of the float `modules`."""
-        handles = [module.register_forward_pre_hook(observe) for module in modules]
+
+        def told(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            observe(module, inputs or tuple(named.values()))  # torch's modules may be called as `linear(input=x)`
+
+        handles = [module.register_forward_pre_hook(told, with_kwargs=True) for module in modules]
         try:
             yield
         finally:

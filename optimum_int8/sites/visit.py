@@ -24,6 +24,7 @@ def visit_modules(model: nn.Module, int8: Mapping[str, Int8Module], visit: Visit
 
 def _hook(name: str, int8: Int8Module, visit: Visit) -> Callable[..., Tensor | None]:
     def compared(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor | None:
-        return visit(name, inputs, output, lambda: int8(*inputs, **named), lambda: module.forward(*inputs, **named))
+        given = inputs or tuple(named.values())
+        return visit(name, given, output, lambda: int8(*inputs, **named), lambda: module.forward(*inputs, **named))
 
     return compared

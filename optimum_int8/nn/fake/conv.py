@@ -13,11 +13,11 @@ class _FakeQuantizedConv(nn.Module):
     input_fake_quantize: FakeQuantize
     per_channel: bool
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]`."""
-        rows = x.movedim(-len(self.kernel_size) - 1, -1)  # as calibration sees them: channels last
+        rows = input.movedim(-len(self.kernel_size) - 1, -1)  # as calibration sees them: channels last
         weight = fake_quantize_weight(self.weight.flatten(1), self.per_channel).view_as(self.weight)
-        return self._conv_forward(self.input_fake_quantize(x, rows), weight, self.bias)
+        return self._conv_forward(self.input_fake_quantize(input, rows), weight, self.bias)
 
 
 class FakeQuantizedConv1d(_FakeQuantizedConv, nn.Conv1d):

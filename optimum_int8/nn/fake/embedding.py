@@ -17,9 +17,9 @@ class FakeQuantizedEmbedding(nn.Embedding):
 
     per_channel: bool
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """ids of any shape to float `[..., dim]`."""
-        rows = super().forward(ids)
+        rows = super().forward(input)
         if self.per_channel:
             return fake_quantize_weight(rows.flatten(0, -2)).view_as(rows)
         scale = numerics.choose_weight_scale(self.weight, per_channel=False)[0]

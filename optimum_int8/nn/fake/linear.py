@@ -15,10 +15,10 @@ class FakeQuantizedLinear(nn.Linear):
     input_fake_quantize: FakeQuantize
     per_channel: bool
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """float `[..., in]` to `[..., out]`."""
         weight = fake_quantize_weight(self.weight, self.per_channel)
-        return functional.linear(self.input_fake_quantize(x), weight, self.bias)
+        return functional.linear(self.input_fake_quantize(input), weight, self.bias)
 
 
 class FakeQuantizedConv1D(Conv1D):

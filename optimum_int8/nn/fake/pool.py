@@ -15,11 +15,11 @@ class FakeQuantizedAvgPool(nn.Module):
 
     input_fake_quantize: FakeQuantize
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """float `[batch, channels, ...]`, or without the batch, as the float module."""
         axes = next(axes for kind, axes in AVERAGES.items() if isinstance(self, kind))
-        rows = x.movedim(-axes - 1, -1)  # as calibration sees them: channels last
-        return super().forward(self.input_fake_quantize(x, rows))
+        rows = input.movedim(-axes - 1, -1)  # as calibration sees them: channels last
+        return super().forward(self.input_fake_quantize(input, rows))
 
 
 @functools.cache
