@@ -7,14 +7,15 @@ model gives the whole; what the INT8 model, unfused, still multiplies in float i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import optimum_int8  # noqa: F401  registers the operators
+import optimum_int8.operators  # noqa: F401  registers the operators
+from optimum_int8 import inspect
 from tests.sweep.models import Batch, run
 
 aten = torch.ops.aten
@@ -31,6 +32,9 @@ def _grouped(a: Any, b: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
     return 2 * a[0] * a[1] * b[-1]
 
 
+WITHOUT_WEIGHT = "products of activations in its own code, no weight"
+"""Attention that does not go through the interface of Transformers, recurrences, relative positions."""
+
 COUNTED: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.optimum_int8.float_attention: _attention,
@@ -40,13 +44,29 @@ COUNTED: dict[Any, Callable[..., int]] = {
 
 
 def coverage(model: nn.Module, int8: nn.Module, batch: Batch) -> dict[str, Any]:
-    """`coverage`, from 0 to 1, and `float`: what stays float by module, the largest five, as shares of all."""
+    """`coverage`, from 0 to 1, `float`: what stays float by module, the largest five, as shares of all, and `why`: their reasons."""
     whole, _ = _count(model, batch)
     left, places = _count(int8, batch)
     if not whole:
         return {"coverage": None}
     top = sorted(((count / whole, name) for name, count in places.items() if count > 0.005 * whole), reverse=True)[:5]
-    return {"coverage": round(1 - left / whole, 4), "float": {name: round(share, 4) for share, name in top}}
+    reasons = inspect(int8).fp32
+    return {
+        "coverage": round(1 - left / whole, 4),
+        "float": {name: round(share, 4) for share, name in top},
+        "why": {name: _why(name, int8, reasons) for _, name in top},
+    }
+
+
+def _why(name: str, int8: nn.Module, reasons: Mapping[str, str]) -> str:
+    """The reason of a module or of a parameter of its own."""
+    if name in reasons:
+        return reasons[name]
+    parameters = {f"{name}.{parameter}" for parameter, _ in int8.get_submodule(name).named_parameters(recurse=False)}
+    of_them = (
+        reason for path, reason in reasons.items() if path in parameters or path.rpartition(".")[0] in parameters
+    )
+    return next(of_them, WITHOUT_WEIGHT)
 
 
 def _count(model: nn.Module, batch: Batch) -> tuple[int, dict[str, int]]:

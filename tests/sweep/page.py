@@ -121,7 +121,11 @@ def _table(rows: list[tuple[str, Any]]) -> str:
         model_type, class_name = key.split("/")
         share = f"{row['coverage']:.1%}" if row.get("coverage") is not None else ""
         share += " (tiny)" if share and row.get("widths") == "tiny" else ""
-        left = ", ".join(f"`{name}` {value:.1%}" for name, value in row.get("float", {}).items())
+        why = row.get("why", {})
+        left = ", ".join(
+            f"`{name}` {value:.1%}" + (f" ({why[name]})" if name in why else "")
+            for name, value in row.get("float", {}).items()
+        )
         cells = [
             model_type,
             class_name + (" (text only)" if row.get("text_only") else "") + (" *" if "faults" in row else ""),

@@ -119,9 +119,9 @@ def compact(results: Iterable[Result]) -> dict[str, Any]:
             row["fp32"] = result.get("process") or result.get("fp32", "")
         for approach in APPROACHES:
             if approach in result:
-                dropped = ("faults", "step", "steps", "at", "float", "coverage", "widths", "generate", "base")
+                dropped = ("faults", "step", "steps", "at", "float", "why", "coverage", "widths", "generate", "base")
                 row[approach] = {k: v for k, v in result[approach].items() if k not in dropped}
-        for name in ("coverage", "float", "generate"):
+        for name in ("coverage", "float", "why", "generate"):
             value = next((result[a][name] for a in APPROACHES if name in result.get(a, {})), None)
             if value not in (None, {}):
                 row[name] = value
