@@ -209,7 +209,7 @@ def _switch_exports() -> None:
 
 @functools.cache
 def _switch_modes() -> None:
-    """torch keeps the modes of an export in one list for all threads, where whatever reckons with sizes in another thread finds them."""
+    """torch keeps the modes of an export in one list for all threads, where whatever computes with sizes in another thread finds them."""
 
     class PerThread(torch._ops._ModeStackStateForPreDispatch, threading.local):
         """The list of each thread."""

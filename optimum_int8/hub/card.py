@@ -14,7 +14,7 @@ from ..sites import KINDS
 LIBRARY = "optimum_int8"
 
 VERSIONS = ("torch", "transformers", "optimum_int8")
-"""Packages whose versions a card names beside the machine that the numbers were measured on."""
+"""Packages whose versions a card names next to the machine that the numbers were measured on."""
 
 PIPELINE_TAGS = {
     "ForSequenceClassification": "text-classification",
@@ -54,7 +54,7 @@ class CardInfo:
         calibration_dataset: what static ranges were measured on.
         calibration_samples: how many examples of it.
         pipeline_tag: the Hub's task, if the class of the model does not tell.
-        sensitivity: file name of a sensitivity report beside the card, to link.
+        sensitivity: file name of a sensitivity report next to the card, to link.
     """
 
     base_model: str | None = None
@@ -179,7 +179,7 @@ def _evaluation(report: Mapping[str, Any], info: CardInfo) -> str:
         f"Measured in one run on {machine['cpu']} (instruction set {machine['isa_used']}, {machine['threads']} threads), "
         f"with {', '.join(versions)}. Latency is the median for single examples{_load(report)}; on another machine the ratio differs."
     )
-    return f"## INT8 beside FP32{' on ' + on if on else ''}\n\n" + "\n".join(rows) + f"\n\n{notes}"
+    return f"## INT8 next to FP32{' on ' + on if on else ''}\n\n" + "\n".join(rows) + f"\n\n{notes}"
 
 
 def _faster(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a model card is rendered from, kept beside the weights until the name of the repository is known."""
+"""What a model card is rendered from, kept next to the weights until the name of the repository is known."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(folder: Path) -> tuple[dict[str, Any] | None, CardInfo]:
 
 
 def add(folder: Path | None, report: Mapping[str, Any], info: CardInfo) -> None:
-    """Put an evaluation beside a checkpoint, if it has a folder; of `info`, what is known replaces what was."""
+    """Put an evaluation next to a checkpoint, if it has a folder; of `info`, what is known replaces what was."""
     if folder is None:
         return
     before = read(folder)[1]

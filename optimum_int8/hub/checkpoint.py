@@ -1,6 +1,6 @@
 """Reading a checkpoint: which files it is made of, and every check made before a value of it is used.
 
-A checkpoint is `config.json` beside `model.safetensors` (or shards and `model.safetensors.index.json`). The header of
+A checkpoint is `config.json` next to `model.safetensors` (or shards and `model.safetensors.index.json`). The header of
 each weight file carries a CRC-32 of every tensor, so that a flipped bit or two swapped tensors are found. It guards
 against damage, not against malice: who can write the file can write its sums.
 """
@@ -105,7 +105,7 @@ def shard_names(index: Path) -> list[str]:
     names = set()
     for name in weight_map.values():
         if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name or "\\" in name:
-            raise CheckpointError(f"{index.name} names the shard {name!r}; expected a .safetensors file beside it")
+            raise CheckpointError(f"{index.name} names the shard {name!r}; expected a .safetensors file next to it")
         names.add(name)
     return sorted(names)
 

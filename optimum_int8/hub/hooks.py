@@ -146,9 +146,9 @@ def _drop_references(config: PreTrainedConfig) -> None:
 
 
 def _stored_config(files: Sequence[Path]) -> dict[str, Any]:
-    """The `config.json` beside the weights; nothing where there is none."""
-    beside = files[0].parent / checkpoint.CONFIG_NAME
-    return checkpoint.read_json(beside) if beside.is_file() else {}
+    """The `config.json` next to the weights; nothing where there is none."""
+    config_file = files[0].parent / checkpoint.CONFIG_NAME
+    return checkpoint.read_json(config_file) if config_file.is_file() else {}
 
 
 def _may_lack(model: PreTrainedModel, found: adapt.Adapted, metadata: dict[str, Any]) -> Collection[str]:

@@ -155,7 +155,7 @@ def _commit(
     """One attempt. Its operations are made anew, so that a repetition sees what an earlier attempt left.
 
     The commit is bound to the one whose files were looked at: with somebody else's in between, whole weights could end up
-    beside shards, and the configuration of one model beside the weights of another.
+    next to shards, and the configuration of one model next to the weights of another.
     """
     if create_pr:
         found = _find_pull_request(api, name, files, message)

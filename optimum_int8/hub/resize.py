@@ -62,7 +62,7 @@ def _resized_head(
     new = original(self, head, *args, **kwargs)
     if new.weight.shape != weight.shape:
         old.resize(new.weight.detach(), new.bias)
-        for parent in self.modules():  # RoBERTa keeps the bias of its head beside it too
+        for parent in self.modules():  # RoBERTa keeps the bias of its head next to it too
             own = parent._parameters.get("bias")
             if own is not None and bias is not None and own.shape == bias.shape and old in parent.children():
                 parent.bias = old.bias
@@ -118,7 +118,7 @@ def tie(model: nn.Module, target: str, source: str) -> None:
 
 
 def _tie_bias(to: nn.Module, origin: nn.Module, name: str) -> None:
-    """The source of a tie may be a parameter beside the resized linear (`lm_head.bias` of RoBERTa): it takes the new size."""
+    """The source of a tie may be a parameter next to the resized linear (`lm_head.bias` of RoBERTa): it takes the new size."""
     value: Any = getattr(origin, name)
     own: Any = to.bias
     if value is None or own is None or value.data_ptr() == own.data_ptr():

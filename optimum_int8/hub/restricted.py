@@ -58,7 +58,7 @@ class Plain:
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A quantized tensor: `float = (values - zero_points) * scales` along `axis`; None is one grid for all."""
+    """A quantized tensor: `float = (values - zero_points) * scales` along `axis`; None is one scale for all."""
 
     values: torch.Tensor
     scales: torch.Tensor

@@ -31,13 +31,13 @@ def save_pretrained(
 ) -> Path:
     """Write an INT8 model as a checkpoint folder: weights, `config.json`, generation settings, tokenizer.
 
-    Everything is first written into a temporary folder beside the target, then renamed, so a full disk or a crash while
+    Everything is first written into a temporary folder next to the target, then renamed, so a full disk or a crash while
     writing leaves the target as it was. Files of an existing target that a checkpoint does not consist of stay.
 
     Args:
         model: an INT8 Transformers model, from `optimum_int8.quantize` or loaded.
         save_directory: the folder; made with its parents when missing.
-        tokenizer: a tokenizer, processor or image processor to save beside; anything with `save_pretrained(folder)`.
+        tokenizer: a tokenizer, processor or image processor to save as well; anything with `save_pretrained(folder)`.
         max_shard_size: larger checkpoints are split; bytes, or text such as `"5GB"`.
 
     Returns:

@@ -54,7 +54,7 @@ def test_model_tokenizer_and_report_arrive(hub: Hub, quantizer: TextClassificati
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(repository.files())
     metadata, body = card(hub)
     assert "calibration: 12 examples of nyu-mll/glue sst2 train" in body
-    assert "## INT8 beside FP32 on nyu-mll/glue sst2 validation" in body
+    assert "## INT8 next to FP32 on nyu-mll/glue sst2 validation" in body
     assert metadata["datasets"] == ["nyu-mll/glue"] and metadata["license"] == "mit"
     (result,) = metadata["model-index"][0]["results"]
     assert result["dataset"] == {
@@ -82,7 +82,7 @@ def test_a_new_int8_model_makes_no_claim_of_the_old_one(
     assert quantizer.report is None
     quantizer.push_to_hub("alice/int8")
     metadata, body = card(hub)
-    assert "calibration: 4 examples of unnamed data" in body and "INT8 beside FP32" not in body
+    assert "calibration: 4 examples of unnamed data" in body and "INT8 next to FP32" not in body
     assert "model-index" not in metadata and "datasets" not in metadata
     quantizer.load_int8(tmp_path / "int8")
     quantizer.push_to_hub("alice/loaded")
@@ -119,13 +119,13 @@ def test_a_saved_checkpoint_is_pushed_with_its_evaluation(
     data = from_hub(make_dataset(quantizer.model, 8), "train")
     quantizer.quantize(STATIC, data.select(range(5)), tmp_path / "int8")
     push_folder(tmp_path / "int8", "alice/int8")
-    assert "INT8 beside FP32" not in card(hub)[1] and card(hub)[0]["license"] == "mit"
+    assert "INT8 next to FP32" not in card(hub)[1] and card(hub)[0]["license"] == "mit"
     report = quantizer.evaluate(from_hub(make_dataset(quantizer.model, 6, seed=1), "validation"), latency_rounds=2)
     push_folder(tmp_path / "int8", "alice/int8")
     metadata, body = card(hub)
     assert metadata["base_model"] == "alice/base" and metadata["license"] == "mit"
     assert "calibration: 5 examples of nyu-mll/glue sst2 train" in body
-    assert "## INT8 beside FP32 on nyu-mll/glue sst2 validation" in body and 'from_pretrained("alice/int8")' in body
+    assert "## INT8 next to FP32 on nyu-mll/glue sst2 validation" in body and 'from_pretrained("alice/int8")' in body
     values = [metric["value"] for metric in metadata["model-index"][0]["results"][0]["metrics"]]
     assert values == [report.int8.value, report.fp32.value]
     quantizer.load_int8(tmp_path / "int8")
@@ -134,7 +134,7 @@ def test_a_saved_checkpoint_is_pushed_with_its_evaluation(
     assert "on nyu-mll/glue sst2 test" in card(hub)[1] and "calibration: 5 examples" in card(hub)[1]
     quantizer.quantize(STATIC, data.select(range(4)), tmp_path / "int8")
     push_folder(tmp_path / "int8", "alice/int8")
-    assert "calibration: 4 examples" in card(hub)[1] and "INT8 beside FP32" not in card(hub)[1]
+    assert "calibration: 4 examples" in card(hub)[1] and "INT8 next to FP32" not in card(hub)[1]
     (tmp_path / "int8" / "int8_card.json").write_text('{"info": {"run": 1}, "evaluation": null}')
     with pytest.raises(CheckpointError, match="int8_card.json is damaged"):
         push_folder(tmp_path / "int8", "alice/int8")
