@@ -11,6 +11,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig, BertModel
 
 from optimum_int8 import Int8Config, kernels, quantize, release_memory
 from optimum_int8.kernels import Program
@@ -213,3 +214,21 @@ def test_resident_memory_falls() -> None:
     done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 10, "megabytes of working memory"
+
+
+@needs_library
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [6, 300])
+def test_panels_that_a_first_call_joins_are_no_change_of_the_module(length: int) -> None:
+    """The second call runs the graphs of the first: one block for all layers, and beyond 256 tokens one for each."""
+    config = BertConfig(vocab_size=50, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    torch.manual_seed(0)
+    model = quantize(BertModel(config).eval(), Int8Config(approach="dynamic"), progress=False)
+    ids = torch.arange(2 * length).view(2, length) % 50
+    with torch.inference_mode():
+        first = model(ids)[0]
+        built = graphs(model)
+        assert torch.equal(model(ids)[0], first)
+    again = graphs(model)
+    assert len(built) > 1 and len(again) == len(built)
+    assert all(one is other for one, other in zip(built, again, strict=True))

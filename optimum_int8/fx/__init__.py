@@ -7,9 +7,11 @@ from .captured import Captured, capture, other_shapes
 from .compiler import Backend, Compiler, compilers
 from .shapes import shaped
 from .silence import quiet
+from .sources import MOVED
 from .structure import candidates, holds_int8, structure_key
 
 __all__ = [
+    "MOVED",
     "ROUNDED",
     "ROUNDING",
     "Backend",

@@ -23,6 +23,10 @@ class NotCapturable(Exception):
     """Why a call cannot become a graph."""
 
 
+class SliceDiffers(NotCapturable):
+    """The same, where it may be only for the sizes of the tensors that were looked at."""
+
+
 def flatten(args: Sequence[Any], kwargs: Mapping[str, Any], layer: int | None = None) -> tuple[Key, list[Tensor]]:
     """The guard key and the tensors of a call.
 

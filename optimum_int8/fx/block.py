@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..torch_private import is_watched
 from .agreement import agree, gives_same_bits
-from .arguments import Key, NotCapturable, copies
+from .arguments import Key, NotCapturable, SliceDiffers, copies
 from .caches import layer_index
 from .call import Call
 from .captured import capture, explain
@@ -23,8 +23,10 @@ from .guards import single_axes
 from .observed import Hooks, why_own_code
 from .own_run import OwnError, Ran, run_own
 from .silence import logger
+from .slices import between, slice_call
 from .sources import Sources
 from .structure import candidates, is_stack, structure_key
+from .trial import try_own
 from .variants import Renewals, Variant, Variants
 
 _UNKNOWN = object()
@@ -210,7 +212,7 @@ class Block:
         try:
             with GATE.capturing(), self.compiler.lock:
                 if call.key not in self.variants and not self.variants.is_full:
-                    self.variants[call.key] = self._try_compile(call.key, copies(call.tensors))
+                    self.variants[call.key] = self._try_compile(call.key, call.tensors)
         except (OwnError, Busy):  # nothing is known about the block
             return self._own(*call.args, **call.kwargs)
         except Ran as ran:
@@ -248,35 +250,77 @@ class Block:
 
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
         sources = self.sources or Sources(self.module)
-        structure, results = self._run_own(key, tensors)
-        with torch.no_grad():
-            known = self._known(key, tensors, structure, results)
-            bound = known or self._capture(key, tensors, structure, results)
-            variant = self.compiler.finish(bound, tensors, results, sources, check=known is None)
+        variant = self._compile_slice(key, tensors, sources)
+        if variant is None:
+            sources = self.sources or Sources(self.module)
+            tensors = copies(tensors)
+            structure, results = self._run_own(key, tensors)
+            with torch.no_grad():
+                known = self._known(key, tensors, structure, results)
+                bound = known or self._capture(key, tensors, structure, results)
+                variant = self.compiler.finish(bound, tensors, results, sources, check=known is None)
         self.sources = sources
         return variant
 
-    def _shared(self, key: Key) -> tuple[Any, ...]:
+    def _compile_slice(self, key: Key, tensors: list[Tensor], sources: Sources) -> Variant | None:
+        """A variant for a call that was checked on a slice of it; None where only the whole call can tell."""
+        small = slice_call(key, tensors, self.layer)
+        ran = None if small is None else try_own(self.module, self.original, key, small, self.layer)
+        if small is None or ran is None:
+            return None
+        shared = self.shared(key)
+        earlier = self.compiler.captured.get(shared)
+        if earlier is not None and earlier.holds(tensors) and not earlier.holds(small):
+            return None
+        try:
+            with torch.no_grad():
+                known = self._known(key, small, *ran)
+                if known is not None and not known.captured.holds(tensors):
+                    known = None
+                bound = known or self._capture(key, small, *ran, tensors)
+                if between(bound.captured.assumed, small, tensors) and not self._same_on(bound, key, tensors):
+                    raise SliceDiffers("its graph holds for a slice of the call")
+                return self.compiler.finish(bound, small, ran[1], sources, check=known is None)
+        except SliceDiffers as error:
+            logger.debug("%s: on a slice %s", self.name, error)
+        if earlier is None:
+            self.compiler.captured.pop(shared, None)
+        return None
+
+    def _same_on(self, bound: Bound, key: Key, tensors: list[Tensor]) -> bool:
+        whole = copies(tensors)
+        _, results = self._run_own(key, whole)
+        return gives_same_bits(bound.graph, whole, results)
+
+    def shared(self, key: Key) -> tuple[Any, ...]:
         """What siblings that may have one graph have in common."""
         self._structure = self._structure or structure_key(self.module)
         return self._structure, key
 
     def _known(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
         """A sibling's graph, if it gives the same on this module's tensors."""
-        known = self.compiler.captured.get(self._shared(key))
+        known = self.compiler.captured.get(self.shared(key))
         if known is None or known.output != structure or known.image not in (None, tensors[0].shape[2:]):
             return None
         graph = known.bind(self.module)
         return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
 
-    def _capture(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound:
+    def _capture(
+        self,
+        key: Key,
+        tensors: list[Tensor],
+        structure: Key,
+        results: list[Tensor],
+        whole: list[Tensor] | None = None,
+    ) -> Bound:
+        """A graph that gives the same on these tensors and holds for the sizes of `whole`."""
         captured = capture(self.module, self.original, key, tensors)
-        if captured.output != structure or not captured.holds(tensors):
-            raise NotCapturable("the captured graph does not hold for this call's sizes")
+        if captured.output != structure or not captured.holds(tensors) or not captured.holds(whole or tensors):
+            raise SliceDiffers("the captured graph does not hold for this call's sizes")
         graph = captured.bind(self.module)
         if not agree(graph(*tensors), results):
             raise NotCapturable("the captured graph disagrees with the module at a second shape")
-        self.compiler.captured[self._shared(key)] = captured
+        self.compiler.captured[self.shared(key)] = captured
         return Bound(captured, graph)
 
     def _try_single(self, variant: Variant, call: Call) -> bool:
@@ -285,12 +329,22 @@ class Block:
         try:
             with GATE.capturing(), self.compiler.lock, torch.no_grad():
                 if singles not in variant.singles:
-                    tensors = copies(call.tensors)
-                    _, results = self._run_own(call.key, tensors)
+                    tensors, results = self._ran(variant, call)
                     variant.singles[singles] = gives_same_bits(variant.captured.bind(self.module), tensors, results)
         except (OwnError, Busy, NotCapturable, Ran):
             return False
         return variant.singles[singles]
+
+    def _ran(self, variant: Variant, call: Call) -> tuple[list[Tensor], list[Tensor]]:
+        """Tensors of a slice of the call, or of all of it, and what the module's own code gives for them."""
+        small = slice_call(call.key, call.tensors, self.layer)
+        captured = variant.captured
+        if small is not None and captured.holds(small) and not between(captured.assumed, small, call.tensors):
+            ran = try_own(self.module, self.original, call.key, small, self.layer)
+            if ran is not None:
+                return small, ran[1]
+        whole = copies(call.tensors)
+        return whole, self._run_own(call.key, whole)[1]
 
     def bound(self, key: Key) -> tuple[fx.GraphModule, Key] | None:
         """The captured graph of a variant, defined but before any pass, on this module's tensors; and the structure of its result."""

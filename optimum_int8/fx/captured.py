@@ -38,6 +38,7 @@ class Captured:
     image: tuple[int, ...] | None = None  # height and width of the first tensor, where no other would do
     rounded: bool = False  # its passes must be compared one by one, see `ROUNDED`
     guard: Guard | None = None  # what it assumes of the sizes of a call
+    assumed: Sequence[Any] = ()  # the same, as expressions
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether the graph is one for tensors of these sizes."""
@@ -66,7 +67,7 @@ def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: l
     Raises:
         NotCapturable: with the reason and, where there is one, the line of the model's source.
     """
-    image = tuple(tensors[0].shape[2:]) if tensors and _is_image(tensors[0]) else None
+    image = tuple(tensors[0].shape[2:]) if tensors and is_image(tensors[0]) else None
     if image is None:
         return _export(module, forward, key, *other_shapes(tensors, (), cache_tensors(key)))
     try:
@@ -90,7 +91,8 @@ def _export(
         with quiet(), torch.no_grad(), cheap_tracing(_LIMIT):
             exported = torch.export.export(wrapper, (example,), strict=False, dynamic_shapes=(shapes,))
             captured = _detach(exported, outputs[0], {name for name, _ in _named_tensors(module)})
-            captured.guard = compile_guard(assumptions(exported))
+            captured.assumed = assumptions(exported)
+            captured.guard = compile_guard(captured.assumed)
             return captured
     except NotCapturable:
         raise
@@ -138,7 +140,7 @@ def other_shapes(
     shapes = []
     for position, tensor in enumerate(tensors):
         sizes: dict[int, Any] = {}
-        for axis in (0, 2) if position in cached else _axes(tensor):
+        for axis in (0, 2) if position in cached else varying_axes(tensor):
             size = tensor.shape[axis]
             if axis == 0 and size == batch:
                 tensor = _grow(tensor, axis, new_batch)
@@ -157,7 +159,7 @@ def _larger(
     tensors: list[Tensor], batch: int, taken: set[int], cached: Mapping[int, str]
 ) -> tuple[int, dict[int, int], int]:
     """A new batch, new sizes by old ones, and a new number of states in the cache."""
-    length = tensors[0].shape[1] if 1 in _axes(tensors[0]) else 0
+    length = tensors[0].shape[1] if 1 in varying_axes(tensors[0]) else 0
     states = next((tensors[i].shape[2] for i, place in cached.items() if place == SELF), 0)
     new_length = length
     if not (states and length == 1):
@@ -180,11 +182,13 @@ def _free(size: int, taken: set[int]) -> int:
     return size
 
 
-def _is_image(tensor: Tensor) -> bool:
+def is_image(tensor: Tensor) -> bool:
+    """Whether the first tensor of a call is one of images."""
     return tensor.dim() == 4 and tensor.is_floating_point()
 
 
-def _axes(tensor: Tensor) -> tuple[int, ...]:
+def varying_axes(tensor: Tensor) -> tuple[int, ...]:
+    """The axes that may be a batch or a length, see `other_shapes`."""
     if tensor.dim() == 4:
         return (0, 2, 3)
     if tensor.dim() == 3 and not tensor.is_floating_point():

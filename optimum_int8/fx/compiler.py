@@ -13,10 +13,10 @@ from torch import Tensor, fx
 
 from ..heap import trim
 from .agreement import ROUNDED, agree, rounding_tolerance
-from .arguments import NotCapturable
+from .arguments import SliceDiffers
 from .captured import Captured
 from .guards import single_axes
-from .sources import Sources, count_uses, tensors_read
+from .sources import MOVED, Sources, count_uses, tensors_read
 from .variants import Run, Variant
 
 
@@ -103,7 +103,7 @@ class Compiler:
         """Compile a graph that gave `results` for `tensors`; `sources` then watches what it copied.
 
         Raises:
-            NotCapturable: with what failed.
+            SliceDiffers: with what failed.
         """
         backend = self.backend
         captured, graph = bound
@@ -117,11 +117,12 @@ class Compiler:
                 compiled = backend.compile(graph, tensors, check=check or captured.rounded)
                 found = compiled(*tensors)
         except Exception as error:  # the model's own code is always there to run
-            raise NotCapturable(f"compiling failed: {type(error).__name__}: {error}") from error
+            raise SliceDiffers(f"compiling failed: {type(error).__name__}: {error}") from error
         captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
         if not agree(found, results, tolerance) and not captured.rounded:
-            raise NotCapturable("the compiled graph disagrees with the module")
-        sources.add_copied(read, uses, count_uses(compiled, backend.tensors(compiled)))
+            raise SliceDiffers("the compiled graph disagrees with the module")
+        moved = getattr(compiled, "meta", {}).get(MOVED, ())
+        sources.add_copied(read, uses, count_uses(compiled, backend.tensors(compiled)), moved)
         variant = Variant(compiled, captured, backend.direct(compiled))
         variant.singles[single_axes(tensors)] = True
         trim()

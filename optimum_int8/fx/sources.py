@@ -27,6 +27,9 @@ from ..kernels import bytes_changed
 from ..nn.changes import Changes
 from .gate import GATE
 
+MOVED = "moved"
+"""Key in a graph's `meta`: pairs of addresses of tensors that its passes gave another storage, with the same values, before and after."""
+
 _SMALL = 1 << 16
 """Bytes up to which a copied tensor is compared; of larger ones the version counter is."""
 
@@ -49,17 +52,29 @@ class Sources:
         self._buffers = list(module.buffers())
         self._buffer_addresses = list(map(Tensor.data_ptr, self._buffers))
         self._copied: dict[int, Tensor] = {}
+        self._has_graph = False
         self._count = Changes.count
         self._due = 0.0
         self._watch()
 
-    def add_copied(self, read: Iterable[Tensor], uses: Counter[int], remaining: Counter[int]) -> None:
+    def add_copied(
+        self,
+        read: Iterable[Tensor],
+        uses: Counter[int],
+        remaining: Counter[int],
+        moved: Iterable[tuple[int, int]] = (),
+    ) -> None:
         """Watch the tensors that a compiled graph no longer reads in place.
 
         Args:
             read, uses: what the graph read before it was compiled, and how often (`tensors_read`, `count_uses`).
             remaining: how often it does now.
+            moved: see `MOVED`. Graphs from before still read the old storage, so that these notice.
         """
+        if not self._has_graph:
+            places = dict(moved)
+            self._buffer_addresses = [places.get(address, address) for address in self._buffer_addresses]
+        self._has_graph = True
         for tensor in read:
             address = tensor.data_ptr()
             if tensor.numel() and remaining[address] < uses[address]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..fx import MOVED
 from ..fx.rewrite import add_call, add_columns, add_constant, is_call, named, ours, tensor_of
 from ..kernels import PANEL
 
@@ -44,12 +45,15 @@ def _merge(graph_module: fx.GraphModule, group: list[fx.Node]) -> None:
     widths = [part["weight_scale"].shape[0] for part in parts]
     zeros = [torch.zeros(width) for width in widths]
     biases = [zero if part["bias"] is None else part["bias"] for part, zero in zip(parts, zeros, strict=True)]
+    before = [part["panels"].data_ptr() for part in parts]
     order = {node: i for i, node in enumerate(graph_module.graph.nodes)}
     with graph_module.graph.inserting_before(min(group, key=order.__getitem__)):
         weight = {
             name: add_constant(graph_module, f"merged_{name}", join([part[name] for part in parts]))
             for name, join in _WEIGHT.items()
         }
+        after = [part["panels"].data_ptr() for part in parts]
+        graph_module.meta.setdefault(MOVED, []).extend(zip(before, after, strict=True))
         has_bias = any(part["bias"] is not None for part in parts)
         bias = add_constant(graph_module, "merged_bias", torch.cat(biases)) if has_bias else None
         arguments = {**named(group[0]), **weight, "bias": bias, "activation": "none"}
