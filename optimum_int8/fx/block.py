@@ -12,21 +12,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..torch_private import is_watched
-from .agreement import agree, gives_same_bits
-from .arguments import Key, NotCapturable, SliceDiffers, copies
+from .arguments import Key, NotCapturable
+from .build import Builder
 from .caches import layer_index
 from .call import Call
-from .captured import capture, explain
-from .compiler import Bound, Compiler
+from .captured import explain
+from .compiler import Compiler
 from .gate import GATE, Busy
 from .guards import single_axes
 from .observed import Hooks, why_own_code
-from .own_run import OwnError, Ran, run_own
+from .own_run import OwnError, Ran
 from .silence import logger
-from .slices import between, slice_call
 from .sources import Sources
-from .structure import candidates, is_stack, structure_key
-from .trial import try_own
+from .structure import candidates, is_stack
 from .variants import Renewals, Variant, Variants
 
 _UNKNOWN = object()
@@ -64,7 +62,7 @@ class Block:
         self.variants = Variants()
         self.sources: Sources | None = None
         self._hooks = Hooks(self.module)
-        self._structure: tuple[Any, ...] | None = None
+        self._builder: Builder | None = None
         self._layer: Any = _UNKNOWN
         self._is_stack: bool | None = None
         self.opened = False  # whether the layers of a stack are blocks too
@@ -245,83 +243,14 @@ class Block:
         self.compiler.failures[self.name] = reason
         logger.debug("%s: %s", self.name, reason)
 
-    def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        return run_own(self.module, self.original, key, tensors, self.layer)
-
     def _compile(self, key: Key, tensors: list[Tensor]) -> Variant:
-        sources = self.sources or Sources(self.module)
-        variant = self._compile_slice(key, tensors, sources)
-        if variant is None:
-            sources = self.sources or Sources(self.module)
-            tensors = copies(tensors)
-            structure, results = self._run_own(key, tensors)
-            with torch.no_grad():
-                known = self._known(key, tensors, structure, results)
-                bound = known or self._capture(key, tensors, structure, results)
-                variant = self.compiler.finish(bound, tensors, results, sources, check=known is None)
-        self.sources = sources
+        variant, self.sources = self._builds().build(key, tensors, self.sources)
         return variant
 
-    def _compile_slice(self, key: Key, tensors: list[Tensor], sources: Sources) -> Variant | None:
-        """A variant for a call that was checked on a slice of it; None where only the whole call can tell."""
-        small = slice_call(key, tensors, self.layer)
-        ran = None if small is None else try_own(self.module, self.original, key, small, self.layer)
-        if small is None or ran is None:
-            return None
-        shared = self.shared(key)
-        earlier = self.compiler.captured.get(shared)
-        if earlier is not None and earlier.holds(tensors) and not earlier.holds(small):
-            return None
-        try:
-            with torch.no_grad():
-                known = self._known(key, small, *ran)
-                if known is not None and not known.captured.holds(tensors):
-                    known = None
-                bound = known or self._capture(key, small, *ran, tensors)
-                if between(bound.captured.assumed, small, tensors) and not self._same_on(bound, key, tensors):
-                    raise SliceDiffers("its graph holds for a slice of the call")
-                return self.compiler.finish(bound, small, ran[1], sources, check=known is None)
-        except SliceDiffers as error:
-            logger.debug("%s: on a slice %s", self.name, error)
-        if earlier is None:
-            self.compiler.captured.pop(shared, None)
-        return None
-
-    def _same_on(self, bound: Bound, key: Key, tensors: list[Tensor]) -> bool:
-        whole = copies(tensors)
-        _, results = self._run_own(key, whole)
-        return gives_same_bits(bound.graph, whole, results)
-
-    def shared(self, key: Key) -> tuple[Any, ...]:
-        """What siblings that may have one graph have in common."""
-        self._structure = self._structure or structure_key(self.module)
-        return self._structure, key
-
-    def _known(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
-        """A sibling's graph, if it gives the same on this module's tensors."""
-        known = self.compiler.captured.get(self.shared(key))
-        if known is None or known.output != structure or known.image not in (None, tensors[0].shape[2:]):
-            return None
-        graph = known.bind(self.module)
-        return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
-
-    def _capture(
-        self,
-        key: Key,
-        tensors: list[Tensor],
-        structure: Key,
-        results: list[Tensor],
-        whole: list[Tensor] | None = None,
-    ) -> Bound:
-        """A graph that gives the same on these tensors and holds for the sizes of `whole`."""
-        captured = capture(self.module, self.original, key, tensors)
-        if captured.output != structure or not captured.holds(tensors) or not captured.holds(whole or tensors):
-            raise SliceDiffers("the captured graph does not hold for this call's sizes")
-        graph = captured.bind(self.module)
-        if not agree(graph(*tensors), results):
-            raise NotCapturable("the captured graph disagrees with the module at a second shape")
-        self.compiler.captured[self.shared(key)] = captured
-        return Bound(captured, graph)
+    def _builds(self) -> Builder:
+        if self._builder is None:
+            self._builder = Builder(self.name, self.module, self.original, self.layer, self.compiler)
+        return self._builder
 
     def _try_single(self, variant: Variant, call: Call) -> bool:
         """Compare a graph with its module at the first call with a batch or a length of 1, or without."""
@@ -329,22 +258,10 @@ class Block:
         try:
             with GATE.capturing(), self.compiler.lock, torch.no_grad():
                 if singles not in variant.singles:
-                    tensors, results = self._ran(variant, call)
-                    variant.singles[singles] = gives_same_bits(variant.captured.bind(self.module), tensors, results)
+                    variant.singles[singles] = self._builds().same_bits(variant, call)
         except (OwnError, Busy, NotCapturable, Ran):
             return False
         return variant.singles[singles]
-
-    def _ran(self, variant: Variant, call: Call) -> tuple[list[Tensor], list[Tensor]]:
-        """Tensors of a slice of the call, or of all of it, and what the module's own code gives for them."""
-        small = slice_call(call.key, call.tensors, self.layer)
-        captured = variant.captured
-        if small is not None and captured.holds(small) and not between(captured.assumed, small, call.tensors):
-            ran = try_own(self.module, self.original, call.key, small, self.layer)
-            if ran is not None:
-                return small, ran[1]
-        whole = copies(call.tensors)
-        return whole, self._run_own(call.key, whole)[1]
 
     def bound(self, key: Key) -> tuple[fx.GraphModule, Key] | None:
         """The captured graph of a variant, defined but before any pass, on this module's tensors; and the structure of its result."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from optimum_int8.fx import Compiler, agree, block, capture, rounding_tolerance
+from optimum_int8.fx import Compiler, agree, block, build, capture, rounding_tolerance
 from optimum_int8.fx.arguments import flatten
 from optimum_int8.fx.call import SHORT
 from optimum_int8.fx.variants import VARIANTS
@@ -31,7 +31,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         done.append(module)
         return capture(module, *args)
 
-    monkeypatch.setattr(block, "capture", counted)
+    monkeypatch.setattr(build, "capture", counted)
     return done
 
 
@@ -347,7 +347,7 @@ def test_a_thread_waits_while_another_captures(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.undo()
         return capture(*args)
 
-    monkeypatch.setattr(block, "capture", slow)
+    monkeypatch.setattr(build, "capture", slow)
     first = threading.Thread(target=lambda: layer(X))
     second = threading.Thread(target=lambda: answers.append(layer(*given_up)))
     first.start()

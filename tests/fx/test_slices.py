@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from optimum_int8.fx import block as block_file
+from optimum_int8.fx import build
 from optimum_int8.fx.arguments import flatten, rebuild
 from optimum_int8.fx.slices import ROWS, TOKENS, between, slice_call
 from tests.fx.toys import block_of, install, int8_conv, int8_linear
@@ -127,7 +127,7 @@ def test_a_call_that_takes_another_branch_than_its_slice_is_captured_whole(toy: 
 def test_a_module_that_depends_on_no_size_is_checked_on_a_slice_alone(mode: Any) -> None:
     model = nn.ModuleDict({"module": DividesByTheLength()})
     install(model)
-    whole = mock.patch.object(block_file, "copies", side_effect=AssertionError)
+    whole = mock.patch.object(build, "copies", side_effect=AssertionError)
     with mode():
         x = values()
         with whole:
@@ -304,7 +304,7 @@ PLACES = ["buffer in place", "buffer", "parameter", "attribute", "list", "dict",
 def test_a_module_that_remembers_does_not_remember_a_slice(place: str) -> None:
     """What it holds after its first call is what it holds where nothing is sliced, to the bit."""
     found, result = first_call(place)
-    with mock.patch.object(block_file, "slice_call", return_value=None):
+    with mock.patch.object(build, "slice_call", return_value=None):
         expected, same = first_call(place)
     assert torch.equal(result, same)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
@@ -329,7 +329,7 @@ def test_layers_of_one_structure_are_exported_once() -> None:
     model = nn.Sequential(*[Masked() for _ in range(4)])
     install(model)
     x, mask = values(), padded()
-    with mock.patch.object(block_file, "capture", wraps=block_file.capture) as captures:
+    with mock.patch.object(build, "capture", wraps=build.capture) as captures:
         for layer in model:
             assert torch.equal(layer(x, mask), own(layer, x, mask))
     assert captures.call_count == 1
@@ -340,6 +340,6 @@ def test_one_sequence_after_many_is_checked_on_a_slice() -> None:
     install(model)
     model["module"](values())
     x = values(1, 200)
-    with mock.patch.object(block_file, "copies", side_effect=AssertionError):
+    with mock.patch.object(build, "copies", side_effect=AssertionError):
         assert torch.equal(model["module"](x), own(model["module"], x))
     assert block_of(model["module"]).variants and not block_of(model["module"]).misses

@@ -1,0 +1,146 @@
+"""From a call of a block to a compiled graph that was checked against the module's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .agreement import agree, gives_same_bits
+from .arguments import Key, NotCapturable, SliceDiffers, copies
+from .call import Call
+from .captured import capture
+from .compiler import Bound, Compiler
+from .own_run import run_own
+from .silence import logger
+from .slices import between, slice_call
+from .sources import Sources
+from .structure import structure_key
+from .trial import try_own
+from .variants import Variant
+
+
+class Builder:
+    """Makes the variants of one block.
+
+    A variant is checked on a slice of the call that it is for (`slices.py`), and on all of it where a slice cannot tell. The callers hold
+    the compiler's lock and capture behind the gate.
+
+    Args:
+        forward: the module's own forward, bound.
+        layer: see `layer_index`.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, forward: Callable[..., Any], layer: int | None, compiler: Compiler
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.forward = forward
+        self.layer = layer
+        self.compiler = compiler
+        self._structure: tuple[Any, ...] | None = None
+
+    def build(self, key: Key, tensors: list[Tensor], sources: Sources | None) -> tuple[Variant, Sources]:
+        """A variant for a call, and what its graphs were built from.
+
+        Args:
+            sources: of the block's graphs so far.
+
+        Raises:
+            OwnError, Ran: see `run_own`.
+            NotCapturable: with the reason.
+        """
+        watching = sources or Sources(self.module)
+        variant = self._build_on_slice(key, tensors, watching)
+        if variant is None:
+            watching = sources or Sources(self.module)
+            whole = copies(tensors)
+            structure, results = self._run_own(key, whole)
+            with torch.no_grad():
+                known = self._known(key, whole, structure, results)
+                bound = known or self._capture(key, whole, structure, results)
+                variant = self.compiler.finish(bound, whole, results, watching, check=known is None)
+        return variant, watching
+
+    def _build_on_slice(self, key: Key, tensors: list[Tensor], sources: Sources) -> Variant | None:
+        """A variant that was checked on a slice of a call; None where only the whole call can tell."""
+        small = slice_call(key, tensors, self.layer)
+        ran = None if small is None else try_own(self.module, self.forward, key, small, self.layer)
+        if small is None or ran is None:
+            return None
+        shared = self.shared(key)
+        earlier = self.compiler.captured.get(shared)
+        if earlier is not None and earlier.holds(tensors) and not earlier.holds(small):
+            return None
+        try:
+            with torch.no_grad():
+                known = self._known(key, small, *ran)
+                if known is not None and not known.captured.holds(tensors):
+                    known = None
+                bound = known or self._capture(key, small, *ran, tensors)
+                if between(bound.captured.assumed, small, tensors) and not self._same_on_all(bound, key, tensors):
+                    raise SliceDiffers("its graph holds for a slice of the call")
+                return self.compiler.finish(bound, small, ran[1], sources, check=known is None)
+        except SliceDiffers as error:
+            logger.debug("%s: on a slice, %s", self.name, error)
+        if earlier is None:
+            self.compiler.captured.pop(shared, None)
+        return None
+
+    def _same_on_all(self, bound: Bound, key: Key, tensors: list[Tensor]) -> bool:
+        whole = copies(tensors)
+        _, results = self._run_own(key, whole)
+        return gives_same_bits(bound.graph, whole, results)
+
+    def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
+        return run_own(self.module, self.forward, key, tensors, self.layer)
+
+    def shared(self, key: Key) -> tuple[Any, ...]:
+        """What siblings that may have one graph have in common."""
+        self._structure = self._structure or structure_key(self.module)
+        return self._structure, key
+
+    def _known(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
+        """A sibling's graph, if it gives the same on this module's tensors."""
+        known = self.compiler.captured.get(self.shared(key))
+        if known is None or known.output != structure or known.image not in (None, tensors[0].shape[2:]):
+            return None
+        graph = known.bind(self.module)
+        return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
+
+    def _capture(
+        self,
+        key: Key,
+        tensors: list[Tensor],
+        structure: Key,
+        results: list[Tensor],
+        whole: list[Tensor] | None = None,
+    ) -> Bound:
+        """A graph that gives the same on these tensors, and holds for the sizes of `whole` too."""
+        captured = capture(self.module, self.forward, key, tensors)
+        if captured.output != structure or not captured.holds(tensors) or not captured.holds(whole or tensors):
+            raise SliceDiffers("the captured graph does not hold for this call's sizes")
+        graph = captured.bind(self.module)
+        if not agree(graph(*tensors), results):
+            raise NotCapturable("the captured graph disagrees with the module at a second shape")
+        self.compiler.captured[self.shared(key)] = captured
+        return Bound(captured, graph)
+
+    def same_bits(self, variant: Variant, call: Call) -> bool:
+        """Whether the captured graph of a variant gives what the module does, on a slice of the call or on all of it.
+
+        Raises:
+            OwnError, Ran, NotCapturable: see `run_own`.
+        """
+        captured = variant.captured
+        graph = captured.bind(self.module)
+        small = slice_call(call.key, call.tensors, self.layer)
+        if small is not None and captured.holds(small) and not between(captured.assumed, small, call.tensors):
+            ran = try_own(self.module, self.forward, call.key, small, self.layer)
+            if ran is not None:
+                return gives_same_bits(graph, small, ran[1])
+        whole = copies(call.tensors)
+        return gives_same_bits(graph, whole, self._run_own(call.key, whole)[1])
