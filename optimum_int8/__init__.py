@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .recipe import QuantConf, calibrate, convert
     from .training import Int8Trainer, QatSettings, convert_qat, prepare_qat
     from .tuning import tune
+    from .warm import warmup
 
 __all__ = [  # noqa: F405
     "CalibrationError",
@@ -91,6 +92,7 @@ __all__ = [  # noqa: F405
     "release_memory",
     "save",
     "tune",
+    "warmup",
 ]
 
 _PLACES = {
@@ -103,6 +105,7 @@ _PLACES = {
     "OptimizedModel": "hub.modeling",
     "release_memory": "memory",
     "tune": "tuning",
+    "warmup": "warm",
 }
 
 __getattr__ = lazy_attributes(__name__, _PLACES)

@@ -33,6 +33,7 @@ RANKS = {
     ),
     **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
     "quantizers": 6,
+    "warm": 6,
     **dict.fromkeys(["cli", "__main__"], 7),
 }
 """Rank of each direct child of the package. A file imports its own child and lower ranks."""

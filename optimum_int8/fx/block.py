@@ -208,7 +208,7 @@ class Block:
         if not all(x.numel() for x in call.tensors) or self._renewals.rests:
             return self._own(*call.args, **call.kwargs)
         try:
-            with GATE.capturing(), self.compiler.lock:
+            with GATE.capturing(), self.compiler.lock, self.compiler.notice:
                 if call.key not in self.variants and not self.variants.is_full:
                     self.variants[call.key] = self._try_compile(call.key, call.tensors)
         except (OwnError, Busy):  # nothing is known about the block

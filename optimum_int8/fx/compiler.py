@@ -16,6 +16,7 @@ from .agreement import ROUNDED, agree, rounding_tolerance
 from .arguments import SliceDiffers
 from .captured import Captured
 from .guards import single_axes
+from .notice import Notice
 from .sources import MOVED, Sources, count_uses, tensors_read
 from .variants import Run, Variant
 
@@ -85,6 +86,7 @@ class Compiler:
     blocks: list[Installed] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    notice: Notice = field(default_factory=Notice)
 
     def __post_init__(self) -> None:
         with _alive_lock:
