@@ -21,6 +21,7 @@ _VECTORS = 16
 """Rows that stay of a call without a length, and of images two: they are large."""
 
 _COMPARISON = re.compile(r"tensors\[(\d+)\]\.size\(\)\[(\d+)\] (?:<=|<|>=|>|==|!=) (\d+)")
+_SIZE = re.compile(r"tensors\[(\d+)\]\.size\(\)\[(\d+)\]")
 _EQUALITY = re.compile(r"tensors\[\d+\]\.size\(\)\[\d+\] == tensors\[\d+\]\.size\(\)\[\d+\]")
 
 
@@ -92,15 +93,17 @@ def _ends(length: int, count: int) -> Tensor:
 def between(assumed: Sequence[Any], small: Sequence[Tensor], whole: Sequence[Tensor]) -> bool:
     """Whether a graph assumes something of sizes that lies between a slice and its call, or may: then only the call can tell.
 
-    That sizes are equal does not, and `size <= 512` does not where both are below.
+    That sizes are equal does not, `size <= 512` does not where both are below, and nothing does of sizes that the slice left alone.
     """
-    for text in map(str, assumed):
-        if _EQUALITY.fullmatch(text):
-            continue
-        match = _COMPARISON.fullmatch(text)
-        if match is None:
-            return True
-        tensor, axis, bound = (int(group) for group in match.groups())
-        if small[tensor].shape[axis] <= bound <= whole[tensor].shape[axis]:
-            return True
-    return False
+    return any(_lies_between(str(text), small, whole) for text in assumed)
+
+
+def _lies_between(text: str, small: Sequence[Tensor], whole: Sequence[Tensor]) -> bool:
+    if _EQUALITY.fullmatch(text):
+        return False
+    comparison = _COMPARISON.fullmatch(text)
+    if comparison is not None:
+        tensor, axis, bound = (int(group) for group in comparison.groups())
+        return small[tensor].shape[axis] <= bound <= whole[tensor].shape[axis]
+    sizes = [(int(tensor), int(axis)) for tensor, axis in _SIZE.findall(text)]
+    return not sizes or any(small[tensor].shape[axis] != whole[tensor].shape[axis] for tensor, axis in sizes)

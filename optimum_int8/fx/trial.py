@@ -15,6 +15,9 @@ from .own_run import OwnError, Ran, run_own
 _LARGEST = 1 << 24
 """Bytes up to which a tensor is copied. Parameters above are tables, which no forward writes to."""
 
+_MOST = 1 << 26
+"""And all of them together."""
+
 _COLLECTIONS = (list, dict, set)
 
 
@@ -62,9 +65,10 @@ class _State:
                 elif isinstance(value, Tensor):
                     found[id(value)] = value
         large = [x for x in found.values() if x.nbytes > _LARGEST]
-        if any(not isinstance(x, nn.Parameter) for x in large):
+        small = [x for x in found.values() if x.nbytes <= _LARGEST]
+        if any(not isinstance(x, nn.Parameter) for x in large) or sum(x.nbytes for x in small) > _MOST:
             return None
-        return cls(module, [x for x in found.values() if x.nbytes <= _LARGEST])
+        return cls(module, small)
 
     def restore(self) -> bool:
         """Whether anything changed; it is what it was afterwards."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from optimum_int8.fx import build
+from optimum_int8.fx import build, trial
 from optimum_int8.fx.arguments import flatten, rebuild
 from optimum_int8.fx.slices import ROWS, TOKENS, between, slice_call
 from tests.fx.toys import block_of, install, int8_conv, int8_linear
@@ -322,7 +322,9 @@ def test_what_lies_between_a_slice_and_its_call() -> None:
     )
     assert between([f"{length} != 100"], small, whole) and between([f"{length} % 2 == 0"], small, whole)
     assert between([f"{length} <= 300"], small, whole)
-    assert not between([], small, whole)
+    assert not between([], small, whole) and between(["something else"], small, whole)
+    assert not between(["tensors[0].size()[0] % 2 == 0"], small, whole), "the slice left the batch alone"
+    assert between(["tensors[0].size()[0]*tensors[0].size()[1] > 10"], small, whole)
 
 
 def test_layers_of_one_structure_are_exported_once() -> None:
@@ -343,3 +345,14 @@ def test_one_sequence_after_many_is_checked_on_a_slice() -> None:
     with mock.patch.object(build, "copies", side_effect=AssertionError):
         assert torch.equal(model["module"](x), own(model["module"], x))
     assert block_of(model["module"]).variants and not block_of(model["module"]).misses
+
+
+@pytest.mark.parametrize("limit", ["_LARGEST", "_MOST"])
+def test_a_module_with_more_state_than_is_worth_copying_runs_whole(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, limit, 8)
+    model = nn.ModuleDict({"module": Remembers("number")})
+    install(model)
+    with mock.patch.object(build, "copies", wraps=build.copies) as whole:
+        model["module"](values())
+    assert whole.called
+    assert model["module"].longest == LENGTH
