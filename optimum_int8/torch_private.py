@@ -29,6 +29,8 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from .lazy import when_imported
+
 __all__ = [
     "KNOWN",
     "MODULE_CALL",
@@ -114,7 +116,7 @@ def export_guards(exported: torch.export.ExportedProgram) -> Sequence[str]:
 
 
 def import_export() -> None:
-    """What an export imports: a second, and a first call is no time for it."""
+    """What an export imports, a second; garbage of it should not be what an export waits for."""
     if is_known():
         for name in ("_dynamo.config", "_dynamo.utils", "export._trace", "fx.experimental.proxy_tensor"):
             importlib.import_module(f"torch.{name}")
@@ -146,6 +148,9 @@ def _forget_other_threads() -> None:
 os.register_at_fork(after_in_child=_forget_other_threads)
 
 
+_watch_exports = functools.cache(lambda: when_imported("torch.export._trace", _switch_exports))  # half a second
+
+
 @contextlib.contextmanager
 def only_export(*, wait: bool) -> Iterator[bool]:
     """Within, exports of other threads wait: `torch.export` keeps what it is at in variables of the process. Yields whether none was there.
@@ -154,8 +159,7 @@ def only_export(*, wait: bool) -> Iterator[bool]:
         wait: for one of another thread to end.
     """
     if is_known():
-        with _install:
-            _switch_exports()
+        _watch_exports()
     lock = _exports
     free = lock.acquire(blocking=wait)
     try:

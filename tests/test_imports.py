@@ -39,7 +39,7 @@ RANKS = {
 """Rank of each direct child of the package. A file imports its own child and lower ranks."""
 
 ORDERED = (
-    ("_version", "torch_private", "errors", "loss", "precision", "config", "numerics"),
+    ("_version", "lazy", "torch_private", "errors", "loss", "precision", "config", "numerics"),
     ("kernels", "operators"),
     ("observers", "nn", "sites"),
     ("observers", "nn", "fx"),

@@ -104,12 +104,27 @@ class Builder:
         return self._structure, key
 
     def _known(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
-        """A sibling's graph, if it gives the same on this module's tensors."""
+        """A sibling's graph, or one that was stored, if it gives the same on this module's tensors."""
         known = self.compiler.captured.get(self.shared(key))
-        if known is None or known.output != structure or known.image not in (None, tensors[0].shape[2:]):
+        if known is None:
+            return self._stored(key, tensors, structure, results)
+        if known.output != structure or known.image not in (None, tensors[0].shape[2:]):
             return None
         graph = known.bind(self.module)
         return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
+
+    def _stored(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
+        """The graph that the model's checkpoint holds for such a call, which siblings then have too."""
+        shared = self.shared(key)
+        candidate = None if self.compiler.stored is None else self.compiler.stored.find(self.module, shared)
+        if candidate is None:
+            return None
+        with candidate.recording():
+            self._run_own(key, tensors)
+        bound = candidate.bind(structure, tensors, results)
+        if bound is not None:
+            self.compiler.captured[shared] = bound.captured
+        return bound
 
     def _capture(
         self,

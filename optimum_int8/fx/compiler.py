@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from ..heap import trim
 from .agreement import ROUNDED, agree, rounding_tolerance
-from .arguments import SliceDiffers
+from .arguments import Key, SliceDiffers
 from .captured import Captured
 from .guards import single_axes
 from .notice import Notice
@@ -61,6 +61,23 @@ class Bound(NamedTuple):
     graph: fx.GraphModule
 
 
+class Candidate(Protocol):
+    """A graph of a block that was captured before, in another process."""
+
+    def recording(self) -> contextlib.AbstractContextManager[None]:
+        """Within, the module's own code runs for the call that the graph is for."""
+
+    def bind(self, structure: Key, tensors: list[Tensor], results: list[Tensor]) -> Bound | None:
+        """The graph on the module's tensors, if it gives for `tensors` what the module's own code gave; else None."""
+
+
+class Stored(Protocol):
+    """Where graphs are that were captured before."""
+
+    def find(self, module: nn.Module, shared: tuple[Any, ...]) -> Candidate | None:
+        """The one for a module and what siblings have in common (`Block`)."""
+
+
 class Installed(Protocol):
     """A block, as its model's compiler lists it."""
 
@@ -87,6 +104,7 @@ class Compiler:
     failures: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     notice: Notice = field(default_factory=Notice)
+    stored: Stored | None = None
 
     def __post_init__(self) -> None:
         with _alive_lock:

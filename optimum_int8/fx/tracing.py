@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 from ..torch_private import import_export, lean_export
 
-import_export()
-
 
 @contextlib.contextmanager
 def cheap_tracing(seconds: float = math.inf) -> Iterator[None]:
     """Within, exports of this thread record shapes and types of values only, stop after so much processor time (see `lean_export`), and
     garbage waits."""
+    import_export()
     with _no_collection(), lean_export(seconds):
         yield
 

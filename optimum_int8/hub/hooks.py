@@ -15,7 +15,7 @@ from ..errors import CheckpointError
 from ..nn import Int8Module
 from ..nn.dequantized import keeping_weights
 from ..restore import build_skeleton, expected_tensors, finish_loading
-from . import adapt, binding, checkpoint, ties
+from . import adapt, binding, checkpoint, programs, ties
 from .guards import MODULES_PER_TENSOR, check_config
 from .integrity import check_blobs
 from .rescaled import as_stored
@@ -54,6 +54,7 @@ class Loading:
         else:
             found = adapt.adapt(model, metadata, headers)
         self._adapted = found
+        self._folder = files[0].parent
         build_skeleton(model, found.metadata)
         expected = expected_tensors(model)
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
@@ -81,6 +82,7 @@ class Loading:
         metadata = self._adapted.metadata
         if metadata["modules"]:
             finish_loading(model, metadata)
+            programs.attach(model, self._folder)
             return metadata
         logger.warning("no INT8 module of the checkpoint has a place in %s: it is an FP32 model", type(model).__name__)
         return None

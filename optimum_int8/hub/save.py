@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..errors import CheckpointError
-from . import checkpoint
+from . import checkpoint, programs
 from .plugin import attach
 
 WEIGHTS_PATTERN = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
@@ -52,6 +52,7 @@ def save_pretrained(
     with written_beside(Path(save_directory)) as scratch:
         # Names stay the model's own: the metadata names modules by them.
         model.save_pretrained(scratch, max_shard_size=max_shard_size, save_original_format=False)
+        programs.write(model, scratch)
         if tokenizer is not None:
             tokenizer.save_pretrained(scratch)
     return Path(save_directory).absolute()
@@ -97,8 +98,9 @@ def _publish(scratch: Path, target: Path) -> None:
             shutil.rmtree(target / file.name, ignore_errors=True)
         file.replace(target / file.name)
     for old in target.iterdir():
-        if WEIGHTS_PATTERN.fullmatch(old.name) and old.name not in written:
-            old.unlink()  # a shard of the earlier checkpoint: a loader would prefer or mix it
+        stale = old.name == programs.PROGRAMS_NAME or WEIGHTS_PATTERN.fullmatch(old.name)
+        if stale and old.name not in written:
+            old.unlink()  # of the earlier checkpoint: a loader would prefer or mix a shard
 
 
 def _make_durable(file: Path) -> None:

@@ -1,0 +1,283 @@
+"""`int8_programs.json`: graphs of a model's blocks, so that a loaded model captures none.
+
+The file lies beside the weights. It holds each captured graph (`stored_graphs`) under what its block has to be (classes, settings, names,
+shapes and dtypes of tensors) and under the guard key of its call. It is no part of what a checkpoint means: without it, or where it does
+not fit, the model captures as ever. It says what it was made for, and another version of the packages, of the model's source or of its
+settings does not read it. What it says is checked in the first call of each block (`stored_run`), and what the graph gives is compared
+with what the module's own code gives, to the bit.
+
+A sum over the file finds damage. As with the weights it guards against damage, not against malice: that is what the checks are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .._version import __version__
+from ..errors import CheckpointError
+from ..fx import Captured, NotCapturable, agree, structure_key
+from ..fx.compiler import Bound
+from ..nn import Int8Module
+from ..operators import REGISTRY
+from ..passes import find_blocks
+from . import binding
+from .checkpoint import MAX_JSON_BYTES
+from .stored_graphs import Unstorable, graph_from_json
+from .stored_run import Calls, run_checked
+from .storing_graphs import graph_to_json
+
+logger = logging.getLogger(__name__)
+
+PROGRAMS_NAME = "int8_programs.json"
+FORMAT_VERSION = 1
+_HEAD = b'{"sha256":"'
+_TAIL = b'",'
+_DIGITS = 64
+_OWN = ("torch", "optimum_int8")
+"""Packages whose versions stand for their sources."""
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------------
+
+
+def dump(model: PreTrainedModel) -> bytes | None:
+    """The file for what a model has captured; None where that is nothing, or cannot be stored."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, block in find_blocks(model).items():
+        for key, variant in block.variants.items():
+            if variant is None:
+                continue
+            entry = _entry(name, block, key, variant.captured)
+            if entry is not None:
+                found.setdefault((entry["block"], entry["key"]), entry)
+    facts = facts_of(model)
+    if not found or facts is None:
+        return None
+    body = {"format_version": FORMAT_VERSION, "made_for": facts, "graphs": list(found.values())}
+    return signed(body)
+
+
+def signed(body: dict[str, Any]) -> bytes:
+    """A file of this content, with its sum."""
+    text = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()[1:]
+    return _HEAD + hashlib.sha256(text).hexdigest().encode() + _TAIL + text
+
+
+def write(model: PreTrainedModel, folder: Path) -> bool:
+    """Write the file into a checkpoint's folder, or remove one that is there where there is nothing to write. Returns whether it did.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    content = dump(model)
+    file = folder / PROGRAMS_NAME
+    scratch = file.with_name(f".{file.name}.tmp")
+    try:
+        if content is None:
+            file.unlink(missing_ok=True)
+            return False
+        scratch.write_bytes(content)
+        scratch.replace(file)
+        return True
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {str(file)!r}: {error}") from error
+
+
+def _entry(name: str, block: Any, key: Any, captured: Captured) -> dict[str, Any] | None:
+    try:
+        structure = structure_key(block.module)
+        graph = graph_to_json(captured)
+    except (Unstorable, NotCapturable) as reason:
+        logger.debug("%s: its graph is not stored: %s", name, reason)
+        return None
+    about = {"name": name, "block": digest_of(structure), "key": text_of(key), "output": text_of(captured.output)}
+    return {**about, **graph}
+
+
+# -- what it is made for -----------------------------------------------------------------------------------------------------
+
+
+def facts_of(model: PreTrainedModel) -> dict[str, Any] | None:
+    """What decides the graphs of a model, besides what each block is: versions, settings, sources. None where a source cannot be read."""
+    sources = _sources(model)
+    if sources is None:
+        return None
+    settings = {k: v for k, v in binding.flatten(binding.as_json(model.config)).items() if k != binding.ARCHITECTURES}
+    settings["attention"] = str(model.config._attn_implementation)
+    schemas = sorted(str(operator.overload._schema) for operator in REGISTRY.values())
+    return {
+        "optimum_int8": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "model": _name(type(model)),
+        "settings": _sum(json.dumps(settings, sort_keys=True)),
+        "operators": _sum("\n".join(schemas)),
+        "sources": sources,
+    }
+
+
+def _sources(model: nn.Module) -> dict[str, str] | None:
+    """By module of Python the sum of its file, for every class below `model` that is not torch's or ours."""
+    names = {c.__module__ for cls in {type(m) for m in model.modules()} for c in cls.__mro__}
+    found = {}
+    for name in sorted(names - {"builtins"}):
+        if name.partition(".")[0] in _OWN:
+            continue
+        file = getattr(sys.modules.get(name), "__file__", None)
+        try:
+            found[name] = hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()
+        except OSError:
+            return None
+    return found
+
+
+def text_of(value: Any) -> str:
+    """A key or a structure as text: equal for equal ones, in another process too."""
+    if isinstance(value, tuple):
+        return f"({','.join([text_of(item) for item in value])})"
+    if isinstance(value, list):
+        return f"[{','.join([text_of(item) for item in value])}]"
+    if isinstance(value, type) or inspect.isroutine(value) or isinstance(value, types.FunctionType):
+        return _name(value)
+    return repr(value)
+
+
+def digest_of(structure: tuple[Any, ...]) -> str:
+    """What a block has to be, from its `structure_key`. Whether an INT8 module is in training mode matters to none."""
+    return _sum(
+        text_of(
+            tuple(
+                (
+                    name,
+                    cls,
+                    tuple(s for s in settings if s[0] != "training") if issubclass(cls, Int8Module) else settings,
+                    tensors,
+                )
+                for name, cls, settings, tensors in structure
+            )
+        )
+    )
+
+
+def _name(value: Any) -> str:
+    return f"<{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}>"
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------------
+
+
+def attach(model: PreTrainedModel, folder: Path) -> None:
+    """Let the blocks of a model that was loaded from `folder` find their graphs there. The file is read when the first one asks."""
+    if not (folder / PROGRAMS_NAME).is_file():
+        return
+    owner = weakref.ref(model)
+    stored = Programs(folder / PROGRAMS_NAME, lambda: facts_of(owner()) if owner() is not None else None)
+    for compiler in {id(b.compiler): b.compiler for b in find_blocks(model).values()}.values():
+        compiler.stored = stored
+
+
+class Programs:
+    """The graphs in a file; it is read once."""
+
+    def __init__(self, file: Path, facts: Callable[[], dict[str, Any] | None]) -> None:
+        self._file = file
+        self._facts = facts
+        self._entries: dict[tuple[str, str], Any] | None = None
+
+    def find(self, module: nn.Module, shared: tuple[Any, ...]) -> Candidate | None:
+        """See `fx.compiler.Stored`."""
+        if self._entries is None:
+            self._entries = self._read()
+        if not self._entries:
+            return None
+        structure, key = shared
+        entry = self._entries.get((digest_of(structure), text_of(key)))
+        return None if entry is None else Candidate(entry, module, self._file.name)
+
+    def _read(self) -> dict[tuple[str, str], Any]:
+        """What is in the file; nothing, with a line in the log, where it is not for this model."""
+        try:
+            body = parse(self._file)
+            expected = self._facts()
+            found = body["made_for"]
+            differing = [
+                name for name in sorted({*(expected or {}), *found}) if (expected or {}).get(name) != found.get(name)
+            ]
+            if differing:
+                raise Unstorable(f"it was made for another {differing[0]}")
+            return {(entry["block"], entry["key"]): entry for entry in body["graphs"]}
+        except (Unstorable, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as reason:
+            logger.info("%s is not used, so that the model is captured anew: %s", self._file.name, reason)
+            return {}
+
+
+def parse(file: Path) -> dict[str, Any]:
+    """The content of a file.
+
+    Raises:
+        Unstorable: it is damaged, too large, or of another version.
+    """
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise Unstorable(f"it has {file.stat().st_size} bytes; expected at most {MAX_JSON_BYTES}")
+    content = file.read_bytes()
+    start = len(_HEAD) + _DIGITS
+    text = content[start + len(_TAIL) :]
+    said = content[len(_HEAD) : start]
+    whole = content.startswith(_HEAD) and content[start : start + len(_TAIL)] == _TAIL
+    if not whole or said != hashlib.sha256(text).hexdigest().encode():
+        raise Unstorable("it is damaged")
+    body = json.loads(b"{" + text)
+    if type(body) is not dict or body.get("format_version") != FORMAT_VERSION:
+        raise Unstorable(f"its format is not {FORMAT_VERSION}")
+    return body
+
+
+class Candidate:
+    """A stored graph for one call of a block; see `fx.compiler.Candidate`."""
+
+    def __init__(self, entry: Any, module: nn.Module, file: str) -> None:
+        self.entry = entry
+        self.module = module
+        self.file = file
+        self._calls = Calls(module)
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Within, the module's own code runs."""
+        return self._calls.recording()
+
+    def bind(self, structure: Any, tensors: list[Tensor], results: list[Tensor]) -> Bound | None:
+        """The graph, once it gave the same."""
+        try:
+            if self.entry["output"] != text_of(structure):
+                raise Unstorable("the module's results are of another structure")
+            captured = graph_from_json(self.entry, structure)
+            if captured.image not in (None, tuple(tensors[0].shape[2:])) or not captured.holds(tensors):
+                return None
+            if not agree(run_checked(captured, self.module, tensors, self._calls), results):
+                raise Unstorable("it gives other values than the module")
+            return Bound(captured, captured.bind(self.module))
+        except Exception as reason:  # an operator raises whatever it likes
+            logger.info(
+                "%s: the graph of %.80s is captured anew: %s", self.file, self.entry.get("name"), str(reason)[:200]
+            )
+            return None
