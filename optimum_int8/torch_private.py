@@ -116,7 +116,7 @@ def export_guards(exported: torch.export.ExportedProgram) -> Sequence[str]:
 
 
 def import_export() -> None:
-    """What an export imports, a second; garbage of it should not be what an export waits for."""
+    """What an export imports, a second."""
     if is_known():
         for name in ("_dynamo.config", "_dynamo.utils", "export._trace", "fx.experimental.proxy_tensor"):
             importlib.import_module(f"torch.{name}")
@@ -148,18 +148,12 @@ def _forget_other_threads() -> None:
 os.register_at_fork(after_in_child=_forget_other_threads)
 
 
-_watch_exports = functools.cache(lambda: when_imported("torch.export._trace", _switch_exports))  # half a second
-
-
 @contextlib.contextmanager
 def only_export(*, wait: bool) -> Iterator[bool]:
-    """Within, exports of other threads wait: `torch.export` keeps what it is at in variables of the process. Yields whether none was there.
-
-    Args:
-        wait: for one of another thread to end.
-    """
+    """Within, exports of other threads wait: `torch.export` keeps what it is at in variables of the process. Yields whether none was there; with
+    `wait` once that of another thread has ended."""
     if is_known():
-        _watch_exports()
+        _watch_exports("torch.export._trace")
     lock = _exports
     free = lock.acquire(blocking=wait)
     try:
@@ -198,6 +192,10 @@ def lean_export(seconds: float = math.inf) -> Iterator[None]:
 
 
 @functools.cache
+def _watch_exports(name: str) -> None:
+    when_imported(name, _switch_exports)
+
+
 def _switch_exports() -> None:
     from torch.export import _trace
 

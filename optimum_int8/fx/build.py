@@ -119,9 +119,7 @@ class Builder:
         candidate = None if self.compiler.stored is None else self.compiler.stored.find(self.module, shared)
         if candidate is None:
             return None
-        with candidate.recording():
-            self._run_own(key, tensors)
-        bound = candidate.bind(structure, tensors, results)
+        bound = candidate.bind(key, structure, tensors, results, lambda others: self._run_own(key, others))
         if bound is not None:
             self.compiler.captured[shared] = bound.captured
         return bound

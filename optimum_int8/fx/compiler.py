@@ -64,11 +64,20 @@ class Bound(NamedTuple):
 class Candidate(Protocol):
     """A graph of a block that was captured before, in another process."""
 
-    def recording(self) -> contextlib.AbstractContextManager[None]:
-        """Within, the module's own code runs for the call that the graph is for."""
+    def bind(
+        self,
+        key: Key,
+        structure: Key,
+        tensors: list[Tensor],
+        results: list[Tensor],
+        run_own: Callable[[list[Tensor]], tuple[Any, list[Tensor]]],
+    ) -> Bound | None:
+        """The graph on the module's tensors, if it gives what the module's own code gives; else None.
 
-    def bind(self, structure: Key, tensors: list[Tensor], results: list[Tensor]) -> Bound | None:
-        """The graph on the module's tensors, if it gives for `tensors` what the module's own code gave; else None."""
+        Args:
+            results: of the own code, for `tensors`.
+            run_own: structure and tensors of its results for others.
+        """
 
 
 class Stored(Protocol):

@@ -19,7 +19,6 @@ import sys
 import types
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,10 @@ from transformers import PreTrainedModel
 
 from .._version import __version__
 from ..errors import CheckpointError
-from ..fx import Captured, NotCapturable, agree, structure_key
+from ..fx import Captured, NotCapturable, agree, other_shapes, structure_key
+from ..fx.arguments import cache_tensors
 from ..fx.compiler import Bound
+from ..fx.own_run import OwnError
 from ..nn import Int8Module
 from ..operators import REGISTRY
 from ..passes import find_blocks
@@ -42,6 +43,8 @@ from .stored_run import Calls, run_checked
 from .storing_graphs import graph_to_json
 
 logger = logging.getLogger(__name__)
+
+RunOwn = Callable[[list[Tensor]], tuple[Any, list[Tensor]]]
 
 PROGRAMS_NAME = "int8_programs.json"
 FORMAT_VERSION = 1
@@ -259,25 +262,47 @@ class Candidate:
         self.entry = entry
         self.module = module
         self.file = file
-        self._calls = Calls(module)
 
-    def recording(self) -> AbstractContextManager[None]:
-        """Within, the module's own code runs."""
-        return self._calls.recording()
-
-    def bind(self, structure: Any, tensors: list[Tensor], results: list[Tensor]) -> Bound | None:
-        """The graph, once it gave the same."""
+    def bind(
+        self, key: Any, structure: Any, tensors: list[Tensor], results: list[Tensor], run_own: RunOwn
+    ) -> Bound | None:
+        """The graph, once it gave the same at the sizes of the call and at larger ones."""
         try:
             if self.entry["output"] != text_of(structure):
                 raise Unstorable("the module's results are of another structure")
             captured = graph_from_json(self.entry, structure)
             if captured.image not in (None, tuple(tensors[0].shape[2:])) or not captured.holds(tensors):
                 return None
-            if not agree(run_checked(captured, self.module, tensors, self._calls), results):
-                raise Unstorable("it gives other values than the module")
+            self._check(captured, key, tensors, results, run_own)
             return Bound(captured, captured.bind(self.module))
         except Exception as reason:  # an operator raises whatever it likes
-            logger.info(
-                "%s: the graph of %.80s is captured anew: %s", self.file, self.entry.get("name"), str(reason)[:200]
-            )
+            name = self.entry.get("name")
+            logger.info("%s: the graph of %.80s is captured anew: %s", self.file, name, str(reason)[:200])
             return None
+
+    def _check(
+        self, captured: Captured, key: Any, tensors: list[Tensor], results: list[Tensor], run_own: RunOwn
+    ) -> None:
+        """Calls of INT8 operators are those of the own code in one run; in the other one, values are of the same kinds."""
+        calls = Calls(self.module)
+        larger = _larger(captured, key, tensors)
+        try:
+            with calls.recording():
+                expected = run_own(larger)[1]
+        except OwnError:  # the module may have a longest length
+            larger = tensors
+            with calls.recording():
+                expected = run_own(larger)[1]
+        same = agree(run_checked(captured, self.module, larger, calls), expected)
+        if same and larger is not tensors:
+            same = agree(run_checked(captured, self.module, tensors, None), results)
+        if not same:
+            raise Unstorable("it gives other values than the module")
+
+
+def _larger(captured: Captured, key: Any, tensors: list[Tensor]) -> list[Tensor]:
+    """The call at a larger batch and length, or size of image, if the graph is for those."""
+    is_image = tensors[0].dim() == 4 and tensors[0].is_floating_point()
+    image = tuple(tensors[0].shape[2:]) if is_image and captured.image is None else ()
+    larger, _ = other_shapes(tensors, image, {} if is_image else cache_tensors(key))
+    return larger if captured.holds(larger) else tensors

@@ -8,6 +8,7 @@ themselves. What the file says of each value, by which programs are laid out, ha
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ _LARGEST = 1 << 28
 """Elements that a tensor may have, so that no file asks for all of the memory: of larger calls the graph is captured."""
 _MAKING = ("zeros", "ones", "full", "arange", "pad", "expand", "full_like", "zeros_like", "ones_like")
 _MOST = 1 << 62
+
+_SYMBOL = re.compile(r"\bs\d+\b")
 
 Signature = tuple[Any, ...]
 
@@ -66,12 +69,12 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def run_checked(captured: Captured, module: nn.Module, tensors: Sequence[Tensor], calls: Calls) -> list[Any]:
+def run_checked(captured: Captured, module: nn.Module, tensors: Sequence[Tensor], calls: Calls | None) -> list[Any]:
     """What a stored graph gives for a call.
 
     Args:
         tensors: copies of the call's.
-        calls: of the module's own run for these.
+        calls: of the module's own run for these; None where the graph was checked with those of other sizes.
 
     Raises:
         Unstorable: something that the file says is not so, or the graph would do what no captured one does.
@@ -94,7 +97,8 @@ def run_checked(captured: Captured, module: nn.Module, tensors: Sequence[Tensor]
             value = _call(node, values, calls, protected)
         if isinstance(value, Tensor) and value.numel() > _LARGEST:
             raise Unstorable(f"{node.name} is too large a tensor")
-        if not _is_so(node.meta["val"], value, sizes):
+        said = node.meta["val"]
+        if not (_names(said) <= sizes.keys() or node.op == "placeholder") or not _is_so(said, value, sizes):
             raise Unstorable(f"{node.name} is not what the file says")
         values[node] = value
     raise Unstorable("it has no results")
@@ -115,14 +119,14 @@ def _tensor_of(module: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def _call(node: fx.Node, values: dict[fx.Node, Any], calls: Calls, protected: set[int]) -> Any:
+def _call(node: fx.Node, values: dict[fx.Node, Any], calls: Calls | None, protected: set[int]) -> Any:
     target: Any = node.target
     args: Any = fx.map_arg(node.args, values.__getitem__)
     kwargs: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if not isinstance(target, OpOverload):
         return _scalar(node, target, args, kwargs)
     if operator_of(target) is not None:
-        if calls.signature(target, args, kwargs) not in calls.seen:
+        if calls is not None and calls.signature(target, args, kwargs) not in calls.seen:
             raise Unstorable(f"its call {node.name} is none that the module makes")
     elif target in CHANGING and args[0].untyped_storage().data_ptr() in protected:
         raise Unstorable(f"its call {node.name} writes to a tensor of the module or of the call")
@@ -148,6 +152,14 @@ def _asked(args: Any) -> int:
     sizes = [abs(x) for x in flat if type(x) is int and x]
     tensors = [x.numel() for x in flat if isinstance(x, Tensor)]
     return math.prod(sizes) + sum(tensors)
+
+
+def _names(said: Any) -> set[str]:
+    """The sizes that differ from call to call of which a value says that it depends on them: inputs have to have them."""
+    if isinstance(said, tuple):
+        return set().union(*map(_names, said))
+    sizes = said.shape if isinstance(said, Shaped) else ()
+    return {name for size in sizes if type(size) is str for name in _SYMBOL.findall(size)}
 
 
 def _is_so(said: Any, value: Any, sizes: dict[str, int]) -> bool:

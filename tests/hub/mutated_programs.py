@@ -17,7 +17,7 @@ import torch
 
 from optimum_int8 import OptimizedModel
 from optimum_int8.errors import OptimumInt8Error
-from optimum_int8.fx import block as fx_block
+from optimum_int8.fx import build
 from optimum_int8.hub import programs
 from optimum_int8.passes import find_blocks
 from tests.models import batch
@@ -91,7 +91,7 @@ def main(folder: Path, seed: int, count: int) -> None:
         refused.append(key)
         return copy.copy(memory[id(module), key])
 
-    fx_block.capture = capture  # type: ignore[assignment]
+    build.capture = capture  # type: ignore[assignment]
     taken = 0
     for _ in range(count):
         changed = copy.deepcopy(body)
