@@ -12,11 +12,11 @@ from typing import Any
 
 from .._version import __version__
 from ..errors import CheckpointError, OptimumInt8Error
-from . import benchmark, convert_legacy, env, evaluate, inspect, push, quantize, sensitivity
+from . import benchmark, compile, convert_legacy, env, evaluate, inspect, push, quantize, sensitivity
 from .options import add_common, check_writable
 from .result import Result
 
-COMMANDS = (quantize, evaluate, sensitivity, inspect, benchmark, push, convert_legacy, env)
+COMMANDS = (quantize, evaluate, sensitivity, inspect, benchmark, compile, push, convert_legacy, env)
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it

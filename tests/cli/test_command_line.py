@@ -17,7 +17,7 @@ from optimum_int8.errors import CheckpointError, ConfigError
 
 def test_every_command_has_the_same_parts() -> None:
     assert [command.NAME for command in COMMANDS] == [
-        "quantize", "evaluate", "sensitivity", "inspect", "benchmark", "push", "convert-legacy", "env"
+        "quantize", "evaluate", "sensitivity", "inspect", "benchmark", "compile", "push", "convert-legacy", "env"
     ]  # fmt: skip
     for command in COMMANDS:
         assert command.HELP and callable(command.add_arguments) and callable(command.run)
