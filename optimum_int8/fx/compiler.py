@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, fx, nn
 
+from ..errors import KernelError, QuantizationError
 from ..heap import trim
 from .agreement import ROUNDED, agree, rounding_tolerance
-from .arguments import Key, SliceDiffers
+from .arguments import Key, NotCapturable, SliceDiffers
 from .captured import Captured
 from .guards import single_axes
 from .notice import Notice
@@ -132,7 +133,7 @@ class Compiler:
         """Compile a graph that gave `results` for `tensors`; `sources` then watches what it copied.
 
         Raises:
-            SliceDiffers: with what failed.
+            NotCapturable: with what failed; `SliceDiffers` where other tensors may pass.
         """
         backend = self.backend
         captured, graph = bound
@@ -146,7 +147,9 @@ class Compiler:
                 compiled = backend.compile(graph, tensors, check=check or captured.rounded)
                 found = compiled(*tensors)
         except Exception as error:  # the model's own code is always there to run
-            raise SliceDiffers(f"compiling failed: {type(error).__name__}: {error}") from error
+            may_be_sizes = isinstance(error, (KernelError, QuantizationError))
+            kind = SliceDiffers if may_be_sizes else NotCapturable
+            raise kind(f"compiling failed: {type(error).__name__}: {error}") from error
         captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
         if not agree(found, results, tolerance) and not captured.rounded:
             raise SliceDiffers("the compiled graph disagrees with the module")

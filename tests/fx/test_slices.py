@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from optimum_int8 import QuantizationError
 from optimum_int8.fx import build, trial
 from optimum_int8.fx.arguments import flatten, rebuild
 from optimum_int8.fx.slices import ROWS, TOKENS, between, slice_call
@@ -356,3 +357,20 @@ def test_a_module_with_more_state_than_is_worth_copying_runs_whole(limit: str, m
         model["module"](values())
     assert whole.called
     assert model["module"].longest == LENGTH
+
+
+@pytest.mark.parametrize(("error", "exports"), [(ValueError, 1), (QuantizationError, 2)])
+def test_a_failure_that_no_size_explains_is_not_tried_again_on_the_whole_call(
+    error: type[Exception], exports: int
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise error("not this graph")
+
+    model = nn.ModuleDict({"module": DividesByTheLength()})
+    install(model, fails)
+    x = values()
+    module = model["module"]
+    with mock.patch.object(build, "capture", wraps=build.capture) as captures:
+        result = module(x)
+    of_the_module = [call for call in captures.call_args_list if call.args[0] is module]
+    assert len(of_the_module) == exports and torch.equal(result, own(module, x))
