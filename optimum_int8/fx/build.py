@@ -13,7 +13,7 @@ from .arguments import Key, NotCapturable, SliceDiffers, copies
 from .call import Call
 from .captured import capture
 from .compiler import Bound, Compiler
-from .own_run import run_own
+from .own_run import OwnError, run_own
 from .silence import logger
 from .slices import between, slice_call
 from .sources import Sources
@@ -98,6 +98,13 @@ class Builder:
     def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
         return run_own(self.module, self.forward, key, tensors, self.layer)
 
+    def _try_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
+        """For tensors that are not the call's: the module does not remember them."""
+        ran = try_own(self.module, self.forward, key, tensors, self.layer)
+        if ran is None:
+            raise OwnError
+        return ran
+
     def shared(self, key: Key) -> tuple[Any, ...]:
         """What siblings that may have one graph have in common."""
         self._structure = self._structure or structure_key(self.module)
@@ -119,7 +126,7 @@ class Builder:
         candidate = None if self.compiler.stored is None else self.compiler.stored.find(self.module, shared)
         if candidate is None:
             return None
-        bound = candidate.bind(key, structure, tensors, results, lambda others: self._run_own(key, others))
+        bound = candidate.bind(key, structure, tensors, results, lambda others: self._try_own(key, others))
         if bound is not None:
             self.compiler.captured[shared] = bound.captured
         return bound
