@@ -16,6 +16,7 @@ from . import checkpoint
 from .failures import CLIENT_ERRORS, explain, retry
 from .guards import LEGACY_WEIGHTS, TOKENIZER_FILES, is_legacy
 from .integrity import check_blobs
+from .metadata import PROGRAMS_NAME
 
 _REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/+-]{0,253}[A-Za-z0-9])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -33,7 +34,7 @@ def fetch(
 ) -> Path:
     """The folder of a checkpoint; one on the Hub is downloaded into the client's cache, at one commit.
 
-    What was downloaded is compared with the sums the Hub announced. Only `config.json`, `generation_config.json` and
+    What was downloaded is compared with the sums the Hub announced. Only `config.json`, `generation_config.json`, `int8_programs.json` and
     safetensors files are fetched.
 
     Raises:
@@ -119,7 +120,7 @@ def _download(repo_id: str, subfolder: str, options: dict[str, Any]) -> Path:
             return None
 
     config = get(checkpoint.CONFIG_NAME)
-    files = [config, get_if_there("generation_config.json")]
+    files = [config, get_if_there("generation_config.json"), get_if_there(PROGRAMS_NAME)]
     weights = get_if_there(checkpoint.WEIGHTS_NAME)
     if weights is None and is_legacy(checkpoint.read_json(config)):
         files += [get(LEGACY_WEIGHTS), *(get_if_there(name) for name in TOKENIZER_FILES)]

@@ -10,6 +10,8 @@ from ..errors import CheckpointError, ConfigError
 from ..sites import KINDS
 
 CONFIG_NAME = "config.json"
+PROGRAMS_NAME = "int8_programs.json"
+"""Captured graphs, see `programs`."""
 
 METADATA_KEYS = frozenset(
     {

@@ -38,6 +38,7 @@ from ..operators import REGISTRY
 from ..passes import find_blocks
 from . import binding
 from .checkpoint import MAX_JSON_BYTES
+from .metadata import PROGRAMS_NAME as PROGRAMS_NAME
 from .stored_graphs import Unstorable, graph_from_json
 from .stored_run import Calls, run_checked
 from .storing_graphs import graph_to_json
@@ -46,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 RunOwn = Callable[[list[Tensor]], tuple[Any, list[Tensor]]]
 
-PROGRAMS_NAME = "int8_programs.json"
 FORMAT_VERSION = 1
 _HEAD = b'{"sha256":"'
 _TAIL = b'",'
@@ -301,8 +301,8 @@ class Candidate:
 
 
 def _larger(captured: Captured, key: Any, tensors: list[Tensor]) -> list[Tensor]:
-    """The call at a larger batch and length, or size of image, if the graph is for those."""
-    is_image = tensors[0].dim() == 4 and tensors[0].is_floating_point()
-    image = tuple(tensors[0].shape[2:]) if is_image and captured.image is None else ()
-    larger, _ = other_shapes(tensors, image, {} if is_image else cache_tensors(key))
+    """The call at a larger batch and length, if the graph is for those. Of images the call itself: a larger one costs a second."""
+    if tensors[0].dim() == 4 and tensors[0].is_floating_point():
+        return tensors
+    larger, _ = other_shapes(tensors, (), cache_tensors(key))
     return larger if captured.holds(larger) else tensors
