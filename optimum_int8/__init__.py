@@ -20,13 +20,14 @@ from .errors import (
     OptimumInt8Error,
     QuantizationError,
 )
+from .hub import tasks as _tasks
+from .hub.modeling import OptimizedModel
 from .hub.registration import register as _register
+from .hub.tasks import *  # noqa: F403
 from .lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .deploy import load, save
-    from .hub import OptimizedModel
-    from .hub.tasks import *  # noqa: F403
     from .memory import release_memory
     from .quantization import inspect, quantize
     from .quantizers import (
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from .tuning import tune
     from .warm import warmup
 
-__all__ = [  # noqa: F405
+__all__ = [
     "CalibrationError",
     "CheckpointError",
     "ConfigError",
@@ -61,16 +62,6 @@ __all__ = [  # noqa: F405
     "MultipleChoiceQuantizer",
     "ObjectDetectionQuantizer",
     "OptimizedModel",
-    "OptimizedModelForCausalLM",
-    "OptimizedModelForFeatureExtraction",
-    "OptimizedModelForImageClassification",
-    "OptimizedModelForMaskedLM",
-    "OptimizedModelForMultipleChoice",
-    "OptimizedModelForObjectDetection",
-    "OptimizedModelForQuestionAnswering",
-    "OptimizedModelForSeq2SeqLM",
-    "OptimizedModelForSequenceClassification",
-    "OptimizedModelForTokenClassification",
     "OptimumInt8Error",
     "QatSettings",
     "QuantConf",
@@ -95,14 +86,14 @@ __all__ = [  # noqa: F405
     "warmup",
 ]
 
+__all__ += _tasks.__all__
+
 _PLACES = {
-    **dict.fromkeys((name for name in __all__ if name.startswith("OptimizedModelFor")), "hub.tasks"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Quantizer")), "quantizers"),
     **dict.fromkeys(["Int8Trainer", "QatSettings", "convert_qat", "prepare_qat"], "training"),
     **dict.fromkeys(["QuantConf", "calibrate", "convert"], "recipe"),
     **dict.fromkeys(["inspect", "quantize"], "quantization"),
     **dict.fromkeys(["load", "save"], "deploy"),
-    "OptimizedModel": "hub.modeling",
     "release_memory": "memory",
     "tune": "tuning",
     "warmup": "warm",

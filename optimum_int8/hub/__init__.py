@@ -5,29 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_attributes
+from . import tasks
+from .modeling import OptimizedModel
 from .registration import register
+from .tasks import *  # noqa: F403
 
 if TYPE_CHECKING:
     from .card import CardInfo, render_card
     from .legacy import convert_legacy
-    from .modeling import OptimizedModel
     from .push import Pushed, push_folder, push_to_hub
     from .save import save_pretrained
-    from .tasks import *  # noqa: F403
 
-__all__ = [  # noqa: F405
+__all__ = [
     "CardInfo",
     "OptimizedModel",
-    "OptimizedModelForCausalLM",
-    "OptimizedModelForFeatureExtraction",
-    "OptimizedModelForImageClassification",
-    "OptimizedModelForMaskedLM",
-    "OptimizedModelForMultipleChoice",
-    "OptimizedModelForObjectDetection",
-    "OptimizedModelForQuestionAnswering",
-    "OptimizedModelForSeq2SeqLM",
-    "OptimizedModelForSequenceClassification",
-    "OptimizedModelForTokenClassification",
     "Pushed",
     "convert_legacy",
     "push_folder",
@@ -37,11 +28,11 @@ __all__ = [  # noqa: F405
     "save_pretrained",
 ]
 
+__all__ += tasks.__all__
+
 _PLACES = {
-    **dict.fromkeys((name for name in __all__ if name.startswith("OptimizedModelFor")), "tasks"),
     **dict.fromkeys(["Pushed", "push_folder", "push_to_hub"], "push"),
     "CardInfo": "card",
-    "OptimizedModel": "modeling",
     "convert_legacy": "legacy",
     "render_card": "card",
     "save_pretrained": "save",

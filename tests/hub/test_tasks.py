@@ -27,5 +27,5 @@ def test_both_packages_have_them_all() -> None:
 def test_no_other_file_lists_them() -> None:
     """An error may name one as an example."""
     others = [file for file in PACKAGE.rglob("*.py") if file != Path(tasks.__file__)]
-    found = {file.name: set(NAME.findall(file.read_text("utf-8"))) for file in others}
-    assert [name for name, names in found.items() if len(names) > 1] == []
+    found = {file: set(NAME.findall(file.read_text("utf-8"))) for file in others}
+    assert [file for file, names in found.items() if len(names) > 1] == []
