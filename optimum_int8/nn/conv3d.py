@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .. import numerics
 from .linear import Int8Linear
@@ -41,25 +40,6 @@ class Int8Conv3d(Int8Linear):
         sizes = module.in_channels, module.out_channels, module.kernel_size
         return cls(*sizes, module.bias is not None, static, activation_bits, module.weight.dtype)
 
-    @classmethod
-    def from_float(
-        cls,
-        module: nn.Module,
-        input_range: tuple[float, float] | None = None,
-        per_channel: bool = True,
-        weight_scale: Tensor | None = None,
-        activation_bits: int = 8,
-    ) -> Int8Conv3d:
-        """Quantize an `nn.Conv3d` that `conv3d_obstacle` finds nothing against; arguments are those of `Int8Linear.from_float`."""
-        assert isinstance(module, nn.Conv3d)
-        matrix = nn.Linear(math.prod(module.weight.shape[1:]), module.out_channels, bias=False, device="meta")
-        matrix.weight = nn.Parameter(module.weight.detach().flatten(1))
-        matrix.register_parameter("bias", None if module.bias is None else nn.Parameter(module.bias.detach()))
-        made = Int8Linear.from_float(matrix, input_range, per_channel, weight_scale, activation_bits)
-        new = cls.like(module, input_range is not None, activation_bits)
-        new.load_state_dict(made.state_dict())
-        return new.train(module.training)
-
     def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         """float `[batch, in, depth, height, width]`, or without the batch, to `[batch, out, ...]` in the input's dtype: what is left beyond the
         last whole patch is not read."""
@@ -81,11 +61,6 @@ class Int8Conv3d(Int8Linear):
         """See `Int8Weighted.dequantize`."""
         return super().dequantize().view(self.float_shape())
 
-    def _in_float(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        weight = self.dequantize().flatten(1).to(x.dtype)
-        bias = self._buffers["bias"] if bias is None else bias
-        return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
-
     def float_shape(self) -> tuple[int, ...]:
         """Shape of the float weight."""
         return (self.out_channels, self.in_channels, *self.kernel_size)
@@ -100,10 +75,8 @@ def conv3d_obstacle(module: nn.Conv3d) -> str:
     """Why an `Int8Conv3d` in place of `module` would not compute the same, or nothing."""
     if type(module) is not nn.Conv3d:
         return f"{type(module).__name__} is a convolution with a forward of its own"
-    if "weight" not in module._parameters:
-        return "its weight is computed from others"
-    padded = module.padding != "valid" and any(int(p) for p in module.padding if module.padding != "same")
-    if module.padding == "same" or padded or module.stride != module.kernel_size or module.groups != 1:
+    touching = module.stride == module.kernel_size and module.padding in ("valid", (0, 0, 0))
+    if not touching or module.groups != 1:
         return "a convolution over three axes has an INT8 form only where its patches touch each other and nothing else"
     if any(d > 1 and k > 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)):
         return "a convolution over three axes has no INT8 form with dilation"

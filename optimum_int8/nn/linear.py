@@ -233,5 +233,7 @@ def _is_matrix_product(module: nn.Module) -> bool:
 
 
 def float_weight(module: nn.Module) -> Tensor:
-    """The weight of an `nn.Linear` or `Conv1D` as `[out, in]`."""
+    """The weight of an `nn.Linear` or `Conv1D` as `[out, in]`, that of an `nn.Conv3d` as `[out, in * taps]`."""
+    if isinstance(module, nn.Conv3d):
+        return module.weight.flatten(1)
     return module.weight if isinstance(module, nn.Linear) else module.weight.T  # type: ignore[return-value, union-attr]
