@@ -46,6 +46,7 @@ ORDERED = (
     ("lowering", "passes"),
     ("batches", "calibration", "remedies", "prepare", "restore", "quantization", "tuning"),
     ("hub", "training"),
+    ("warm", "quantizers"),
 )
 """What of equal rank may import in one direction, a later one from an earlier one: capturing a graph has to know what an INT8
 module is, and a trainer saves what it trained. Rank 4 is the road of a model: its data, its ranges, what regains accuracy,

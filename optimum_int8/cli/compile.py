@@ -8,7 +8,7 @@ from .options import positive
 from .result import Result
 
 NAME = "compile"
-HELP = "store what an INT8 model captures beside its weights, so that its first call is quick"
+HELP = "store what an INT8 model captures next to its weights, so that its first call is quick"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """`int8_programs.json`: graphs of a model's blocks, so that a loaded model captures none.
 
-The file lies beside the weights. It holds each captured graph (`stored_graphs`) under what its block has to be (classes, settings, names,
+The file lies next to the weights. It holds each captured graph (`stored_graphs`) under what its block has to be (classes, settings, names,
 shapes and dtypes of tensors) and under the guard key of its call. It is no part of what a checkpoint means: without it, or where it does
 not fit, the model captures as ever. It says what it was made for, and another version of the packages, of the model's source or of its
 settings does not read it. What it says is checked in the first call of each block (`stored_run`), and what the graph gives is compared
