@@ -140,7 +140,8 @@ def test_revisions_that_could_write_elsewhere(revision: object, published: Hub) 
 @pytest.mark.parametrize(
     "name", ["../x", "/no/such/folder", "a/b/c", "a b/c", "a//b", "x" * 200, "./missing", "http://x/y"]
 )
-def test_names_that_are_neither(name: str, published: Hub) -> None:
+def test_names_that_are_neither(name: str, published: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # whatever lies next to the checkout
     with pytest.raises(CheckpointError, match="neither a folder"):
         OptimizedModel.from_pretrained(name)
     assert published.log == []
