@@ -79,6 +79,7 @@ def test_every_name_is_there() -> None:
     assert set(optimum_int8.__all__) - {"__version__"} <= set(everything)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module"), [("quantize", "quantization"), ("calibrate", "calibration"), ("tune", "tuning")]
 )
@@ -90,6 +91,7 @@ def test_functions_keep_their_names_whatever_is_imported(name: str, module: str)
     assert pickle.loads(pickle.dumps(getattr(optimum_int8, name))) is getattr(optimum_int8, name)
 
 
+@pytest.mark.slow
 def test_modules_are_attributes_as_before() -> None:
     assert run(
         "import optimum_int8\nprint(optimum_int8.kernels.PANEL, optimum_int8.hub.download.__name__)"
