@@ -304,5 +304,7 @@ def _larger(captured: Captured, key: Any, tensors: list[Tensor]) -> list[Tensor]
     """The call at a larger batch and length, if the graph is for those. Of images the call itself: a larger one costs a second."""
     if tensors[0].dim() == 4 and tensors[0].is_floating_point():
         return tensors
-    larger, _ = other_shapes(tensors, (), cache_tensors(key))
+    # A run of the own code compares versions, and tensors made in inference mode have none.
+    with torch.inference_mode(False):
+        larger, _ = other_shapes(tensors, (), cache_tensors(key))
     return larger if captured.holds(larger) else tensors

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,48 @@ def test_loaded_model_captures_nothing(
     assert same(found, expected)
     assert not [r for r in caplog.records if programs.PROGRAMS_NAME in r.getMessage()]
     assert sum(captures(model).values()) > 1
+
+
+def in_a_thread(run: Run, model: Any) -> list[Tensor]:
+    found: list[list[Tensor]] = []
+    thread = threading.Thread(target=lambda: found.append(results(run, model)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@torch.inference_mode()
+def in_inference_mode(run: Run, model: Any) -> list[Tensor]:
+    return run(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [in_inference_mode, in_a_thread])
+@pytest.mark.parametrize("auto_class", ["AutoModelForSequenceClassification", "OptimizedModel"])
+@pytest.mark.parametrize("name", ["bert"])
+def test_captures_nothing_however_it_is_called(
+    name: str, auto_class: str, call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected, run = saved_model(name, "dynamic", tmp_path / "model")
+    loader: Any = OptimizedModel if auto_class == "OptimizedModel" else getattr(transformers, auto_class)
+    model = loader.from_pretrained(folder)
+    exports: list[Any] = []
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: exports.append(args))
+    assert same(call(run, model), expected)
+    assert not exports
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "t5", "resnet"])
+def test_other_kinds_capture_nothing_in_inference_mode(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected, run = saved_model(name, "static", tmp_path / "model")
+    model = OptimizedModel.from_pretrained(folder)
+    exports: list[Any] = []
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: exports.append(args))
+    assert same(in_inference_mode(run, model), expected)
+    assert not exports
 
 
 def test_an_older_folder_has_none_and_stays_as_it_is(saved: tuple[Path, list[Tensor], Run], tmp_path: Path) -> None:
