@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .rewrite import ours
+from ..operators import CONVOLUTION, LINEAR
+from .roles import has_role
 
 ROUNDING = 0.02
 ROUNDED = "differs by rounding"
@@ -49,5 +50,5 @@ def rounding_tolerance(graph_module: fx.GraphModule) -> float:
     into each of 52 convolutions (the encoder of a ResNet-50) moves the result by 0.022 of its size, into 10 to 19 by at most 0.010. GELU's
     polynomial in each of the twelve layers of a BERT-base (72 linears) does by 0.021 where its weights are random, in one by 0.0003.
     """
-    count = sum(node.target in (ours.conv.default, ours.linear.default) for node in graph_module.graph.nodes)
+    count = sum(has_role(node, CONVOLUTION, LINEAR) for node in graph_module.graph.nodes)
     return ROUNDING * max(1.0, math.sqrt(count / _LAYERS))

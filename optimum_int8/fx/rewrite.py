@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -101,6 +102,17 @@ def add_item(graph_module: fx.GraphModule, node: fx.Node, index: int) -> fx.Node
     item = graph_module.graph.call_function(operator.getitem, (node, index))
     item.meta["val"] = node.meta["val"][index]
     return item
+
+
+def replace_results(graph_module: fx.GraphModule, node: fx.Node, results: Sequence[fx.Node]) -> None:
+    """Let the users of `node`, or of the items of its several results, read `results` instead, and erase it."""
+    if len(results) == 1:
+        node.replace_all_uses_with(results[0])
+    else:
+        for item in list(node.users):
+            item.replace_all_uses_with(results[item.args[1]])  # type: ignore[index]
+            graph_module.graph.erase_node(item)
+    graph_module.graph.erase_node(node)
 
 
 def named(node: fx.Node) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from ..errors import KernelError
 from ..fx.rewrite import is_call
+from ..fx.roles import broadcasts
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
@@ -20,7 +21,6 @@ from ..operators import IMAGES, Operator, operator_of
 from .plan import Plan, Reference, Step, emit_steps, plan, references_in
 from .program_call import ProgramCall
 from .replace import replace_segment
-from .rows import adds_unequal
 from .segments import Segment, segments
 
 _MOST_SIZES = 16
@@ -50,7 +50,7 @@ class ImageDomain:
 
     def lead(self, graph_module: fx.GraphModule, node: fx.Node, operator: Operator) -> tuple[Any, ...] | None:
         """See `Domain`."""
-        if adds_unequal(node):
+        if broadcasts(node):
             return None
         value = node.meta["val"]
         first = value[0] if isinstance(value, tuple) else value

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from ..fx.rewrite import aten, is_call, named, shape_of
+from ..fx.roles import broadcasts, called
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
 from ..operators import EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
@@ -44,7 +45,7 @@ class RowDomain:
         given = named(node)
         if "ids" in given and given["ids"].meta["val"].dtype != torch.int64:
             return None
-        if adds_unequal(node):
+        if broadcasts(node):
             return None
         value = node.meta["val"]
         shape = (value[0] if isinstance(value, tuple) else value).shape
@@ -87,18 +88,10 @@ def has_keys_outside(node: fx.Node, segment: Segment) -> bool:
     return keys == OUTSIDE or (keys == EITHER and not all(segment.contains(key) for key in _keys(node)))
 
 
-def adds_unequal(node: fx.Node) -> bool:
-    """Whether a node adds values of different shapes, which programs cannot."""
-    if not is_call(node, torch.ops.optimum_int8.add.default):
-        return False
-    given = named(node)
-    return shape_of(given["x"]) != shape_of(given["y"])
-
-
 def match_dtypes(graph_module: fx.GraphModule) -> None:
     """Programs read float32 and int64 ids; what comes in another dtype (a model in half precision) is cast on the way in."""
     for node in list(graph_module.graph.nodes):
-        operator = operator_of(node.target) if node.op == "call_function" else None
+        operator = called(node)
         if operator is None or ROWS not in operator.domains:
             continue
         for name, argument in named(node).items():

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from torch import fx
 
 from ..fx.rewrite import is_constant, named, tensor_of
-from ..operators import MASK, Operator, operator_of
+from ..fx.roles import called
+from ..operators import MASK, Operator
 
 WEIGHTS = ("panels", "packed", "weight_sum", "weight_scale", "weight", "bias", "table", "row_scale")
 """Arguments that a program holds pointers to: they have to be tensors of the module."""
@@ -58,7 +59,7 @@ def segments(graph_module: fx.GraphModule, domain: Domain) -> list[Segment]:
     done: list[Segment] = []
     current: Segment | None = None
     for node in list(graph_module.graph.nodes):
-        operator = operator_of(node.target) if node.op == "call_function" else None
+        operator = called(node)
         lead = None
         if operator is not None and domain.name in operator.domains and _holds_weights(node):
             lead = domain.lead(graph_module, node, operator)

@@ -13,6 +13,7 @@ from ..kernels.emission import Emission, Rows, output_fields
 from ..kernels.immediate import Immediate
 from .attention_int8 import _fake_attention, to_heads
 from .registry import EITHER, ROWS, define, native
+from .roles import OnRows, Quantizing
 from .shapes import like
 
 _CORE = "bool bfloat16, Tensor? mask, float scaling, bool causal"
@@ -118,6 +119,7 @@ define(
     domains=(ROWS,),
     values=("q", "k", "v"),
     keys=EITHER,
+    form=OnRows("float_attention"),
 )
 
 
@@ -150,4 +152,5 @@ define(
     domains=(ROWS,),
     values=("q", "k", "v"),
     keys=EITHER,
+    form=Quantizing("float_attention_rows"),
 )

@@ -12,6 +12,7 @@ from .. import numerics
 from ..kernels.emission import Emission, Rows, output_fields, row_bytes
 from ..kernels.immediate import Immediate
 from .registry import INSIDE, OUTSIDE, ROWS, define, native
+from .roles import OnRows, Quantizing
 from .shapes import like
 
 _ZERO_POINT = numerics.SYMMETRIC_ZERO_POINT
@@ -191,6 +192,7 @@ define(
     domains=(ROWS,),
     values=("q", "k", "v", "q_scale", "k_scale", "v_scale"),
     keys=INSIDE,
+    form=Quantizing("attention_rows"),
 )
 
 
@@ -263,4 +265,5 @@ define(
     domains=(ROWS,),
     values=("q", "k", "v"),
     keys=OUTSIDE,
+    form=OnRows("attention"),
 )

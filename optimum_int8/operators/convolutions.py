@@ -18,6 +18,7 @@ from ..kernels.immediate import ImmediateImages
 from ..kernels.packing_conv import unpack_conv
 from ..numerics import Window
 from .registry import IMAGES, define, native
+from .roles import CONVOLUTION, Quantizing
 from .shapes import image_shape, like
 
 _INPUT = (
@@ -149,6 +150,7 @@ define(
     emit=_emit_conv,
     domains=(IMAGES,),
     values=_VALUES,
+    role=CONVOLUTION,
 )
 
 
@@ -224,6 +226,7 @@ define(
     emit=_emit_conv_both,
     domains=(IMAGES,),
     values=_VALUES,
+    form=Quantizing("conv", keeps_float=True),
 )
 
 
@@ -245,4 +248,5 @@ define(
     emit=_emit_conv_quantized,
     domains=(IMAGES,),
     values=_VALUES,
+    form=Quantizing("conv"),
 )

@@ -12,6 +12,7 @@ from ..kernels.emission import Emission, Rows, output_fields
 from ..kernels.immediate import Immediate
 from ..kernels.packing import unpack
 from .registry import IMAGES, ROWS, define, native
+from .roles import LINEAR, Quantizing
 from .shapes import byte_rows, like
 
 _ARGUMENTS = (
@@ -99,6 +100,7 @@ define(
     emit=_emit_linear,
     domains=(ROWS, IMAGES),
     values=("x", "scale", "zero_point"),
+    role=LINEAR,
 )
 
 
@@ -162,4 +164,5 @@ define(
     emit=_emit_linear_quantized,
     domains=(ROWS, IMAGES),
     values=("x", "scale", "zero_point"),
+    form=Quantizing("linear"),
 )

@@ -13,6 +13,7 @@ from ..kernels.emission import Emission, Rows, output_fields
 from ..kernels.immediate import Immediate
 from .quantization import quantize, quantize_rows
 from .registry import IMAGES, ROWS, as_float, define, native
+from .roles import PER_ROW, Quantizing
 from .shapes import byte_rows, like, same_shape
 
 _ARGUMENTS = "Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, str kind, float eps"
@@ -110,6 +111,7 @@ define(
     emit=_emit_norm_quantized,
     domains=(ROWS, IMAGES),
     values=("x", "residual"),
+    form=Quantizing("norm", keeps_float=True),
 )
 
 
@@ -149,4 +151,5 @@ define(
     emit=_emit_norm_quantized_rows,
     domains=(ROWS,),
     values=("x", "residual"),
+    form=Quantizing("norm", PER_ROW, keeps_float=True),
 )

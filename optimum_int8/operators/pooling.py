@@ -17,6 +17,7 @@ from ..kernels.emission import ImageEmission, Rows, output_fields
 from ..kernels.immediate import ImmediateImages
 from ..numerics import Window
 from .registry import IMAGES, define, native
+from .roles import POOLING, Quantizing
 from .shapes import byte_rows, image_shape, like
 
 
@@ -59,6 +60,7 @@ define(
     emit=_emit_max_pool,
     domains=(IMAGES,),
     values=("x",),
+    role=POOLING,
 )
 
 
@@ -123,6 +125,7 @@ define(
     emit=_emit_avg_pool,
     domains=(IMAGES,),
     values=("x",),
+    role=POOLING,
 )
 
 
@@ -158,4 +161,5 @@ define(
     emit=_emit_avg_pool_quantized,
     domains=(IMAGES,),
     values=("x",),
+    form=Quantizing("avg_pool"),
 )

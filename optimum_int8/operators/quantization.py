@@ -11,6 +11,7 @@ from .. import numerics
 from ..kernels.emission import Emission, ImageEmission, Rows, output_fields
 from ..kernels.immediate import Immediate, ImmediateImages
 from .registry import IMAGES, ROWS, as_float, define, native
+from .roles import DEQUANTIZATION, PER_GROUP, PER_ROW, PER_SAMPLE, PER_TENSOR, QUANTIZATION
 from .shapes import byte_rows, like
 
 # -- quantize: float `[..., K]` to uint8 with one scale and zero point ------------------------------------------------------
@@ -39,6 +40,9 @@ define(
     emit=_emit_quantize,
     domains=(ROWS, IMAGES),
     values=("x",),
+    role=QUANTIZATION,
+    per=PER_TENSOR,
+    elementwise=True,
 )
 
 
@@ -69,6 +73,8 @@ define(
     emit=_emit_dequantize,
     domains=(ROWS, IMAGES),
     values=("q",),
+    role=DEQUANTIZATION,
+    elementwise=True,
 )
 
 
@@ -104,6 +110,8 @@ define(
     emit=_emit_quantize_rows,
     domains=(ROWS,),
     values=("x",),
+    role=QUANTIZATION,
+    per=PER_ROW,
 )
 
 
@@ -140,6 +148,8 @@ define(
     emit=_emit_quantize_groups,
     domains=(ROWS,),
     values=("x",),
+    role=QUANTIZATION,
+    per=PER_GROUP,
 )
 
 
@@ -179,4 +189,6 @@ define(
     emit=_emit_quantize_samples,
     domains=(IMAGES,),
     values=("x",),
+    role=QUANTIZATION,
+    per=PER_SAMPLE,
 )

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..kernels.native import library
 from ..torch_private import OpOverload
 from .onnx import without_onnx
+from .roles import PER_TENSOR, Form, Quantizing
 
 ROWS = "rows"
 """Domain of programs that compute one row per token."""
@@ -49,6 +50,10 @@ class Operator:
         values: names of the arguments that are values of a program unless they are constants of no axis; the first one has all leading
             axes of the result.
         keys: of an attention core, where its arguments `k` and `v` come from: `INSIDE` the program, `OUTSIDE` or `EITHER`; else empty.
+        role: what it is to passes, of `roles`; empty where they do not ask.
+        per: of a quantization, what a scale belongs to.
+        elementwise: whether each value of the result depends on the same place of the values alone, in whatever layout.
+        form: the operator that it is a form of, and which.
     """
 
     name: str
@@ -59,6 +64,10 @@ class Operator:
     domains: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     keys: str = ""
+    role: str = ""
+    per: str = ""
+    elementwise: bool = False
+    form: Form | None = None
 
     @property
     def overload(self) -> OpOverload:
@@ -70,6 +79,7 @@ REGISTRY: dict[str, Operator] = {}
 """Every operator by name."""
 
 _by_overload: dict[OpOverload, Operator] = {}
+_by_form: dict[Form, Operator] = {}
 
 _definitions = torch.library.Library("optimum_int8", "DEF")
 
@@ -85,6 +95,10 @@ def define(
     domains: tuple[str, ...] = (),
     values: tuple[str, ...] = (),
     keys: str = "",
+    role: str = "",
+    per: str = "",
+    elementwise: bool = False,
+    form: Form | None = None,
 ) -> Operator:
     """Register an operator: with torch.library, so that `torch.export` sees each as one opaque node, and here.
 
@@ -92,24 +106,51 @@ def define(
         schema: arguments and result, as torch.library writes them; the other arguments are `Operator`'s.
 
     Raises:
-        ValueError: the name is taken, or `values` names an argument that the schema does not have.
+        ValueError: the name is taken, `values` names an argument that the schema does not have, or `form` is taken, or of an operator that
+            is not defined before or has other arguments.
     """
     if name in REGISTRY:
         raise ValueError(f"the operator {name!r} is defined already; expected a new name")
-    operator = Operator(name, compute, definition, fake, emit, domains, values, keys)
+    operator = Operator(name, compute, definition, fake, emit, domains, values, keys, role, per, elementwise, form)
     _definitions.define(name + schema)
     _definitions.impl(name, compute, "CPU")
     torch.library.register_fake(f"optimum_int8::{name}", without_onnx(fake), lib=_definitions)
     unknown = set(values) - set(parameters(operator.overload))
     if unknown:
         raise ValueError(f"the operator {name!r} has no argument {sorted(unknown)[0]!r}; its schema is {schema}")
+    if form is not None:
+        _check_form(operator, form)
+        _by_form[form] = operator
     REGISTRY[name] = _by_overload[operator.overload] = operator
     return operator
+
+
+def _check_form(operator: Operator, form: Form) -> None:
+    if form.of not in REGISTRY:
+        raise ValueError(f"{operator.name!r} is a form of {form.of!r}; expected an operator that is defined before it")
+    if form in _by_form:
+        raise ValueError(
+            f"{operator.name!r} is {form}, as {_by_form[form].name!r} is; expected one operator of each form"
+        )
+    if isinstance(form, Quantizing):
+        plain = parameters(REGISTRY[form.of].overload)
+        more = [name for name in parameters(operator.overload) if name not in plain]
+        expected = 2 if form.per == PER_TENSOR else 0
+        if len(more) != expected or len(parameters(operator.overload)) != len(plain) + expected:
+            raise ValueError(
+                f"{operator.name!r} quantizes the result of {form.of!r} per {form.per}: expected its arguments {', '.join(plain)} and "
+                f"{expected} more, found {', '.join(parameters(operator.overload))}"
+            )
 
 
 def operator_of(target: Any) -> Operator | None:
     """The operator that a graph calls with `target`; None when it is not one of ours."""
     return _by_overload.get(target) if isinstance(target, OpOverload) else None
+
+
+def operator_with_form(form: Form) -> Operator | None:
+    """The operator of this form, None where there is none: `operator_with_form(Quantizing("linear"))` gives that of `linear_quantized`."""
+    return _by_form.get(form)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from .. import numerics
 from ..kernels.emission import Emission, Rows, output_fields
 from ..kernels.immediate import Immediate
 from .registry import IMAGES, ROWS, define, native
+from .roles import Quantizing
 from .shapes import byte_rows, like
 
 _TERMS = "Tensor x, Tensor scale, Tensor zero_point, Tensor y, Tensor y_scale, Tensor y_zero_point"
@@ -56,6 +57,7 @@ define(
     emit=_emit_add,
     domains=(ROWS, IMAGES),
     values=("x", "y"),
+    elementwise=True,
 )
 
 
@@ -94,6 +96,8 @@ define(
     emit=_emit_add_quantized,
     domains=(ROWS, IMAGES),
     values=("x", "y"),
+    elementwise=True,
+    form=Quantizing("add"),
 )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, named, ours, shape_of
+from ..fx.roles import has_role
 from ..numerics import Window, pair, pool_window
+from ..operators import CONVOLUTION, POOLING
 from .channels_last import ACTIVATIONS
 
 _WINDOWS = {aten.avg_pool2d.default: 2, aten.avg_pool1d.default: 1}
@@ -22,7 +24,6 @@ _THROUGH = (
     aten.permute.default,
     aten.squeeze.dim,
 )
-_MADE = (ours.conv.default, ours.avg_pool.default)
 
 
 def average_pools(graph_module: fx.GraphModule) -> int:
@@ -69,7 +70,7 @@ def _pooling(node: fx.Node) -> tuple[int, Window | None, bool, bool] | None:
 def _from_convolution(node: Any) -> bool:
     """Whether a value is the result of a convolution, up to operators that change it in place."""
     while isinstance(node, fx.Node):
-        if is_call(node, *_MADE):
+        if has_role(node, CONVOLUTION, POOLING):
             return True
         if not is_call(node, *_THROUGH):
             return False

@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
+from ..fx.roles import is_elementwise
 from ..numerics import pool_window
 
 TO_LAST = [0, 2, 3, 1]
@@ -30,7 +31,6 @@ _ELEMENTWISE = {
     aten.add.Tensor: aten.add.Tensor,
     aten.add_.Tensor: aten.add.Tensor,
 }
-_QUANTIZED = (ours.quantize.default, ours.dequantize.default, ours.add.default)
 _IN_PLACE = tuple(operator for operator, plain in _ELEMENTWISE.items() if operator is not plain)
 
 
@@ -41,8 +41,8 @@ def channels_last(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ELEMENTWISE):
             count += _elementwise(graph_module, node)
-        elif is_call(node, *_QUANTIZED):
-            count += _quantized(graph_module, node)
+        elif is_elementwise(node):
+            count += _value_by_value(graph_module, node)
         elif is_call(node, aten.cat.default):
             count += _cat(graph_module, node)
         elif is_call(node, aten.max_pool2d.default):
@@ -67,8 +67,8 @@ def _elementwise(graph_module: fx.GraphModule, node: fx.Node) -> int:
     return 1
 
 
-def _quantized(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    """Operators that work value by value and take scales and zero points."""
+def _value_by_value(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    """Operators of ours, which take scales and zero points besides the values."""
     values = [a for a in node.args if isinstance(a, fx.Node) and shape_of(a)]
     if not any(_is_first(x) for x in values) or any(shape_of(x) != shape_of(node) for x in values):
         return 0

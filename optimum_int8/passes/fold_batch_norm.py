@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..fx.rewrite import add_constant, aten, change, is_call, named, only_user, ours, shape_of, tensor_of
+from ..fx.rewrite import add_constant, aten, change, is_call, named, only_user, shape_of, tensor_of
+from ..fx.roles import has_role
+from ..operators import CONVOLUTION
 
 _VIEWS = (aten.permute.default, aten.squeeze.dim)
 _ON_CONSTANTS = (
@@ -53,7 +55,7 @@ def _convolution(source: Any, user: fx.Node) -> fx.Node | None:
     norm = user
     while is_call(source, *_VIEWS) and only_user(source) is user:
         source, user = source.args[0], source
-    plain = is_call(source, ours.conv.default) and only_user(source) is user and user is not norm
+    plain = has_role(source, CONVOLUTION) and only_user(source) is user and user is not norm
     if not plain:
         return None
     given = named(source)

@@ -6,7 +6,9 @@ import math
 
 from torch import fx
 
-from ..fx.rewrite import aten, change, is_call, named, only_user, ours
+from ..fx.rewrite import aten, change, is_call, named, only_user
+from ..fx.roles import has_role
+from ..operators import LINEAR
 
 _ACTIVATIONS = {aten.relu.default: "relu", aten.silu.default: "silu", aten.tanh.default: "tanh"}
 
@@ -15,7 +17,7 @@ def fuse_activation(graph_module: fx.GraphModule) -> int:
     """Needs: nothing. Leaves: linears with their activation. Preserves: values up to the activation's polynomial (numerics)."""
     count = 0
     for node in list(graph_module.graph.nodes):
-        if not is_call(node, ours.linear.default) or named(node)["activation"] != "none":
+        if not has_role(node, LINEAR) or named(node)["activation"] != "none":
             continue
         found = _simple(node) or _gelu_formula(node)
         if found is None:

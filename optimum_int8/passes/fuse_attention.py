@@ -20,6 +20,8 @@ from ..fx.rewrite import (
     swaps_heads,
     tensor_of,
 )
+from ..fx.roles import add_quantizing_form, has_role, quantizing_form
+from ..operators import LINEAR
 
 
 def fuse_attention(graph_module: fx.GraphModule) -> int:
@@ -45,11 +47,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if len(columns) != 3 or after is None or not joins_heads(after):
         return False
     source = named(columns[0])["self"]
-    if (
-        any(named(c)["self"] is not source for c in columns)
-        or len(source.users) != 3
-        or not is_call(source, ours.linear.default)
-    ):
+    if any(named(c)["self"] is not source for c in columns) or len(source.users) != 3 or not has_role(source, LINEAR):
         return False
     heads = int(query.meta["val"].shape[1])
     if any(int(x.meta["val"].shape[1]) != heads for x in (key, value)):
@@ -77,15 +75,17 @@ def _quantize(
         by_head = add_item(graph_module, both, 1)
         found = [add_columns(graph_module, by_head, a // head, b // head) for a, b in bounds]
     else:
+        form = quantizing_form(source)
+        assert form is not None  # every linear has one
         per_column = torch.empty(width)
         for (a, b), scale in zip(bounds, scales, strict=True):
             per_column[a:b] = tensor_of(graph_module, scale)  # type: ignore[assignment]
         zero_point = torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
-        qparams = {
-            "output_scale": add_constant(graph_module, "attention_scales", per_column),
-            "output_zero_point": add_constant(graph_module, "attention_zero_point", zero_point),
-        }
-        quantized = add_call(graph_module, ours.linear_quantized.default, **named(source), **qparams)
+        qparams = (
+            add_constant(graph_module, "attention_scales", per_column),
+            add_constant(graph_module, "attention_zero_point", zero_point),
+        )
+        quantized = add_quantizing_form(graph_module, form, source, *qparams)
         found = list(scales)  # type: ignore[arg-type]
     rows = [add_columns(graph_module, quantized, a, b) for a, b in bounds]
     return rows, found

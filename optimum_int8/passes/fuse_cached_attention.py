@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of, swaps_heads
+from ..fx.rewrite import add_call, aten, is_call, named, only_user, shape_of, swaps_heads
+from ..fx.roles import rows_form
 from .fuse_attention import joins_heads
 
-_INPUTS = ("query", "key", "value")
+_ON_ROWS = {"query": "q", "key": "k", "value": "v"}
+_NAMES = {**_ON_ROWS, **{f"{heads}_scale": f"{rows}_scale" for heads, rows in _ON_ROWS.items()}}
+"""Arguments of a core on heads, and what its form on rows calls them."""
 
 
 def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
@@ -19,28 +22,22 @@ def fuse_cached_attention(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if is_call(node, aten.cat.default) and _concatenate_rows(graph_module, node):
             count += 1
-        elif is_call(node, ours.attention.default, ours.float_attention.default):
+        else:
             count += _rewrite(graph_module, node)
     return count
 
 
 def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    given = named(node)
-    query = given.pop("query")
-    key = given.pop("key")
-    value = given.pop("value")
+    form = rows_form(node)
     after = only_user(node)
-    if after is None or not joins_heads(after):
+    if form is None or after is None or not joins_heads(after):
         return False
-    heads, kv_heads = (int(x.meta["val"].shape[1]) for x in (query, key))
+    given = named(node)
+    heads, kv_heads = (int(given[name].meta["val"].shape[1]) for name in ("query", "key"))
     with graph_module.graph.inserting_before(node):
-        rows = [_rows(graph_module, x) for x in (query, key, value)]
-        named_rows = dict(zip("qkv", rows, strict=True)) | {"heads": heads, "kv_heads": kv_heads}
-        if is_call(node, ours.float_attention.default):
-            core = add_call(graph_module, ours.float_attention_rows.default, **named_rows, **given)
-        else:
-            scales = {f"{name}_scale": given.pop(f"{of}_scale") for name, of in zip("qkv", _INPUTS, strict=True)}
-            core = add_call(graph_module, ours.attention_floats.default, **named_rows, **scales, **given)
+        rows = {name: _rows(graph_module, given[name]) for name in _ON_ROWS}
+        arguments = {_NAMES.get(name, name): value for name, value in (given | rows).items()}
+        core = add_call(graph_module, form.overload, **arguments, heads=heads, kv_heads=kv_heads)
     core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere
     after.replace_all_uses_with(core)
     graph_module.graph.eliminate_dead_code()

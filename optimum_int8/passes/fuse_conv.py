@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, is_constant, named, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, is_call, is_constant, named, only_user, shape_of
+from ..fx.roles import has_role
+from ..operators import CONVOLUTION, DEQUANTIZATION
 
 _ACTIVATIONS = {
     aten.relu.default: "relu",
@@ -32,7 +34,7 @@ def fuse_conv(graph_module: fx.GraphModule) -> int:
 
 def _activation(graph_module: fx.GraphModule, node: fx.Node) -> int:
     conv = node.args[0]
-    if not is_call(conv, ours.conv.default) or only_user(conv) is not node:
+    if not has_role(conv, CONVOLUTION) or only_user(conv) is not node:
         return 0
     given = named(conv)
     place = "activation" if given["residual"] is None else "final"
@@ -54,13 +56,13 @@ def _name(node: fx.Node) -> str:
 def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
     """The addition goes into the later of two convolutions."""
     sides = [a for a in node.args[:2] if isinstance(a, fx.Node)]
-    if len(sides) != 2 or sides[0] is sides[1] or not any(is_call(side, ours.conv.default) for side in sides):
+    if len(sides) != 2 or sides[0] is sides[1] or not any(has_role(side, CONVOLUTION) for side in sides):
         return 0
     if shape_of(sides[0]) != shape_of(sides[1]):
         return 0
     order = {n: i for i, n in enumerate(graph_module.graph.nodes)}
     for conv in sorted(sides, key=order.__getitem__, reverse=True):
-        if not is_call(conv, ours.conv.default) or only_user(conv) is not node:
+        if not has_role(conv, CONVOLUTION) or only_user(conv) is not node:
             continue
         given = named(conv)
         other = sides[0] if conv is sides[1] else sides[1]
@@ -73,7 +75,7 @@ def _residual(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 def _residual_arguments(other: fx.Node) -> dict[str, Any]:
     """What a convolution adds: the bytes, where a value was dequantized with constant quantization parameters."""
-    if is_call(other, ours.dequantize.default):
+    if has_role(other, DEQUANTIZATION):
         given = named(other)
         if is_constant(given["scale"]) and is_constant(given["zero_point"]):
             parameters = {"residual_scale": given["scale"], "residual_zero_point": given["zero_point"]}
@@ -84,7 +86,7 @@ def _residual_arguments(other: fx.Node) -> dict[str, Any]:
 def _replace(graph_module: fx.GraphModule, node: fx.Node, old: fx.Node, arguments: dict[str, Any]) -> None:
     """The convolution `old` with these arguments in the place of `node`."""
     with graph_module.graph.inserting_before(node):
-        new = add_call(graph_module, ours.conv.default, **arguments)
+        new = add_call(graph_module, old.target, **arguments)
     new.meta["val"] = old.meta["val"]  # sizes as they are named elsewhere
     node.replace_all_uses_with(new)
     graph_module.graph.erase_node(node)

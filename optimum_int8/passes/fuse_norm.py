@@ -8,6 +8,8 @@ import torch
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
+from ..fx.roles import has_role
+from ..operators import LINEAR
 
 
 def fuse_norm(graph_module: fx.GraphModule) -> int:
@@ -29,7 +31,7 @@ def fuse_norm(graph_module: fx.GraphModule) -> int:
         if (
             node.users
             and _is_sum(node)
-            and any(is_call(a, ours.linear.default, ours.norm.default) for a in node.args[:2])
+            and any(has_role(a, LINEAR) or is_call(a, ours.norm.default) for a in node.args[:2])
         ):
             with graph_module.graph.inserting_before(node):
                 new = add_call(graph_module, ours.norm.default, node.args[0], node.args[1], None, None, "none", 0.0)

@@ -7,6 +7,8 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, is_constant, only_user, ours, shape_of
+from ..fx.roles import has_role, is_quantization
+from ..operators import CONVOLUTION, PER_TENSOR
 from .channels_last import ACTIVATIONS, TO_FIRST, TO_LAST
 from .fold_batch_norm import constant
 
@@ -47,7 +49,7 @@ def int8_residuals(graph_module: fx.GraphModule) -> int:
 def _ends_a_convolution(graph_module: fx.GraphModule, node: Any, user: fx.Node) -> bool:
     """Whether `user` alone reads what a convolution made, perhaps normalised and activated: the sum can then be part of it."""
     while isinstance(node, fx.Node) and only_user(node) is user:
-        if is_call(node, ours.conv.default):
+        if has_role(node, CONVOLUTION):
             return True
         source = node.args[0] if node.args else None
         if is_call(node, *_WITH_A_CONSTANT):
@@ -62,16 +64,16 @@ def _ends_a_convolution(graph_module: fx.GraphModule, node: Any, user: fx.Node) 
 def _to_bytes(value: fx.Node, taken: tuple[fx.Node, ...] = ()) -> tuple[fx.Node, ...]:
     """The steps from a value to the uint8 that a convolution reads: an axis of height 1 over a sequence, channels last, static quantization, and
     fewer levels where `activation_bits` says so. None where no convolution reads it so."""
-    quantized = any(is_call(step, ours.quantize.default) for step in taken)
+    quantized = any(is_quantization(step, PER_TENSOR) for step in taken)
     for user in value.users:
         if not user.args or user.args[0] is not value:
             continue
-        if quantized and is_call(user, ours.conv.default):
+        if quantized and has_role(user, CONVOLUTION):
             return taken
         if quantized:
             follows = is_call(user, aten.clamp.default)
         elif taken and is_call(value, aten.permute.default):
-            follows = is_call(user, ours.quantize.default) and all(map(is_constant, user.args[1:]))
+            follows = is_quantization(user, PER_TENSOR) and all(map(is_constant, user.args[1:]))
         else:
             heightens = not taken and is_call(user, aten.unsqueeze.default) and user.args[1] == 2
             follows = bool(heightens) or (is_call(user, aten.permute.default) and user.args[1] == TO_LAST)
@@ -103,7 +105,7 @@ def _rounded(graph_module: fx.GraphModule, value: fx.Node, steps: tuple[fx.Node,
     with graph.inserting_before(node):
         for step in steps:
             found[step] = graph.node_copy(step, lambda n: found.get(n, n))
-            if is_call(step, ours.quantize.default):
+            if is_quantization(step, PER_TENSOR):
                 qparams = found[step].args[1:]
         floats = add_call(graph_module, ours.dequantize.default, found[steps[-1]], *qparams)
         out = graph.call_function(aten.permute.default, (floats, TO_FIRST))

@@ -10,8 +10,10 @@ from torch import Tensor, fx
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..fx import MOVED
-from ..fx.rewrite import add_call, add_columns, add_constant, is_call, named, ours, tensor_of
+from ..fx.rewrite import add_call, add_columns, add_constant, named, tensor_of
+from ..fx.roles import has_role
 from ..kernels import PANEL
+from ..operators import LINEAR
 
 # By the first of the panels, so that each graph of a model finds the same tensor.
 _joined: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -24,7 +26,8 @@ def merge_projections(graph_module: fx.GraphModule) -> int:
     """
     count = 0
     for node in list(graph_module.graph.nodes):
-        group = [u for u in node.users if _mergeable(graph_module, u, node)]
+        readers = [u for u in node.users if _mergeable(graph_module, u, node)]
+        group = [u for u in readers if u.target is readers[0].target]
         if len(group) > 1:
             _merge(graph_module, group)
             count += 1
@@ -32,7 +35,7 @@ def merge_projections(graph_module: fx.GraphModule) -> int:
 
 
 def _mergeable(graph_module: fx.GraphModule, user: fx.Node, source: fx.Node) -> bool:
-    if not is_call(user, ours.linear.default) or named(user)["x"] is not source:
+    if not has_role(user, LINEAR) or named(user)["x"] is not source:
         return False
     weight_scale = tensor_of(graph_module, named(user)["weight_scale"])
     return weight_scale is not None and weight_scale.shape[0] % PANEL == 0
@@ -57,7 +60,7 @@ def _merge(graph_module: fx.GraphModule, group: list[fx.Node]) -> None:
         has_bias = any(part["bias"] is not None for part in parts)
         bias = add_constant(graph_module, "merged_bias", torch.cat(biases)) if has_bias else None
         arguments = {**named(group[0]), **weight, "bias": bias, "activation": "none"}
-        merged = add_call(graph_module, ours.linear.default, **arguments)
+        merged = add_call(graph_module, group[0].target, **arguments)
         start = 0
         for node, width in zip(group, widths, strict=True):
             piece = add_columns(graph_module, merged, start, start + width)

@@ -25,7 +25,7 @@ from .fuse_embedding import fuse_embedding
 from .fuse_norm import fuse_norm
 from .int8_residuals import int8_residuals
 from .merge_projections import merge_projections
-from .quantize_in_conv import quantize_in_conv
+from .quantize_before_pool import quantize_before_pool
 from .quantize_in_pool import quantize_in_pool
 from .quantize_in_producer import quantize_in_producer
 from .quantize_in_sum import quantize_in_sum
@@ -54,9 +54,9 @@ REWRITES = (
     Pass(fuse_norm, rounds=True),
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
     Pass(fuse_cached_attention),
-    Pass(quantize_in_producer),  # last rewrite: the producers have their final form
-    Pass(quantize_in_conv),
-    Pass(quantize_in_pool),
+    Pass(quantize_before_pool),  # before producers: a convolution is one of the value before the pooling
+    Pass(quantize_in_producer),  # last of the rewrites: the producers have their final form
+    Pass(quantize_in_pool),  # after producers: what no view separates from its pooling is done
 )
 LOWERING = (
     Pass(lower_images),  # before `lower_rows`, which would take the quantizations at its ends

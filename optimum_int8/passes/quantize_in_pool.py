@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours
+from ..fx.rewrite import aten, is_call, named, only_user
+from ..fx.roles import add_quantizing_form, has_role, is_quantization, quantizing_form
+from ..operators import PER_TENSOR, POOLING, Operator
 
 _VIEWS = (
     aten.permute.default,
@@ -24,7 +26,7 @@ def quantize_in_pool(graph_module: fx.GraphModule) -> int:
     """Needs: nothing. Leaves: average pooling that writes uint8 where only a quantization reads it. Preserves: bits."""
     count = 0
     for node in list(graph_module.graph.nodes):
-        if not is_call(node, ours.quantize.default):
+        if not is_quantization(node, PER_TENSOR):
             continue
         views: list[fx.Node] = []
         source: Any = named(node)["x"]
@@ -32,18 +34,18 @@ def quantize_in_pool(graph_module: fx.GraphModule) -> int:
         while is_call(source, *_VIEWS) and only_user(source) is user:
             views.append(source)
             source, user = source.args[0], source
-        if is_call(source, ours.avg_pool.default) and only_user(source) is user:
-            _move(graph_module, node, source, views)
+        form = quantizing_form(source) if has_role(source, POOLING) and only_user(source) is user else None
+        if form is not None:
+            _move(graph_module, node, form, source, views)
             count += 1
     return count
 
 
-def _move(graph_module: fx.GraphModule, node: fx.Node, pool: fx.Node, views: list[fx.Node]) -> None:
+def _move(graph_module: fx.GraphModule, node: fx.Node, form: Operator, pool: fx.Node, views: list[fx.Node]) -> None:
     graph = graph_module.graph
     given = named(node)
-    output = {"output_scale": given["scale"], "output_zero_point": given["zero_point"]}
     with graph.inserting_before(pool):
-        new = add_call(graph_module, ours.avg_pool_quantized.default, **named(pool), **output)
+        new = add_quantizing_form(graph_module, form, pool, given["scale"], given["zero_point"])
         new.meta["val"] = pool.meta["val"].new_empty(pool.meta["val"].shape, node.meta["val"].dtype)
     for view in views:
         view.meta["val"] = view.meta["val"].new_empty(view.meta["val"].shape, node.meta["val"].dtype)

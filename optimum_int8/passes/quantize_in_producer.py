@@ -2,73 +2,51 @@
 
 from __future__ import annotations
 
-import operator
-
 from torch import fx
 
-from ..fx.rewrite import add_call, add_item, is_call, named, only_user, ours
+from ..fx.rewrite import add_item, named, only_user, replace_results
+from ..fx.roles import add_quantizing_form, called, is_elementwise, is_quantization, quantizing_form
+from ..operators import PER_ROW, PER_TENSOR, Operator, Quantizing
 
 
 def quantize_in_producer(graph_module: fx.GraphModule) -> int:
-    """Needs: fused activations, norms and attention. Leaves: producers that write uint8. Preserves: bits.
+    """Needs: fused activations, residuals, norms and attention. Leaves: producers that write uint8. Preserves: bits.
 
-    A linear and an attention core write uint8 instead of float32 if only the quantization reads them; a norm writes both, as the residual
-    path needs float32.
+    An operator with such a form (`operators.Quantizing`) writes uint8 instead of float32 if only the quantization reads it. One with a form
+    that keeps float32 writes both, as the residual path of a norm or a convolution needs it.
     """
     count = 0
     for node in list(graph_module.graph.nodes):
-        if is_call(node, ours.quantize.default):
-            count += _static(graph_module, node)
-        elif is_call(node, ours.quantize_rows.default):
-            count += _dynamic(graph_module, node)
+        form = _form(node) if is_quantization(node, PER_TENSOR, PER_ROW) else None
+        if form is not None:
+            _move(graph_module, node, form)
+            count += 1
     return count
 
 
-def _static(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    given = named(node)
-    source = given["x"]
-    scale = given["scale"]
-    zero_point = given["zero_point"]
-    output = {"output_scale": scale, "output_zero_point": zero_point}
-    alone = isinstance(source, fx.Node) and only_user(source) is node
-    with graph_module.graph.inserting_before(node):
-        if is_call(source, ours.linear.default) and alone:
-            new = add_call(graph_module, ours.linear_quantized.default, **named(source), **output)
-        elif is_call(source, ours.attention_rows.default) and alone:
-            new = add_call(
-                graph_module, ours.attention_rows_quantized.default, *named(source).values(), scale, zero_point
-            )
-        elif is_call(source, ours.float_attention_rows.default) and alone:
-            new = add_call(
-                graph_module, ours.float_attention_rows_quantized.default, *named(source).values(), scale, zero_point
-            )
-        elif is_call(source, ours.norm.default):
-            return _norm(graph_module, node, ours.norm_quantized.default, (scale, zero_point))
-        else:
-            return 0
-    node.replace_all_uses_with(new)
-    graph_module.graph.eliminate_dead_code()
-    return 1
+def _form(node: fx.Node) -> Operator | None:
+    """What computes a value and its quantization `node`; sums are those of `quantize_in_sum`, which knows where they broadcast."""
+    source = named(node)["x"]
+    operator = called(node)
+    if operator is None or is_elementwise(source):
+        return None
+    alone = quantizing_form(source, operator.per) if only_user(source) is node else None
+    return alone or quantizing_form(source, operator.per, keeps_float=True)
 
 
-def _dynamic(graph_module: fx.GraphModule, node: fx.Node) -> int:
-    if not is_call(node.args[0], ours.norm.default):
-        return 0
-    return _norm(graph_module, node, ours.norm_quantized_rows.default, ())
-
-
-def _norm(graph_module: fx.GraphModule, node: fx.Node, target: object, qparams: tuple[object, ...]) -> int:
-    source: fx.Node = node.args[0]  # type: ignore[assignment]
+def _move(graph_module: fx.GraphModule, node: fx.Node, form: Operator) -> None:
+    source, *qparams = named(node).values()
+    keeps_float = isinstance(form.form, Quantizing) and form.form.keeps_float
+    quantized = node.meta["val"]
+    values = (quantized,) if not isinstance(quantized, tuple) else quantized
+    values = (source.meta["val"], *values) if keeps_float else values
     with graph_module.graph.inserting_before(source):
-        new = add_call(graph_module, target, *named(source).values(), *qparams)
-        normalised = add_item(graph_module, new, 0)
-        items = [add_item(graph_module, new, i + 1) for i in range(len(new.meta["val"]) - 1)]
-    if len(items) == 1:
-        node.replace_all_uses_with(items[0])
+        new = add_quantizing_form(graph_module, form, source, *qparams)
+        new.meta["val"] = values[0] if len(values) == 1 else values  # sizes as they are named elsewhere
+        results = [new] if len(values) == 1 else [add_item(graph_module, new, i) for i in range(len(values))]
+    if keeps_float:
+        replace_results(graph_module, node, results[1:])
+        source.replace_all_uses_with(results[0])
     else:
-        for user in list(node.users):
-            assert user.target is operator.getitem
-            user.replace_all_uses_with(items[user.args[1]])  # type: ignore[index]
-    source.replace_all_uses_with(normalised)
-    graph_module.graph.eliminate_dead_code()
-    return 1
+        replace_results(graph_module, node, results)
+    graph_module.graph.erase_node(source)

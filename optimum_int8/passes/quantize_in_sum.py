@@ -8,6 +8,16 @@ from typing import Any
 from torch import fx
 
 from ..fx.rewrite import add_call, aten, is_call, named, ours, same_constant, shape_of
+from ..fx.roles import (
+    add_quantizing_form,
+    broadcasts,
+    has_role,
+    is_elementwise,
+    is_quantization,
+    quantize_as,
+    quantizing_form,
+)
+from ..operators import DEQUANTIZATION, PER_TENSOR
 
 
 def quantize_in_sum(graph_module: fx.GraphModule) -> int:
@@ -17,15 +27,15 @@ def quantize_in_sum(graph_module: fx.GraphModule) -> int:
     these parameters already is copied as bytes; a value that comes from uint8 with the reader's own parameters needs no step at all.
     """
     count = 0
-    waiting = [node for node in graph_module.graph.nodes if is_call(node, ours.quantize.default)]
+    waiting = [node for node in graph_module.graph.nodes if is_quantization(node, PER_TENSOR)]
     while waiting:
         node = waiting.pop()
         source = named(node)["x"]
-        rewrite = _REWRITES.get(source.target) if isinstance(source, fx.Node) and source.op == "call_function" else None
-        if rewrite is None or not all(is_call(user, ours.quantize.default) for user in source.users):
+        rewrite = _rewrite_for(source)
+        if rewrite is None or not all(is_quantization(user, PER_TENSOR) for user in source.users):
             continue
         with graph_module.graph.inserting_before(node):
-            new, more = rewrite(graph_module, source, named(node)["scale"], named(node)["zero_point"])
+            new, more = rewrite(graph_module, source, node)
         if new is None:
             continue
         node.replace_all_uses_with(new)
@@ -39,23 +49,33 @@ Rewritten = tuple["fx.Node | None", "list[fx.Node]"]
 """What takes the quantization's place, and new quantizations."""
 
 
-def _dequantized(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
+def _rewrite_for(source: Any) -> Callable[[fx.GraphModule, fx.Node, fx.Node], Rewritten] | None:
+    """How the quantization of what `source` computes is left out; None where it cannot be."""
+    if has_role(source, DEQUANTIZATION):
+        return _dequantized
+    if is_elementwise(source) and quantizing_form(source) is not None:
+        return _value_by_value
+    return _concatenated if is_call(source, aten.cat.default) else None
+
+
+def _dequantized(graph_module: fx.GraphModule, source: fx.Node, node: fx.Node) -> Rewritten:
     given = named(source)
-    same_scale = same_constant(graph_module, given["scale"], scale)
-    if same_scale and same_constant(graph_module, given["zero_point"], zero_point):
+    wanted = named(node)
+    if all(same_constant(graph_module, given[name], wanted[name]) for name in ("scale", "zero_point")):
         return given["q"], []
-    return _concatenate(graph_module, [given], scale, zero_point), []
+    return _concatenate(graph_module, [given], node), []
 
 
-def _added(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
-    given = named(source)
-    if shape_of(given["x"]) != shape_of(given["y"]):
+def _value_by_value(graph_module: fx.GraphModule, source: fx.Node, node: fx.Node) -> Rewritten:
+    """Computed again for each reader: it reads and writes bytes."""
+    form = quantizing_form(source)
+    if form is None or broadcasts(source):
         return None, []
-    output = {"output_scale": scale, "output_zero_point": zero_point}
-    return add_call(graph_module, ours.add_quantized.default, **given, **output), []
+    wanted = named(node)
+    return add_quantizing_form(graph_module, form, source, wanted["scale"], wanted["zero_point"]), []
 
 
-def _concatenated(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zero_point: Any) -> Rewritten:
+def _concatenated(graph_module: fx.GraphModule, source: fx.Node, node: fx.Node) -> Rewritten:
     parts, axis = named(source).values()
     rank = len(shape_of(source))
     if axis not in (-1, rank - 1) or any(len(shape_of(part)) != rank for part in parts):
@@ -63,29 +83,22 @@ def _concatenated(graph_module: fx.GraphModule, source: fx.Node, scale: Any, zer
     quantized: list[dict[str, Any]] = []
     new = []
     for part in parts:
-        if is_call(part, ours.dequantize.default):
+        if has_role(part, DEQUANTIZATION):
             quantized.append(named(part))
         else:
-            new.append(add_call(graph_module, ours.quantize.default, part, scale, zero_point))
-            quantized.append({"q": new[-1], "scale": scale, "zero_point": zero_point})
-    return _concatenate(graph_module, quantized, scale, zero_point), new
+            new.append(quantize_as(graph_module, node, part))
+            quantized.append({**named(new[-1]), "q": new[-1]})
+    return _concatenate(graph_module, quantized, node), new
 
 
-def _concatenate(graph_module: fx.GraphModule, parts: list[dict[str, Any]], scale: Any, zero_point: Any) -> fx.Node:
-    """uint8 parts with scales and zero points of their own."""
+def _concatenate(graph_module: fx.GraphModule, parts: list[dict[str, Any]], node: fx.Node) -> fx.Node:
+    """uint8 parts with scales and zero points of their own, to those of the quantization `node`."""
     return add_call(
         graph_module,
         ours.cat_quantized.default,
         parts=[part["q"] for part in parts],
         scales=[part["scale"] for part in parts],
         zero_points=[part["zero_point"] for part in parts],
-        output_scale=scale,
-        output_zero_point=zero_point,
+        output_scale=named(node)["scale"],
+        output_zero_point=named(node)["zero_point"],
     )
-
-
-_REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node, Any, Any], Rewritten]] = {
-    ours.dequantize.default: _dequantized,
-    ours.add.default: _added,
-    aten.cat.default: _concatenated,
-}

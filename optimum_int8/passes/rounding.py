@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..fx.rewrite import is_call, ours
+from ..fx.roles import is_quantization
+from ..operators import PER_ROW, PER_TENSOR
 
 _STEPS = 1.01
 """Steps of its quantization parameters that a value may move by: rounding differences only move it over the edge to the next one."""
@@ -33,9 +34,9 @@ class Run(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """See `fx.Interpreter`."""
         result = super().run_node(n)
-        if not is_call(n, ours.quantize.default, ours.quantize_rows.default):
+        if not is_quantization(n, PER_TENSOR, PER_ROW):
             return result
-        qparams = self.fetch_args_kwargs_from_env(n)[0][1:] if is_call(n, ours.quantize.default) else result[1:]
+        qparams = self.fetch_args_kwargs_from_env(n)[0][1:] if is_quantization(n, PER_TENSOR) else result[1:]
         self.quantized[n.name] = (result, qparams)
         return self.given[n.name][0] if n.name in self.given else result
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import change, is_call, named, ours, same_constant
+from ..fx.rewrite import change, named, replace_results, same_constant
+from ..fx.roles import has_role, is_quantization
+from ..operators import LINEAR, PER_ROW, PER_TENSOR
 
 
 def share_quantization(graph_module: fx.GraphModule) -> int:
@@ -12,17 +14,17 @@ def share_quantization(graph_module: fx.GraphModule) -> int:
     count = 0
     kept: list[fx.Node] = []
     for node in list(graph_module.graph.nodes):
-        if not is_call(node, ours.quantize.default, ours.quantize_rows.default):
+        if not is_quantization(node, PER_TENSOR, PER_ROW):
             continue
         first = next((k for k in kept if _equal(graph_module, k, node)), None)
         if first is None:
             kept.append(node)
             continue
         for user in list(node.users):
-            if is_call(user, ours.linear.default):  # so that merging sees one scale and zero point
+            if has_role(user, LINEAR):  # so that merging sees one scale and zero point
                 shared = named(first)
                 change(user, **{name: shared.get(name, named(user)[name]) for name in ("scale", "zero_point")})
-        _replace(graph_module, node, first)
+        replace_results(graph_module, node, _results(first))
         count += 1
     return count
 
@@ -33,12 +35,9 @@ def _equal(graph_module: fx.GraphModule, a: fx.Node, b: fx.Node) -> bool:
     return all(same_constant(graph_module, x, y) for x, y in zip(a.args[1:], b.args[1:], strict=True))
 
 
-def _replace(graph_module: fx.GraphModule, node: fx.Node, first: fx.Node) -> None:
-    if is_call(node, ours.quantize_rows.default):
-        items = {item.args[1]: item for item in first.users}
-        for item in list(node.users):
-            item.replace_all_uses_with(items[item.args[1]])
-            graph_module.graph.erase_node(item)
-    else:
-        node.replace_all_uses_with(first)
-    graph_module.graph.erase_node(node)
+def _results(node: fx.Node) -> list[fx.Node]:
+    """What a quantization gives: itself, or the items of its several results."""
+    if not isinstance(node.meta["val"], tuple):
+        return [node]
+    items = {item.args[1]: item for item in node.users}
+    return [items[i] for i in range(len(items))]
