@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .base import Int8Module
 from .gradient import straight_through, wants_gradients
+from .quantize_input import quantize_static
 
 MATMUL = "matmul"
 ADD = "add"
@@ -83,7 +84,7 @@ def _round_straight_through(x: Tensor, qparams: tuple[Tensor, Tensor]) -> Tensor
 
 
 def _round(x: Tensor, qparams: tuple[Tensor, Tensor]) -> Tensor:
-    return torch.ops.optimum_int8.dequantize(torch.ops.optimum_int8.quantize(x, *qparams), *qparams)
+    return torch.ops.optimum_int8.dequantize(quantize_static(x, *qparams), *qparams)
 
 
 class Int8MatMul(Int8Call):
@@ -97,7 +98,7 @@ class Int8MatMul(Int8Call):
 
     def _compute(self, input: Tensor, other: Tensor) -> Tensor:
         qparams = self.qparams(0), self.qparams(1)
-        a, b = (torch.ops.optimum_int8.quantize(x, *given) for x, given in zip((input, other), qparams, strict=True))
+        a, b = (quantize_static(x, *given) for x, given in zip((input, other), qparams, strict=True))
         return torch.ops.optimum_int8.matmul(a, *qparams[0], b, qparams[1][0]).to(input.dtype)
 
 
@@ -108,9 +109,7 @@ class Int8Add(Int8Call):
         """As `input + other`."""
         if all(self.inputs_quantized) and not wants_gradients(input, other):
             qparams = self.qparams(0), self.qparams(1)
-            x, y = (
-                torch.ops.optimum_int8.quantize(v, *given) for v, given in zip((input, other), qparams, strict=True)
-            )
+            x, y = (quantize_static(v, *given) for v, given in zip((input, other), qparams, strict=True))
             total = torch.ops.optimum_int8.add(x, *qparams[0], y, *qparams[1])
         else:
             total = self.round(input, 0) + self.round(other, 1)

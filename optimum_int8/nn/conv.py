@@ -13,6 +13,7 @@ from .. import kernels, numerics
 from ..numerics import MAX_TAPS, Window
 from .base import as_float
 from .gradient import straight_through, wants_gradients
+from .quantize_input import quantize_images
 from .weight import Int8Biased
 
 
@@ -126,14 +127,7 @@ class Int8Conv(Int8Biased):
     def _compute(self, x: Tensor, bias: Tensor | None) -> Tensor:
         image = x.unsqueeze(2) if self.spatial == 1 else x
         rows = image.permute(0, 2, 3, 1)
-        if self.input_scale is None or self.input_zero_point is None:
-            q, scale, zero_point = torch.ops.optimum_int8.quantize_samples(rows)
-        else:
-            scale = self.input_scale
-            zero_point = self.input_zero_point
-            q = torch.ops.optimum_int8.quantize(rows, scale, zero_point)
-            if self.activation_bits < 8:  # see `Int8Linear`
-                q = q.clamp(max=numerics.affine_max(self.activation_bits))
+        q, scale, zero_point = quantize_images(rows, self.input_scale, self.input_zero_point, self.activation_bits)
         bias = self._buffers["bias"] if bias is None else as_float(bias)
         weight = self.packed, self.weight_sum, self.weight_scale, bias
         y = torch.ops.optimum_int8.conv(q, scale, zero_point, *weight, list(self.window), self.groups)

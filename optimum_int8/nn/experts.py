@@ -14,9 +14,14 @@ from .. import kernels, numerics
 from .base import Int8Module, as_float
 from .expert_weight import Experts
 from .gradient import straight_through, wants_gradients
+from .quantize_input import quantize_input
 
 EAGER = "eager"
 """Transformers' name for an experts' own `forward`, which multiplies by one expert's matrix at a time."""
+
+
+_Matrix = tuple[Tensor, Tensor, Tensor, "Tensor | None", "Tensor | None"]
+"""Of one expert: panels, sums, scales; the input's scale and zero point, None where they are measured."""
 
 
 class FloatExperts(Experts):
@@ -97,7 +102,7 @@ class Int8Experts(Experts, Int8Module):
         self.register_buffer("input_scale", torch.ones(experts, dtype=torch.float32) if static else None)
         self.register_buffer("input_zero_point", torch.zeros(experts, dtype=torch.int32) if static else None)
         self.register_buffer("calibrated", torch.zeros(experts, dtype=torch.bool) if static else None)
-        self._matrices: list[tuple[Tensor, ...]] | None = None
+        self._matrices: list[_Matrix] | None = None
 
     @classmethod
     def from_float(
@@ -171,28 +176,21 @@ class Int8Experts(Experts, Int8Module):
 
     def _compute(self, expert: int, x: Tensor, bias: Tensor | None) -> Tensor:
         panels, weight_sum, weight_scale, *qparams = self._matrix(expert)
-        if qparams:
-            scale, zero_point = qparams
-            q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
-            if self.activation_bits < 8:
-                q = q.clamp(max=numerics.affine_max(self.activation_bits))
-        else:
-            q, scale, zero_point = torch.ops.optimum_int8.quantize_rows(x)
+        q, scale, zero_point = quantize_input(x, *qparams, self.activation_bits)
         bias = None if bias is None else as_float(bias)
         y = torch.ops.optimum_int8.linear(q, scale, zero_point, panels, weight_sum, weight_scale, bias)
         return y.to(x.dtype)
 
-    def _matrix(self, expert: int) -> tuple[Tensor, ...]:
-        """Panels, sums, scales and, where there are, quantization parameters of one expert. The views are kept: kernels hang what they
-        prepare on a tensor."""
+    def _matrix(self, expert: int) -> _Matrix:
+        """The views are kept: kernels hang what they prepare on a tensor."""
         if self._matrices is None:
             self._matrices = [self._views(i) for i in range(len(self))]
         return self._matrices[expert]
 
-    def _views(self, expert: int) -> tuple[Tensor, ...]:
+    def _views(self, expert: int) -> _Matrix:
         found = self.panels[expert], self.weight_sum[expert], self.weight_scale[expert]
         if self.calibrated is None or not bool(self.calibrated[expert]):
-            return found
+            return *found, None, None
         return *found, self.input_scale[expert], self.input_zero_point[expert]  # type: ignore[index]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Int8Experts:

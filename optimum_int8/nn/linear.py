@@ -14,6 +14,7 @@ from .. import kernels, numerics
 from .base import as_float
 from .embedding import Int8Embedding
 from .gradient import straight_through, wants_gradients
+from .quantize_input import quantize_input
 from .weight import Int8Biased, resized
 
 
@@ -145,14 +146,7 @@ class Int8Linear(Int8Biased):
         return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
     def _compute(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        if self.input_scale is None or self.input_zero_point is None:
-            q, scale, zero_point = torch.ops.optimum_int8.quantize_rows(x)
-        else:
-            scale = self.input_scale
-            zero_point = self.input_zero_point
-            q = torch.ops.optimum_int8.quantize(x, scale, zero_point)
-            if self.activation_bits < 8:
-                q = q.clamp(max=numerics.affine_max(self.activation_bits))
+        q, scale, zero_point = quantize_input(x, self.input_scale, self.input_zero_point, self.activation_bits)
         bias = self._buffers["bias"] if bias is None else as_float(bias)
         y = torch.ops.optimum_int8.linear(q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, bias)
         return y.to(x.dtype)

@@ -12,6 +12,7 @@ from ..errors import QuantizationError
 from ..numerics import MAX_POSITIONS, Window, pool_window
 from .base import Int8Module
 from .gradient import wants_gradients
+from .quantize_input import quantize_images
 
 AVERAGES: dict[type[nn.Module], int] = {
     nn.AvgPool1d: 1,
@@ -71,11 +72,8 @@ class Int8AvgPool(Int8Module):
                 "torch.no_grad(), or exclude the pooling"
             )
         rows = (input.unsqueeze(2) if self.spatial == 1 else input).permute(0, 2, 3, 1)
-        q = torch.ops.optimum_int8.quantize(rows, self.input_scale, self.input_zero_point)
-        if self.activation_bits < 8:  # see `Int8Linear`
-            q = q.clamp(max=numerics.affine_max(self.activation_bits))
+        q, *qparams = quantize_images(rows, self.input_scale, self.input_zero_point, self.activation_bits)
         window = None if self.window is None else list(self.window)
-        qparams = self.input_scale, self.input_zero_point
         y = torch.ops.optimum_int8.avg_pool(q, *qparams, window, self.padding_counts).permute(0, 3, 1, 2)
         return (y.squeeze(2) if self.spatial == 1 else y).to(input.dtype)
 
