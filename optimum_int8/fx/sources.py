@@ -8,7 +8,7 @@ convolution).
 What goes through a method of a module (assignment, registration, `load_state_dict`, `.to()`) is seen at the next call, and so is another
 storage in a parameter. Writes that no module is told of, to copied tensors and to `_parameters` and its like, need a look at every table
 and at the bytes of what was copied, which costs a small model a twentieth of its call: all of it has left the processor's caches since the
-last one. It is done as often as a five hundredth of the time allows, at latest `_LATEST` seconds after the write.
+last one. All blocks together do it as often as a five hundredth of the time allows, each at latest `_LATEST` seconds after the write.
 
 It does not see what no tensor says: plain attributes of modules (`layer.eps = 1e-3`) and writes through `.data` or NumPy into a packed
 weight, which is private to its module. Assign the module again after such a change.
@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, fx, nn
 
@@ -35,7 +36,10 @@ _SMALL = 1 << 16
 
 _SHARE = 500
 _LATEST = 0.1
-"""How much longer than a look at everything the time to the next one is, and its limit in seconds."""
+"""How much longer than the looks of all blocks the time to the next one is, and its limit in seconds."""
+
+_ALIVE: WeakSet[Sources] = WeakSet()
+"""Those of all blocks, which share that time."""
 
 
 class Sources:
@@ -55,6 +59,7 @@ class Sources:
         self._has_graph = False
         self._count = Changes.count
         self._due = 0.0
+        _ALIVE.add(self)
         self._watch()
 
     def add_copied(
@@ -100,7 +105,7 @@ class Sources:
             return False
         after = time.perf_counter()
         self._count = count
-        self._due = after + min(_SHARE * (after - now), _LATEST)
+        self._due = after + min(_SHARE * len(_ALIVE) * (after - now), _LATEST)
         return True
 
     def same(self) -> bool:
