@@ -73,8 +73,12 @@ def _count(model: nn.Module, batch: Batch) -> tuple[int, dict[str, int]]:
     """Of one call: all operations, and those of each module itself, without its children's."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)  # the counter follows gradients
-    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
-        run(model, batch)
+    try:
+        with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+            run(model, batch)
+    except AssertionError:  # it follows tensors that the model itself makes with gradients, and expects these to be on
+        with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+            model(**batch)
     prefix = f"{type(model).__name__}."
     totals = {name.removeprefix(prefix): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     own = dict(totals)
