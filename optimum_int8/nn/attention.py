@@ -79,7 +79,8 @@ class Int8Attention(Int8Module):
             query, key, value = (self._clip(x, s) for x, s in zip((query, key, value), scales, strict=True))
         return torch.ops.optimum_int8.attention(query, key, value, *scales, mask, scaling, causal).to(query.dtype)
 
-    def _clip(self, x: Tensor, scale: Tensor) -> Tensor:
+    def _clip(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        assert scale is not None  # fewer bits are static
         limit = scale * float(numerics.affine_max(self.activation_bits) // 2)
         return x.clamp(-limit, limit)
 
@@ -125,19 +126,21 @@ def int8_attention_forward(
     """Transformers' attention interface: INT8 where `module` has scales for it, float32 elsewhere, torch's attention for what the
     kernels do not know (dropout, gradients, values of another width), and the module's own eager function for what torch's does not
     (sinks, caps: see `unknown_argument`)."""
-    tensors = (query, key, value, attention_mask, position_bias)
     if unknown_argument(module, kwargs):
-        *rest, causal = core_arguments(module, *tensors[:4], None, scaling, is_causal)
-        bias = {} if position_bias is None else {"position_bias": position_bias[..., : rest[1].shape[2]]}
-        mask = float_mask(*rest[:2], rest[3], causal)
-        return run_eager(module, *rest[:3], mask, dropout, rest[4], **bias, **kwargs)
+        given = core_arguments(module, query, key, value, attention_mask, None, scaling, is_causal)
+        query, key, value, attention_mask, scaling, causal = given
+        if position_bias is not None:
+            kwargs["position_bias"] = position_bias[..., : key.shape[2]]
+        mask = float_mask(query, key, attention_mask, causal)
+        return run_eager(module, query, key, value, mask, dropout, scaling, **kwargs)
     if kwargs.get("output_attentions"):
         warn_without_weights()
     core = module._modules.get(CHILD) or (None if wants_gradients(query, key, value) else float32_attention)
     if core is None or dropout or key.shape[-1] != value.shape[-1]:
         settings = (attention_mask, dropout, scaling, is_causal)
         return sdpa_attention_forward(module, query, key, value, *settings, position_bias=position_bias, **kwargs)
-    return core(*core_arguments(module, *tensors, scaling, is_causal)), None
+    given = core_arguments(module, query, key, value, attention_mask, position_bias, scaling, is_causal)
+    return core(*given), None
 
 
 def int8_eager_attention_forward(

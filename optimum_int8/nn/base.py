@@ -31,7 +31,7 @@ class KeepDtype(nn.Module):
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
         Changes.note()
-        return super()._apply(keep_dtype, recurse)  # type: ignore[return-value]
+        return super()._apply(keep_dtype, recurse)
 
 
 class Int8Module(KeepDtype):
@@ -48,7 +48,7 @@ class Int8Module(KeepDtype):
     def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
         """What torch calls in place of `forward` in `torch.jit.trace`, through which one exporter to ONNX goes."""
         refuse_onnx()
-        return super()._slow_forward(*args, **kwargs)  # type: ignore[misc]
+        return super()._slow_forward(*args, **kwargs)
 
     def finish_loading(self) -> None:
         """Build what is not stored, once the stored tensors are in place."""

@@ -34,6 +34,6 @@ class Bfloat16Attention(Int8Module):
             return torch.ops.optimum_int8.float_attention(query, key, value, True, mask, scaling, causal).to(
                 query.dtype
             )
-        rounded = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
-        out = functional.scaled_dot_product_attention(*rounded, mask, dropped, causal, scale=scaling)
+        q, k, v = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
+        out = functional.scaled_dot_product_attention(q, k, v, mask, dropped, causal, scale=scaling)
         return out.transpose(1, 2).to(query.dtype).contiguous()

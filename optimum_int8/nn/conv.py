@@ -69,9 +69,19 @@ class Int8Conv(Int8Biased):
     def like(cls, module: nn.Conv1d | nn.Conv2d, static: bool = True, activation_bits: int = 8) -> Int8Conv:
         """One without values in the place of `module`."""
         made = Int8Conv1d if isinstance(module, nn.Conv1d) else Int8Conv2d
-        geometry = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-        channels = module.in_channels, module.out_channels
-        return made(*channels, *geometry, module.bias is not None, static, activation_bits, module.weight.dtype)
+        return made(
+            module.in_channels,
+            module.out_channels,
+            module.kernel_size,
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
+            module.bias is not None,
+            static,
+            activation_bits,
+            module.weight.dtype,
+        )
 
     @classmethod
     def from_float(
@@ -212,5 +222,7 @@ def _window(
         stride = (1, *stride)
         dilation = (1, *dilation)
         pads = [(0, 0), *pads]
+    height, width = kernel
+    stride_y, stride_x = stride
     (top, bottom), (left, right) = pads
-    return Window(*kernel, *stride, top, left, bottom, right, *dilation)
+    return Window(height, width, stride_y, stride_x, top, left, bottom, right, *dilation)

@@ -93,9 +93,9 @@ def _with_owners(model: nn.Module) -> Iterator[tuple[str, nn.Module, PreTrainedM
 
 
 def _obstacle(owner: PreTrainedModel, module: nn.Module) -> str:
-    if _refuses_sdpa(type(owner)):
+    if _refuses_sdpa(type(owner)):  # type: ignore[arg-type]
         return f"{type(owner).__name__} does not support sdpa: it keeps its own eager attention"
-    unknown = next((n for n, path in explicit_arguments(type(module)) if _value(module, path) is not None), None)
+    unknown = next((n for n, path in explicit_arguments(type(module)) if _value(module, path) is not None), None)  # type: ignore[arg-type]
     if unknown is not None:
         return f"{type(module).__name__} gives its attention {unknown!r}, which INT8 attention does not know"
     code = getattr(eager_function(module), "__code__", None)

@@ -45,7 +45,7 @@ class DequantizedWeight(Tensor):
     _compute: Callable[[], Tensor]
     _address: Callable[[], int]
     _rescale: Callable[[float], bool] | None
-    _values: Tensor | None
+    _computed: Tensor | None
 
     @staticmethod
     def __new__(
@@ -69,7 +69,7 @@ class DequantizedWeight(Tensor):
         new._compute = compute
         new._address = address
         new._rescale = rescale
-        new._values = None
+        new._computed = None
         return new
 
     def __init__(self, *args: Any) -> None:
@@ -77,12 +77,12 @@ class DequantizedWeight(Tensor):
 
     def dense(self) -> Tensor:
         """The values, as an ordinary tensor."""
-        if self._values is None:
-            self._values = self._compute()
-        return self._values
+        if self._computed is None:
+            self._computed = self._compute()
+        return self._computed
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if func is torch.ops.aten.detach.default or func is torch.ops.aten.alias.default:
             return copy.copy(args[0])
         arguments = func._schema.arguments
@@ -105,7 +105,7 @@ class DequantizedWeight(Tensor):
             return False
         if not self._rescale(value if operation is torch.ops.aten.mul_ else 1.0 / value):
             return False
-        self._values = None
+        self._computed = None
         return True
 
     def requires_grad_(self, requires_grad: bool = True) -> DequantizedWeight:
@@ -131,12 +131,12 @@ class DequantizedWeight(Tensor):
     def __array__(self, dtype: Any = None) -> Any:
         return self.dense().__array__(dtype) if dtype is not None else self.dense().__array__()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return repr(self.dense())
 
     def __copy__(self) -> DequantizedWeight:
         new = DequantizedWeight(self._compute, self._address, tuple(self.shape), self, self.dtype, self._rescale)
-        new._values = self._values
+        new._computed = self._computed
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
@@ -159,7 +159,7 @@ class _View(DequantizedWeight):
         new: _View = make_wrapper_subclass(
             cls, values.shape, strides=values.stride(), dtype=values.dtype, device=values.device
         )
-        new._values = values
+        new._computed = values
         new._rescale = None
         return new
 

@@ -56,7 +56,7 @@ class EagerName(str):
     """
 
     def __eq__(self, other: object) -> bool:
-        return str.__eq__(self, other) is True or str.__eq__(EAGER, other) is True  # type: ignore[arg-type]
+        return str.__eq__(self, other) is True or str.__eq__(EAGER, other) is True
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -50,7 +50,7 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
         if type(module) is not nn.Embedding:
             vars(new).update({name: value for name, value in vars(module).items() if name not in vars(new)})
             new._modules.update(module._modules)
-            new.__class__ = _int8_class(type(module))
+            new.__class__ = _int8_class(type(module))  # type: ignore[arg-type]
         return new.train(module.training)
 
     @classmethod
@@ -177,5 +177,5 @@ def _reduce(self: Int8Embedding, protocol: int) -> tuple[Any, ...]:
 
 
 def _blank(base: type[nn.Embedding]) -> Int8Embedding:
-    cls = _int8_class(base)
+    cls = _int8_class(base)  # type: ignore[arg-type]
     return cls.__new__(cls)

@@ -57,7 +57,7 @@ class Experts(WeightSlot):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Experts:
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        return super()._apply(fn, recurse)  # type: ignore[return-value]
+        return super()._apply(fn, recurse)
 
     def float_weight(self) -> Tensor:
         """See `WeightSlot`. Values are made when they are asked for."""
@@ -130,12 +130,12 @@ class ExpertWeight(Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Below torch's functions too, only values are known."""
         args, kwargs = tree_map(_plain, (args, kwargs or {}))
         return func(*args, **kwargs)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         with DisableTorchFunctionSubclass():
             return f"ExpertWeight(shape={tuple(self.shape)}, members={self.members!r})"
 

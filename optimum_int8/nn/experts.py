@@ -175,8 +175,8 @@ class Int8Experts(Experts, Int8Module):
         return F.linear(x, weight.to(x.dtype), bias)
 
     def _compute(self, expert: int, x: Tensor, bias: Tensor | None) -> Tensor:
-        panels, weight_sum, weight_scale, *qparams = self._matrix(expert)
-        q, scale, zero_point = quantize_input(x, *qparams, self.activation_bits)
+        panels, weight_sum, weight_scale, input_scale, input_zero_point = self._matrix(expert)
+        q, scale, zero_point = quantize_input(x, input_scale, input_zero_point, self.activation_bits)
         bias = None if bias is None else as_float(bias)
         y = torch.ops.optimum_int8.linear(q, scale, zero_point, panels, weight_sum, weight_scale, bias)
         return y.to(x.dtype)

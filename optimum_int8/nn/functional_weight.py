@@ -19,7 +19,7 @@ FUNCTIONAL = tuple(_FUNCTIONS.values())
 OPTIONS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 """Settings of a convolution, with torch's defaults."""
 
-_CONVS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d}
+_CONVS: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d}
 
 
 class FunctionalWeight(WeightSlot):
@@ -76,7 +76,7 @@ def functional_module(op: str, weight: Any, options: Mapping[str, Any]) -> nn.Mo
     if op == "linear":
         module: nn.Module = nn.Linear(columns, rows, bias=False, device="meta")
     else:
-        values = {**OPTIONS, **options}
+        values: dict[str, Any] = {**OPTIONS, **options}
         values = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
         module = _CONVS[op](columns * values["groups"], rows, tuple(kernel), bias=False, device="meta", **values)
     if isinstance(weight, Tensor):

@@ -27,7 +27,7 @@ class _StraightThrough(torch.autograd.Function):
                 for x, need in zip(ctx.saved_tensors, needed, strict=True)
             ]
             result = ctx.reference(*inputs)
-        wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
+        wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
         found = iter(torch.autograd.grad(result, wanted, gradient.to(result.dtype), allow_unused=True))
         return None, None, *(next(found) if need else None for need in needed)
 

@@ -60,7 +60,7 @@ class Int8Linear(Int8Biased):
     def like(cls, module: nn.Module, static: bool = True, activation_bits: int = 8) -> Int8Linear:
         """One without values in the place of an `nn.Linear` or a `Conv1D`."""
         rows, columns = float_weight(module).shape
-        dtype: torch.dtype = module.weight.dtype  # type: ignore[assignment, union-attr]
+        dtype: torch.dtype = module.weight.dtype  # type: ignore[assignment]
         return cls(
             columns, rows, module.bias is not None, static, activation_bits, dtype, not isinstance(module, nn.Linear)
         )
@@ -81,7 +81,7 @@ class Int8Linear(Int8Biased):
         q, new.weight_scale = numerics.quantize_weight(weight, per_channel, weight_scale)
         new.weight = q.unsqueeze(-1)
         if bias is not None:
-            new.bias = bias.detach().to(torch.float32).clone()
+            new.bias = bias.detach().to(torch.float32).clone()  # type: ignore[operator]
         if input_range is not None:
             scale, zero_point = numerics.choose_affine_qparams(*input_range, activation_bits)
             new.input_scale = torch.tensor(scale)
@@ -230,4 +230,4 @@ def float_weight(module: nn.Module) -> Tensor:
     """The weight of an `nn.Linear` or `Conv1D` as `[out, in]`, that of an `nn.Conv3d` as `[out, in * taps]`."""
     if isinstance(module, nn.Conv3d):
         return module.weight.flatten(1)
-    return module.weight if isinstance(module, nn.Linear) else module.weight.T  # type: ignore[return-value, union-attr]
+    return module.weight if isinstance(module, nn.Linear) else module.weight.T  # type: ignore[return-value]

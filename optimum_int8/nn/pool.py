@@ -102,8 +102,9 @@ def average_window(module: nn.Module) -> Window | None:
     """The window of one of `AVERAGES`; None is the whole image, and also that of a module with a `pool_obstacle`."""
     if isinstance(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)):
         return None
-    sizes: Any = module.kernel_size, module.stride, module.padding
-    return pool_window(*sizes, ceil_mode=bool(module.ceil_mode), axes=AVERAGES[type(module)])
+    pool: Any = module
+    axes = AVERAGES[type(module)]
+    return pool_window(pool.kernel_size, pool.stride, pool.padding, ceil_mode=bool(pool.ceil_mode), axes=axes)
 
 
 def pool_obstacle(module: nn.Module) -> str:

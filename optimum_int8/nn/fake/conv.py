@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from .quantize import FakeQuantize, fake_quantize_weight
@@ -12,6 +14,10 @@ class _FakeQuantizedConv(nn.Module):
 
     input_fake_quantize: FakeQuantize
     per_channel: bool
+    weight: Tensor
+    bias: Tensor | None
+    kernel_size: tuple[int, ...]
+    _conv_forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
     def forward(self, input: Tensor) -> Tensor:
         """float `[batch, in, ...]`, or without the batch, to `[batch, out, ...]`."""
@@ -43,12 +49,12 @@ def fake_quantize_conv(
     module: nn.Conv1d | nn.Conv2d | nn.Conv3d, fake_quantize: FakeQuantize, per_channel: bool = True
 ) -> None:
     """Make a float module compute as its INT8 counterpart will, in place: same object, a subclass of its class."""
-    module.__class__ = _FAKE[type(module)]
-    module.per_channel = per_channel
+    module.__class__ = _FAKE[type(module)]  # type: ignore[assignment]
+    module.per_channel = per_channel  # type: ignore[assignment]
     module.input_fake_quantize = fake_quantize.train(module.training)
 
 
 def unfake_conv(module: FakeQuantizedConv1d | FakeQuantizedConv2d | FakeQuantizedConv3d) -> None:
     """The inverse of `fake_quantize_conv`."""
     del module.input_fake_quantize, module.per_channel
-    module.__class__ = next(cls for cls, fake in _FAKE.items() if isinstance(module, fake))
+    module.__class__ = next(cls for cls, fake in _FAKE.items() if isinstance(module, fake))  # type: ignore[assignment]

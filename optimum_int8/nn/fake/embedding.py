@@ -30,7 +30,7 @@ class FakeQuantizedEmbedding(nn.Embedding):
 
 def fake_quantize_embedding(module: nn.Embedding, per_channel: bool = True) -> None:
     """Make a float table read as its INT8 counterpart will, in place: same object, a subclass of its class."""
-    module.__class__ = _fake_class(type(module))
+    module.__class__ = _fake_class(type(module))  # type: ignore[arg-type]
     module.per_channel = per_channel  # type: ignore[assignment]
 
 
@@ -38,7 +38,7 @@ def unfake_embedding(module: FakeQuantizedEmbedding) -> None:
     """The inverse of `fake_quantize_embedding`."""
     del module.per_channel
     own = type(module) is FakeQuantizedEmbedding
-    module.__class__ = nn.Embedding if own else type(module).__bases__[0]  # type: ignore[assignment]
+    module.__class__ = nn.Embedding if own else type(module).__bases__[0]
 
 
 @functools.cache
@@ -56,5 +56,5 @@ def _reduce(self: nn.Embedding, protocol: int) -> tuple[Any, ...]:
 
 
 def _blank(base: type[nn.Embedding]) -> nn.Embedding:
-    cls = _fake_class(base)
+    cls = _fake_class(base)  # type: ignore[arg-type]
     return cls.__new__(cls)

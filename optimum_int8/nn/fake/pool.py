@@ -36,7 +36,7 @@ FakeQuantizedAdaptiveAvgPool2d = _fake(nn.AdaptiveAvgPool2d)
 
 def fake_quantize_pool(module: nn.Module, fake_quantize: FakeQuantize) -> None:
     """Make a float module compute as its INT8 counterpart will, in place: same object, a subclass of its class."""
-    module.__class__ = _fake(type(module))
+    module.__class__ = _fake(type(module))  # type: ignore[arg-type]
     module.input_fake_quantize = fake_quantize.train(module.training)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 from ..core_caller import CoreCaller
@@ -44,6 +45,16 @@ class _Operand:
 class UnpackedDisentangledAttention(CoreCaller, DisentangledSelfAttention):
     """`DisentangledSelfAttention` with children `content_to_position` and `position_to_content`; same call and, up to rounding, same
     results."""
+
+    query_proj: nn.Module
+    key_proj: nn.Module
+    value_proj: nn.Module
+    num_attention_heads: int
+    pos_att_type: Sequence[str]
+    pos_dropout: nn.Module
+    dropout: nn.Dropout
+    transpose_for_scores: Callable[[Tensor, int], Tensor]
+    disentangled_attention_bias: Callable[..., Tensor]
 
     def forward(
         self,

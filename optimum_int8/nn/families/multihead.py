@@ -23,15 +23,18 @@ class UnpackedMultiheadAttention(nn.MultiheadAttention):
     """
 
     attention: str
+    q_proj: nn.Module
+    k_proj: nn.Module
+    v_proj: nn.Module
 
     @property
-    def in_proj_weight(self) -> Tensor | None:
+    def in_proj_weight(self) -> Tensor | None:  # type: ignore[override]
         """The projections' weights as torch packs them, or None where their widths differ."""
         weights = [getattr(self, name).weight for name in PROJECTIONS]
         return torch.cat(weights) if len({weight.shape[1] for weight in weights}) == 1 else None
 
     @property
-    def in_proj_bias(self) -> Tensor | None:
+    def in_proj_bias(self) -> Tensor | None:  # type: ignore[override]
         """The projections' biases as torch packs them."""
         biases = [getattr(self, name).bias for name in PROJECTIONS]
         return None if biases[0] is None else torch.cat(biases)
@@ -39,7 +42,7 @@ class UnpackedMultiheadAttention(nn.MultiheadAttention):
     def _reset_parameters(self) -> None:
         """Nothing: the projections are modules, which are initialized by themselves."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -152,9 +155,9 @@ def _unpack(module: nn.MultiheadAttention) -> None:
     for name, weight, bias in zip(PROJECTIONS, weights, biases, strict=True):
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
         linear.weight = nn.Parameter(weight.clone())
-        linear.bias = None if bias is None else nn.Parameter(bias.clone())  # type: ignore[assignment]
+        linear.bias = None if bias is None else nn.Parameter(bias.clone())
         setattr(module, name, linear.train(module.training))
-    module.out_proj.__class__ = nn.Linear  # NonDynamicallyQuantizableLinear, which differs in its name alone
+    module.out_proj.__class__ = nn.Linear  # type: ignore[assignment]  # NonDynamicallyQuantizableLinear, which differs in its name alone
     module.__class__ = UnpackedMultiheadAttention
     module.attention = FLOAT_IMPLEMENTATION  # type: ignore[assignment]
     module._qkv_same_embed_dim = False

@@ -32,7 +32,7 @@ def unpack_relative(model: nn.Module, names: Iterable[str] | None = None) -> nn.
         module = found[name]
         file = importlib.import_module(f".{_FILES[_class_name(module)]}", __package__)
         file.unpack(module)
-        module.attention = FLOAT_IMPLEMENTATION  # type: ignore[assignment]
+        module.attention = FLOAT_IMPLEMENTATION
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,14 +33,14 @@ class EinsumWeight(WeightSlot):
 
     def float_weight(self) -> Tensor:
         """See `WeightSlot`."""
-        weight: Tensor = self.linear.weight  # type: ignore[assignment]
+        weight: Tensor = self.linear.weight
         flat = weight.T if self.equation == _TO_HEADS else weight
         return flat.unflatten(1, (self.heads, self.head))
 
     @property
     def dtype(self) -> torch.dtype:
         """As the parameter's: XLNet casts positions to it."""
-        return self.linear.weight.dtype  # type: ignore[return-value]
+        return self.linear.weight.dtype
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -58,6 +59,15 @@ class EinsumWeight(WeightSlot):
 
 class UnpackedXLNetAttention(CoreCaller, XLNetRelativeAttention):
     """`XLNetRelativeAttention` with children `q.linear` to `r.linear` and `positions`; same call and, up to rounding, same results."""
+
+    r_w_bias: nn.Parameter
+    r_r_bias: nn.Parameter
+    r_s_bias: nn.Parameter
+    seg_embed: nn.Parameter
+    positions: Scores
+    dropout: nn.Dropout
+    scale: float
+    rel_shift_bnij: Callable[..., Tensor]
 
     def rel_attn_core(
         self,
@@ -91,7 +101,7 @@ class UnpackedXLNetAttention(CoreCaller, XLNetRelativeAttention):
 def unpack(module: XLNetRelativeAttention) -> None:
     """In place."""
     for name, equation in _PROJECTIONS.items():
-        slot = EinsumWeight(module._parameters.pop(name), equation)  # type: ignore[arg-type]
+        slot = EinsumWeight(module._parameters.pop(name), equation)
         module.add_module(name, slot.train(module.training))
     module.add_module("positions", Scores().train(module.training))
     module.__class__ = UnpackedXLNetAttention
