@@ -44,6 +44,9 @@ SIZE_NAMES = {
 }
 """Sizes that every architecture has, and what configuration classes call them."""
 
+DEFAULT_IMAGE = 224
+"""Height and width of random images for a model of any size of image (ResNet)."""
+
 LOWEST_TOKEN = 10
 """Random tokens start here: lower numbers are special, and some models derive masks from them."""
 
@@ -123,7 +126,7 @@ def example_inputs(model: PreTrainedModel, batch: int, sequence: int, seed: int 
     config = model.config
     generator = torch.Generator().manual_seed(seed)
     if model.main_input_name == "pixel_values":
-        size = config.image_size
+        size = getattr(config, "image_size", None) or DEFAULT_IMAGE
         height, width = (size, size) if isinstance(size, int) else size
         return {"pixel_values": torch.randn(batch, config.num_channels, height, width, generator=generator)}
     if model.main_input_name != "input_ids":
