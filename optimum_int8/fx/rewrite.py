@@ -115,6 +115,14 @@ def replace_results(graph_module: fx.GraphModule, node: fx.Node, results: Sequen
     graph_module.graph.erase_node(node)
 
 
+def drop_dead(graph_module: fx.GraphModule) -> None:
+    """Erase nodes that nothing reads, but for inputs and what has effects. fx's own way looks at every node, and lints the graph, which
+    takes more time than the passes do."""
+    for node in reversed(graph_module.graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output") and not node.is_impure():
+            graph_module.graph.erase_node(node)
+
+
 def named(node: fx.Node) -> dict[str, Any]:
     """The arguments of an operator call by the names of its schema, in its order, defaults filled in: the one way to read a node."""
     return bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]

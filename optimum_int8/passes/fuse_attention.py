@@ -12,6 +12,7 @@ from ..fx.rewrite import (
     add_constant,
     add_item,
     aten,
+    drop_dead,
     is_call,
     named,
     only_user,
@@ -57,7 +58,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         rest = {name: given[name] for name in ("mask", "scaling", "causal")}
         core = add_call(graph_module, ours.attention_rows.default, *rows, *all_scales, heads, heads, **rest)
     after.replace_all_uses_with(core)
-    graph_module.graph.eliminate_dead_code()
+    drop_dead(graph_module)
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, named, only_user, shape_of, swaps_heads
+from ..fx.rewrite import add_call, aten, drop_dead, is_call, named, only_user, shape_of, swaps_heads
 from ..fx.roles import rows_form
 from .fuse_attention import joins_heads
 
@@ -40,7 +40,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         core = add_call(graph_module, form.overload, **arguments, heads=heads, kv_heads=kv_heads)
     core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere
     after.replace_all_uses_with(core)
-    graph_module.graph.eliminate_dead_code()
+    drop_dead(graph_module)
     return True
 
 

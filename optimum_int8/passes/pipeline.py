@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from ..errors import QuantizationError
 from ..fx import ROUNDED, ROUNDING, agree, rounding_tolerance
+from ..fx.rewrite import drop_dead
 from ..kernels import library
 from ..lowering import lower_images, lower_rows
 from .average_pools import average_pools
@@ -74,8 +75,7 @@ def keep_residuals_int8(graph_module: fx.GraphModule) -> int:
     """
     drop_noops(graph_module)  # stands between what belongs together
     count = int8_residuals(graph_module)
-    graph_module.graph.eliminate_dead_code()
-    graph_module.graph.lint()
+    drop_dead(graph_module)
     graph_module.recompile()
     return count
 
@@ -100,8 +100,9 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
         count = step.run(graph_module)
         if not count:
             continue
-        graph_module.graph.eliminate_dead_code()
-        graph_module.graph.lint()
+        drop_dead(graph_module)
+        if run is not None:
+            graph_module.graph.lint()
         if os.environ.get(_SHOW):
             print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
         if run is not None:
@@ -130,8 +131,7 @@ def run_passes(graph_module: fx.GraphModule, passes: tuple[Pass, ...]) -> fx.Gra
     with torch.no_grad():
         for step in passes:
             if step.run(graph_module):
-                graph_module.graph.eliminate_dead_code()
-                graph_module.graph.lint()
+                drop_dead(graph_module)
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     return graph_module
