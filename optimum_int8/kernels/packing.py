@@ -12,9 +12,12 @@ STEP = 64
 def pack(weight: Tensor) -> Tensor:
     """int8 `[N, K]` to panels `[ceil(N/32), ceil(K/64), 2, 16, 16, 4]`: panel, step, half, group, channel, four of K; zero padded."""
     rows, columns = weight.shape
-    padded = torch.nn.functional.pad(weight, (0, -columns % STEP, 0, -rows % PANEL))
-    split = padded.view(padded.shape[0] // PANEL, 2, 16, padded.shape[1] // STEP, 16, 4)
-    return split.permute(0, 3, 1, 4, 2, 5).contiguous()
+    if rows % PANEL or columns % STEP or weight.storage_offset() % 4:
+        weight = torch.nn.functional.pad(weight, (0, -columns % STEP, 0, -rows % PANEL))
+    panels = weight.shape[0] // PANEL
+    steps = weight.shape[1] // STEP
+    groups = weight.contiguous().view(torch.int32).view(panels, 2, 16, steps, 16)  # four bytes move as one number
+    return groups.permute(0, 3, 1, 4, 2).contiguous().view(torch.int8).view(panels, steps, 2, 16, 16, 4)
 
 
 def unpack(panels: Tensor, rows: int, columns: int) -> Tensor:
