@@ -1,4 +1,4 @@
-"""Seconds and memory from `import torch, transformers` to the first result, each in a new process.
+"""Seconds and memory from the imports of torch and of Transformers' models to the first result, each in a new process.
 
 For every model: INT8 that reads the graphs stored in its checkpoint, INT8 that captures them, and FP32, in turns. The result of
 INT8 is the same to the bit in all of them, or nothing is printed. `--json` writes every figure.
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{row['model']:<10} {startup.TITLES[row['engine']]:<20} {row['wall_s']['median']:.2f} s "
             f"({row['wall_s']['least']:.2f} to {row['wall_s']['most']:.2f}; processor {row['processor_s']['median']:.2f}): "
-            f"{stages}; {row['memory_mb']['median']:.0f} MB",
+            f"{stages}; {row['memory_mb']['median']:.0f} MB; before it Transformers' classes {row['classes']['wall_s']:.2f} s",
             flush=True,
         )
     return write(args.json, machine, rows)

@@ -37,7 +37,17 @@ def test_batches_are_sorted_the_longest_first_and_padded_within() -> None:
 
 def test_sums_are_of_the_stages_before_the_second_call() -> None:
     stage = {"wall_s": 1.0, "processor_s": 2.0, "memory_mb": 3.0}
-    runs = [{"stages": {"import": stage, "load": stage, "first": stage, "second": dict.fromkeys(stage, 100.0)}}] * 3
+    runs = [
+        {
+            "stages": {
+                "classes": dict.fromkeys(stage, 50.0),
+                "import": stage,
+                "load": stage,
+                "first": stage,
+                "second": dict.fromkeys(stage, 100.0),
+            }
+        }
+    ] * 3
     row = startup.summarize(runs)
     assert row["wall_s"] == {"median": 3.0, "least": 3.0, "most": 3.0}
     assert row["memory_mb"]["median"] == 9.0 and row["second"]["wall_s"] == 100.0
