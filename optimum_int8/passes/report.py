@@ -12,6 +12,7 @@ from ..lowering import runs_natively
 from ..nn import Int8AvgPool, Int8Conv, Int8Embedding, Int8Experts, Int8Linear, Int8Module
 from .account import Part, account, float_bytes
 from .blocks import find_blocks
+from .resident import ResidentMemory, resident_memory
 from .rows import count_rows
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class InspectReport:
     parts: list[Part] = field(default_factory=list)
     int8_bytes: int = 0
     fp32_bytes: int = 0
+    memory: ResidentMemory = field(default_factory=lambda: ResidentMemory(0, 0))
 
     @property
     def int8_byte_share(self) -> float:
@@ -87,7 +89,8 @@ class InspectReport:
 
         title = (
             f"{self.int8_share:.1%} of the multiply-adds in INT8, {self.block_share:.1%} in captured blocks; "
-            f"{self.int8_byte_share:.1%} of the bytes"
+            f"{self.int8_byte_share:.1%} of the bytes; in memory {self.memory.model / 1e6:.1f} MB, captured blocks "
+            f"{self.memory.blocks / 1e6:.1f} MB besides"
         )
         table = Table(title=title)
         for name in ("block", "class", "GEMMs", "share", "programs", "note"):
@@ -129,6 +132,7 @@ def inspect(model: nn.Module, example_input: Any = None) -> InspectReport:
     )
     report.int8_bytes = sum(part.bytes for part in parts if part.int8)
     report.fp32_bytes = float_bytes(model)
+    report.memory = resident_memory(model)
     blocks = find_blocks(model)
     covered: set[str] = set()
     for name, block in blocks.items():
