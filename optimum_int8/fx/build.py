@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .agreement import agree, gives_same_bits
+from .agreement import agree, gives_same_bits, run_once
 from .arguments import Key, NotCapturable, SliceDiffers, copies
 from .call import Call
 from .captured import capture
@@ -144,7 +144,7 @@ class Builder:
         if captured.output != structure or not captured.holds(tensors) or not captured.holds(whole or tensors):
             raise SliceDiffers("the captured graph does not hold for this call's sizes")
         graph = captured.bind(self.module)
-        if not agree(graph(*tensors), results):
+        if not agree(run_once(graph, tensors), results):
             raise NotCapturable("the captured graph disagrees with the module at a second shape")
         self.compiler.captured[self.shared(key)] = captured
         return Bound(captured, graph)

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from ..torch_private import graph_module
 from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
 from .guards import Guard, assumptions, compile_guard
@@ -53,7 +54,7 @@ class Captured:
             if node.op == "get_attr":
                 own = self.constants.get(node.target)
                 attributes[node.target] = _attribute(module, node.target) if own is None else own
-        return fx.GraphModule(attributes, graph)
+        return graph_module(attributes, graph)
 
 
 def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: list[Tensor]) -> Captured:
@@ -240,7 +241,17 @@ def _detach(exported: ExportedProgram, output: Key, own: set[str]) -> Captured:
                 constants[node.target] = value
         elif node.op == "call_module":
             raise NotCapturable(f"its graph calls {node.target}")
+    _drop_unused(graph)
     return Captured(graph, output, constants)
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    """Erase what only says of which dtype a value is, which the guard key does, and what nothing reads: a module that asks for
+    `weight.dtype` has the graph compute a float weight."""
+    for node in reversed(graph.nodes):
+        asserts = node.target is torch.ops.aten._assert_tensor_metadata.default
+        if not node.users and node.op not in ("placeholder", "output") and (asserts or not node.is_impure()):
+            graph.erase_node(node)
 
 
 def _attribute(root: Any, target: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import KernelError, QuantizationError
 from ..heap import trim
-from .agreement import ROUNDED, agree, rounding_tolerance
+from .agreement import ROUNDED, agree, rounding_tolerance, run_once
 from .arguments import Key, NotCapturable, SliceDiffers
 from .captured import Captured
 from .guards import single_axes
@@ -141,11 +141,12 @@ class Compiler:
         try:
             with backend.comparing():
                 if backend.define is not None and backend.define(graph):
-                    results = list(graph(*tensors))
+                    results = run_once(graph, tensors)
                 read = tensors_read(graph)
                 uses = count_uses(graph)
                 compiled = backend.compile(graph, tensors, check=check or captured.rounded)
-                found = compiled(*tensors)
+                direct = None if captured.output[1] else backend.direct(compiled)
+                found = compiled(*tensors) if direct is None else [direct(tensors)]
         except Exception as error:  # the model's own code is always there to run
             may_be_sizes = isinstance(error, (KernelError, QuantizationError))
             kind = SliceDiffers if may_be_sizes else NotCapturable
@@ -155,7 +156,7 @@ class Compiler:
             raise SliceDiffers("the compiled graph disagrees with the module")
         moved = getattr(compiled, "meta", {}).get(MOVED, ())
         sources.add_copied(read, uses, count_uses(compiled, backend.tensors(compiled)), moved)
-        variant = Variant(compiled, captured, backend.direct(compiled))
+        variant = Variant(compiled, captured, direct)
         variant.singles[single_axes(tensors)] = True
         trim()
         return variant

@@ -18,7 +18,16 @@ _NOT_SETTINGS = frozenset(
     | set(vars(nn.Module()))  # tables of tensors, children and hooks
 ) - {"training"}
 _PLAIN = (bool, int, float, str, torch.dtype, types.FunctionType, types.BuiltinFunctionType)
-_UNKNOWN = object()
+
+
+class _Other:
+    """Stands for objects that are no plain values: the same text in every process, so that stored graphs are found again."""
+
+    def __repr__(self) -> str:
+        return "<another object>"
+
+
+_UNKNOWN = _Other()
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 

@@ -10,6 +10,7 @@ the methods, most of it from `hooks`.
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ class Int8HfQuantizer(HfQuantizer):
             raise CheckpointError(
                 f"the weights are {checkpoint_files}; expected safetensors files: pass use_safetensors=True"
             )
+        skip_conversions()
         self._loading: Loading = Loading(model, self.metadata, [Path(file) for file in checkpoint_files])
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: PreTrainedModel) -> list[Any]:
@@ -139,6 +141,25 @@ class Int8HfQuantizer(HfQuantizer):
     def is_qat_trainable(self) -> bool:
         """As `is_trainable`."""
         return True
+
+
+def skip_conversions() -> None:
+    """Let Transformers not make its rules for names of its own files, 1,200 regular expressions, where an INT8 checkpoint is loaded:
+    `update_weight_conversions` replaces them. For all other models the function does what it did."""
+    from transformers import modeling_utils
+
+    original = getattr(modeling_utils, "get_model_conversion_mapping", None)
+    if original is None or hasattr(original, "skips_int8"):
+        return
+
+    @functools.wraps(original)
+    def conversions(model: Any, key_mapping: Any = None, hf_quantizer: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(hf_quantizer, Int8HfQuantizer):
+            return hf_quantizer.update_weight_conversions([], model)
+        return original(model, key_mapping, hf_quantizer, *args, **kwargs)
+
+    conversions.skips_int8 = True  # type: ignore[attr-defined]
+    modeling_utils.get_model_conversion_mapping = conversions
 
 
 def prepare_saving(model: PreTrainedModel) -> Int8QuantizationConfig:
