@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch._C import DisableTorchFunction, DisableTorchFunctionSubclass
 from torch._C import _disabled_torch_function_impl as no_torch_function
 from torch._ops import OpOverload
@@ -41,7 +41,6 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "export_guards",
-    "graph_module",
     "import_export",
     "is_known",
     "is_recorded",
@@ -109,15 +108,6 @@ else:
                 and any(type(m) is not DeviceContext for m in _get_current_function_mode_stack())
             )
         )
-
-
-def graph_module(attributes: dict[str, Any], graph: fx.Graph) -> fx.GraphModule:
-    """A graph with its tensors and modules, whose Python is written when it is run for the first time, if ever: not after each change."""
-    try:
-        from torch.fx._lazy_graph_module import _LazyGraphModule
-    except ImportError:
-        return fx.GraphModule(attributes, graph)
-    return _LazyGraphModule(attributes, graph)
 
 
 def export_guards(exported: torch.export.ExportedProgram) -> Sequence[str]:

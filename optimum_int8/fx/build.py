@@ -140,7 +140,11 @@ class Builder:
         whole: list[Tensor] | None = None,
     ) -> Bound:
         """A graph that gives the same on these tensors, and holds for the sizes of `whole` too."""
-        captured = capture(self.module, self.forward, key, tensors)
+        try:
+            captured = capture(self.module, self.forward, key, tensors)
+        except NotCapturable:
+            self.compiler.refused[self.shared(key)] = None
+            raise
         if captured.output != structure or not captured.holds(tensors) or not captured.holds(whole or tensors):
             raise SliceDiffers("the captured graph does not hold for this call's sizes")
         graph = captured.bind(self.module)

@@ -13,10 +13,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from ..torch_private import graph_module
 from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
 from .guards import Guard, assumptions, compile_guard
+from .lazy_graph import LazyGraph
 from .shapes import shaped
 from .silence import quiet
 from .tracing import cheap_tracing
@@ -54,7 +54,7 @@ class Captured:
             if node.op == "get_attr":
                 own = self.constants.get(node.target)
                 attributes[node.target] = _attribute(module, node.target) if own is None else own
-        return graph_module(attributes, graph)
+        return LazyGraph(attributes, graph)
 
 
 def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: list[Tensor]) -> Captured:

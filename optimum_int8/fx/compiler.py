@@ -78,6 +78,9 @@ class Candidate(Protocol):
         Args:
             results: of the own code, for `tensors`.
             run_own: structure and tensors of its results for others.
+
+        Raises:
+            NotCapturable: none can be captured.
         """
 
 
@@ -106,10 +109,15 @@ _alive_lock = threading.Lock()
 
 @dataclass(eq=False)
 class Compiler:
-    """What the blocks of one model share: how to compile, what was captured, what failed and why."""
+    """What the blocks of one model share: how to compile, what was captured, what failed and why.
+
+    Attributes:
+        captured, refused: by `Builder.shared`; of what was refused no graph can be captured, whatever the data.
+    """
 
     backend: Backend
     captured: dict[tuple[Any, ...], Captured] = field(default_factory=dict)
+    refused: dict[tuple[Any, ...], None] = field(default_factory=dict)
     blocks: list[Installed] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -124,6 +132,7 @@ class Compiler:
         """Forget all graphs: blocks capture again at their next call. Waits for one that is being captured."""
         with self.lock:
             self.captured.clear()
+            self.refused.clear()
             for block in list(self.blocks):
                 block.release()
 

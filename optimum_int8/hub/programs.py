@@ -11,6 +11,7 @@ A sum over the file finds damage. As with the weights it guards against damage, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -60,14 +61,19 @@ _OWN = ("torch", "optimum_int8")
 
 def dump(model: PreTrainedModel) -> bytes | None:
     """The file for what a model has captured; None where that is nothing, or cannot be stored."""
+    blocks = find_blocks(model)
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, block in find_blocks(model).items():
-        for key, variant in block.variants.items():
-            if variant is None:
-                continue
-            entry = _entry(name, block, key, variant.captured)
-            if entry is not None:
-                found.setdefault((entry["block"], entry["key"]), entry)
+    for name, block in blocks.items():
+        with contextlib.suppress(NotCapturable):  # adapters have come in
+            structure = structure_key(block.module) if any(block.variants.values()) else ()
+            for key, variant in block.variants.items():
+                if variant is not None:
+                    _add(found, name, (structure, key), variant.captured)
+    for compiler in {id(block.compiler): block.compiler for block in blocks.values()}.values():
+        for shared, captured in compiler.captured.items():  # also where a block's own data did not do
+            _add(found, "", shared, captured)
+        for shared in compiler.refused:
+            _add(found, "", shared, None)
     facts = facts_of(model)
     if not found or facts is None:
         return None
@@ -102,15 +108,20 @@ def write(model: PreTrainedModel, folder: Path) -> bool:
         raise CheckpointError(f"cannot write {str(file)!r}: {error}") from error
 
 
-def _entry(name: str, block: Any, key: Any, captured: Captured) -> dict[str, Any] | None:
+def _add(found: dict[tuple[str, str], Any], name: str, shared: tuple[Any, ...], captured: Captured | None) -> None:
+    """Add an entry, if there is none for such a block and call. Without a graph it says that none can be captured."""
+    structure, key = shared
+    place = (digest_of(structure), text_of(key))
+    if place in found:
+        return
+    about = {"name": name, "block": place[0], "key": place[1]}
+    if captured is None:
+        found[place] = {**about, "refused": True}
+        return
     try:
-        structure = structure_key(block.module)
-        graph = graph_to_json(captured)
-    except (Unstorable, NotCapturable) as reason:
+        found[place] = {**about, "output": text_of(captured.output), **graph_to_json(captured)}
+    except Unstorable as reason:
         logger.debug("%s: its graph is not stored: %s", name, reason)
-        return None
-    about = {"name": name, "block": digest_of(structure), "key": text_of(key), "output": text_of(captured.output)}
-    return {**about, **graph}
 
 
 # -- what it is made for -----------------------------------------------------------------------------------------------------
@@ -266,7 +277,13 @@ class Candidate:
     def bind(
         self, key: Any, structure: Any, tensors: list[Tensor], results: list[Tensor], run_own: RunOwn
     ) -> Bound | None:
-        """The graph, once it gave the same at the sizes of the call and at larger ones."""
+        """The graph, once it gave the same at the sizes of the call and at larger ones.
+
+        Raises:
+            NotCapturable: in the process that wrote the file no graph could be captured.
+        """
+        if self.entry.get("refused") is True:
+            raise NotCapturable("no graph of it could be captured when the checkpoint was made")
         try:
             if self.entry["output"] != text_of(structure):
                 raise Unstorable("the module's results are of another structure")

@@ -157,10 +157,15 @@ class Quantizer(Task):
         return self.int8_model
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Save `int8_model` and the tokenizer. Raises `CheckpointError`, and then leaves nothing half-written."""
+        """Save `int8_model`, with captured graphs for its first calls, and the tokenizer.
+
+        Raises `CheckpointError`, and then leaves nothing half-written.
+        """
         from ..hub import OptimizedModel
+        from .steps.programs import try_examples
 
         model = self._require_int8()
+        try_examples(model, self.tokenizer)
         OptimizedModel.save_pretrained(model, save_directory, tokenizer=self.tokenizer)
         self.checkpoint = Path(save_directory)
         for name, content in self.extra_files().items():

@@ -133,3 +133,34 @@ def test_a_result_that_is_not_tensors_is_refused() -> None:
 def test_a_call_without_tensors_is_refused() -> None:
     with pytest.raises(NotCapturable, match="no tensor"):
         captured(Layer(), 3)
+
+
+def test_what_nothing_reads_is_not_in_the_graph() -> None:
+    """A module that asks for the dtype of a weight has the export compute the weight (T5's)."""
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("w", torch.ones(16, dtype=torch.int8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.w.to(torch.float32) * 0.5
+            return x.to(weight.dtype).relu()
+
+    module = Asks()
+    found = captured(module, torch.randn(3, 5, 16))
+    assert [n.target for n in found.graph.nodes if n.op == "call_function"].count(torch.ops.aten.mul.Tensor) == 0
+    assert not found.graph.find_nodes(op="get_attr")
+    x = torch.randn(2, 7, 16)
+    assert torch.equal(found.bind(module)(x)[0], x.relu())
+
+
+def test_a_write_stays_in_the_graph_though_nothing_reads_it() -> None:
+    class Writes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            doubled = x * 2.0
+            doubled.view(-1).add_(1.0)
+            return doubled
+
+    x = torch.randn(2, 7, 16)
+    assert torch.equal(captured(Writes(), torch.randn(3, 5, 16)).bind(Writes())(x)[0], x * 2.0 + 1.0)

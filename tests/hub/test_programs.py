@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from optimum_int8 import Int8Config, OptimizedModel, quantize
+from optimum_int8.fx import structure_key
 from optimum_int8.hub import programs
 from optimum_int8.passes import find_blocks
 from tests.models import batch, classifier
@@ -124,6 +125,54 @@ def test_loaded_model_captures_nothing(
     assert same(found, expected)
     assert not [r for r in caplog.records if programs.PROGRAMS_NAME in r.getMessage()]
     assert sum(captures(model).values()) > 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_block_has_to_be_names_no_address(name: str) -> None:
+    """The address of an object (T5's and GPT-2's heads hold their table) is another one in the process that loads the file."""
+    int8 = quantize(MODELS[name]()[0], Int8Config(approach="dynamic"), progress=False)
+    blocks = find_blocks(int8)
+    assert blocks
+    for block in blocks.values():
+        assert " at 0x" not in programs.text_of(structure_key(block.module))
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_captures_nothing(tmp_path: Path) -> None:
+    folder, _, _ = saved_model("t5", "static", tmp_path / "model")
+    root = Path(__file__).parents[2]
+    code = (
+        "import sys, torch\nfrom optimum_int8 import OptimizedModel\nfrom tests.hub.test_programs import generated\n"
+        "model = OptimizedModel.from_pretrained(sys.argv[1])\ntorch.export.export = None\ngenerated(model)\n"
+        "print({r for b in model.lm_head.forward.compiler.blocks for r in b.compiler.failures.values()})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_captured_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = transformers.models.bert.modeling_bert.BertLayer.forward
+
+    def by_value(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return hidden_states if float(hidden_states.sum()) == 0.25 else forward(self, hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(transformers.models.bert.modeling_bert.BertLayer, "forward", by_value)
+    folder, expected, run = saved_model("bert", "dynamic", tmp_path / "model")
+    refused = [g for g in programs.parse(folder / programs.PROGRAMS_NAME)["graphs"] if g.get("refused")]
+    assert refused
+    model = OptimizedModel.from_pretrained(folder)
+    exports: list[Any] = []
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: exports.append(args))
+    assert same(results(run, model), expected)
+    assert not exports
 
 
 def in_a_thread(run: Run, model: Any) -> list[Tensor]:
