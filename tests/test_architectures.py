@@ -18,7 +18,11 @@ from optimum_int8.passes import find_blocks, inspect, install, remove
 from tests.models import ARCHITECTURES, batch, classifier, int8_classifier, logits
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="without the native library nothing is fused")
-CASES = [(name, approach) for name in ARCHITECTURES for approach in ("static", "dynamic")]
+CASES = [
+    pytest.param((name, approach), id=f"{name}-{approach}", marks=() if name == "Bert" else pytest.mark.slow)
+    for name in ARCHITECTURES
+    for approach in ("static", "dynamic")
+]
 
 
 DEFINED = {
@@ -58,7 +62,7 @@ class Made:
 _made: dict[tuple[str, str], Made] = {}
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.fixture(params=CASES)
 def made(request: pytest.FixtureRequest) -> Made:
     """Capturing costs seconds: each model is made once."""
     if request.param not in _made:

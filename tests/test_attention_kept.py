@@ -112,7 +112,7 @@ def test_models_that_run_eager_have_int8_cores_on_eager_masks(name: str, approac
     assert error(outputs(quantized(model, batch, approach), batch), exact) < bound
 
 
-@pytest.mark.parametrize("approach", ["dynamic", "static"])
+@pytest.mark.parametrize("approach", ["dynamic", pytest.param("static", marks=pytest.mark.slow)])
 def test_masks_that_a_model_joins_are_whole(approach: str) -> None:
     """T5Gemma2 concatenates its decoder's mask and the encoder's."""
     model = make("t5gemma2")

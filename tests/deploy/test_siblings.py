@@ -77,7 +77,7 @@ SIBLINGS: dict[str, list[nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", SIBLINGS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "pools" else n for n in SIBLINGS])
 @torch.no_grad()
 def test_each_sibling_keeps_its_settings(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)

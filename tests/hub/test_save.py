@@ -119,6 +119,7 @@ def test_names_that_transformers_changes_in_its_files_stay(tmp_path: Path) -> No
         assert torch.equal(again(pixel_values=x).logits, int8(pixel_values=x).logits)
 
 
+@pytest.mark.slow
 def test_a_pooling_with_two_names_is_saved_under_both(tmp_path: Path) -> None:
     config = TextNetConfig(
         stem_num_channels=3,
