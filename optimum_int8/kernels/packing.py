@@ -17,7 +17,11 @@ def pack(weight: Tensor) -> Tensor:
     panels = weight.shape[0] // PANEL
     steps = weight.shape[1] // STEP
     groups = weight.contiguous().view(torch.int32).view(panels, 2, 16, steps, 16)  # four bytes move as one number
-    return groups.permute(0, 3, 1, 4, 2).contiguous().view(torch.int8).view(panels, steps, 2, 16, 16, 4)
+    packed = torch.empty(
+        panels, steps, 2, 16, 16, 4, dtype=torch.int8, device=weight.device
+    )  # no view: it may be replaced by `.data`
+    packed.view(torch.int32).squeeze(-1).copy_(groups.permute(0, 3, 1, 4, 2))
+    return packed
 
 
 def unpack(panels: Tensor, rows: int, columns: int) -> Tensor:

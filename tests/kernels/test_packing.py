@@ -49,3 +49,19 @@ def test_rows_as_the_kernels_want_them(columns: int) -> None:
     assert kernels.as_rows(laid) is laid
     assert torch.equal(kernels.as_rows(laid[1:]), x[1:])
     assert torch.equal(kernels.as_rows(laid.transpose(0, 1)), x.transpose(0, 1))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 128), (33, 65)])
+@pytest.mark.parametrize("offset", [1, 2, 4])
+def test_a_part_of_another_tensor(rows: int, columns: int, offset: int) -> None:
+    weight = torch.randint(-127, 128, (rows * columns + offset,), dtype=torch.int8)[offset:].view(rows, columns)
+    assert torch.equal(kernels.pack(weight), kernels.pack(weight.clone()))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 128), (33, 65)])
+def test_packed_weights_are_no_views(rows: int, columns: int) -> None:
+    """Merged projections give packed weights another storage by `.data`; with a view, nothing can be captured afterwards."""
+    weight = torch.ones(rows, columns, dtype=torch.int8)
+    assert not kernels.pack(weight)._is_view()
+    assert not kernels.pack_conv(weight[:, :, None, None], 1)[0]._is_view()
+    assert not kernels.pack_conv(weight[:, :1, None, None].expand(rows, 1, 3, 3), rows)[0]._is_view()
