@@ -98,6 +98,11 @@ class ImagesCall(ProgramCall):
         """What `inspect` counts."""
         return self.steps
 
+    @property
+    def built_programs(self) -> list[Program]:
+        """See `ProgramCall`."""
+        return [program for program, _ in list(self.built.values())]
+
     def forward(self, *tensors: Tensor) -> Any:
         """See the class."""
         inputs = [as_rows(t) for t in tensors]

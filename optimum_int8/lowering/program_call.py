@@ -56,6 +56,11 @@ class ProgramCall(torch.nn.Module):
         self.whole = whole
         self.keys = keys
 
+    @property
+    def built_programs(self) -> list[Program]:
+        """Those that are there now: the one, or those of images that were made for the sizes met so far."""
+        return [self.program]
+
     def forward(self, *tensors: Any) -> Any:
         """See the class."""
         mask = tensors[-1] if self.has_mask else None

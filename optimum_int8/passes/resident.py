@@ -43,7 +43,8 @@ def _of_blocks(model: nn.Module) -> Iterator[Tensor]:
             yield from tensors_read(variant.graph)
             for module in variant.graph.modules():
                 if isinstance(module, ProgramCall):
-                    yield from module.program.tensors()
+                    for program in module.built_programs:
+                        yield from program.tensors()
 
 
 def _bytes(tensors: Iterable[Tensor], seen: set[int]) -> int:

@@ -50,3 +50,26 @@ def test_inspect_tells_it(model: BertModel) -> None:
     report = inspect(model)
     assert report.to_dict()["memory"] == vars(resident_memory(model))
     assert "in memory" in str(report.table().title)
+
+
+@pytest.mark.parametrize("approach", ["static", "dynamic"])
+def test_blocks_of_images_have_a_program_for_each_size(approach: str) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 1), nn.AvgPool2d(2)]
+    images = [torch.randn(1, 32, size, size) for size in (8, 12)]
+    int8 = quantize(
+        nn.Sequential(nn.Sequential(*layers)).eval(), Int8Config(approach=approach), images[:1], progress=False
+    )
+    before = resident_memory(int8)
+    assert before.blocks == 0
+    found = []
+    with torch.inference_mode():
+        for image in images:
+            int8(image)
+            found.append(resident_memory(int8))
+    assert all(memory.model <= before.model + 1024 for memory in found)
+    if kernels.library() is not None:
+        assert found[0].blocks > 0  # what the batch norm was folded into
+    if kernels.current_isa() != "avx2":
+        assert found[1].blocks < sum(m.packed.nbytes for m in int8.modules() if hasattr(m, "packed")) / 2
+    assert inspect(int8).to_dict()["memory"] == vars(found[1])
