@@ -228,9 +228,28 @@ def scores_kernel(batch: int, heads: int, length: int, keys: int, head: int) -> 
 
 SAME = Window(3, 3, 1, 1, 1, 1, 1, 1)
 
+
+def recurrent_kernel(op: str, length: int, batch: int, units: int) -> Kernel:
+    """The steps of a recurrent layer of one direction."""
+    gates = numerics.LSTM_GATES if op == "lstm" else numerics.GRU_GATES
+
+    def make() -> Arguments:
+        q, scale = numerics.quantize_weight(torch.randn(gates * units, units) / units**0.5)
+        weight = kernels.by_blocks(q, gates)
+        states = [torch.randn(1, batch, units) for _ in range(2 if op == "lstm" else 1)]
+        inputs = torch.randn(length, batch, gates * units)
+        scales = kernels.by_blocks(scale, gates)
+        return inputs, *states, kernels.pack(weight), kernels.row_sums(weight), scales, None
+
+    products = length * batch * gates * units * units
+    moved = 4 * length * batch * (gates + 1) * units + gates * units * units
+    return Kernel(op, f"{length}x{batch}x{units}", make, 2 * products, moved)
+
+
 KERNELS = [
     *[linear_kernel(128, k, n) for k, n in ((768, 768), (768, 2304), (768, 3072), (3072, 768))],
     linear_kernel(1, 768, 3072),
+    *[recurrent_kernel(op, 128, batch, 512) for op in ("lstm", "gru") for batch in (1, 8)],
     linear_kernel(1024, 768, 768),
     linear_kernel(128, 768, 768, dynamic=True),
     *[linear_kernel(128, 768, 3072, activation) for activation in ACTIVATIONS if activation != "none"],

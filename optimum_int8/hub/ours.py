@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 
 from ..nn import CHILD
-from ..nn.base import QPARAMS
+from ..nn.base import QPARAMS, WEIGHTS
 
 
 def is_ours(name: str, modules: Collection[str] | None) -> bool:
@@ -20,7 +20,7 @@ def is_ours(name: str, modules: Collection[str] | None) -> bool:
         return True
     owner, _, leaf = name.rpartition(".")
     known = owner in modules or owner.removesuffix(f".{CHILD}") in modules
-    return known and (leaf in ("weight", "bias") or QPARAMS.fullmatch(leaf) is not None)
+    return known and (WEIGHTS.fullmatch(leaf) is not None or QPARAMS.fullmatch(leaf) is not None)
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)

@@ -6,6 +6,7 @@ from .interface import ACTIVATIONS
 from .native import ISA_VARIABLE, ISAS, current_isa, info, library, use_isa
 from .packing import PANEL, STEP, pack, row_sums, unpack
 from .packing_conv import is_depthwise, pack_conv, unpack_conv
+from .packing_recurrent import by_blocks, from_blocks
 from .prepared import forget_prepared
 from .program import Program
 
@@ -17,10 +18,12 @@ __all__ = [
     "STEP",
     "Program",
     "as_rows",
+    "by_blocks",
     "bytes_changed",
     "current_isa",
     "empty_rows",
     "forget_prepared",
+    "from_blocks",
     "info",
     "is_depthwise",
     "library",

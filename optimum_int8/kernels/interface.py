@@ -11,7 +11,7 @@ from typing import Any
 
 from ..numerics import CONV_ACTIVATIONS
 
-ABI = 10
+ABI = 11
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
@@ -186,6 +186,24 @@ class Add(ctypes.Structure):
     ]
 
 
+class Recurrent(ctypes.Structure):
+    """`oi8_recurrent`."""
+
+    _fields_ = [
+        *_HEAD,
+        ("columns", _i32),
+        ("gates", _i32),
+        ("directions", _i32),
+        ("batch", _i32),
+        ("length", _i32),
+        ("batch_first", _i32),
+        ("sizes", _ptr),
+        ("starts", _ptr),
+        *_WEIGHT,
+        ("prepared", _ptr),
+    ]
+
+
 class NativeProgram(ctypes.Structure):
     """`oi8_program`."""
 
@@ -234,6 +252,7 @@ OPERATORS: dict[str, type[ctypes.Structure]] = {
     "quantize_sample": QuantizeSample,
     "add": Add,
     "float_attention": FloatAttention,
+    "recurrent": Recurrent,
 }
 """The struct of each operator, in the order of `enum oi8_op`."""
 OPS = tuple(OPERATORS)

@@ -120,7 +120,7 @@ class Program:
         for name, value in fields.items():
             if not hasattr(instruction, name):
                 raise KernelError(f"the operator {op!r} has no field {name!r}; see csrc/optimum_int8.h")
-            if name == "weight" and op in ("linear", "conv") and value.dtype == torch.int8:
+            if name == "weight" and op in ("linear", "conv", "recurrent") and value.dtype == torch.int8:
                 self._weights.append((len(self._instructions), value))
             self._set(instruction, name, value)
         self._instructions.append(instruction)

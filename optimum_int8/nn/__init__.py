@@ -58,6 +58,8 @@ from .implementations import attentions, outermost_transformers, restore_attenti
 from .libraries import is_sentence_transformers
 from .linear import Int8Linear, float_weight
 from .pool import AVERAGES, Int8AvgPool, Int8AvgPool1d, Int8AvgPool2d
+from .recurrent import INT8_RECURRENT, Int8GRU, Int8GRUCell, Int8LSTM, Int8LSTMCell, recurrent_obstacle
+from .recurrent_weight import Int8Recurrent
 from .scores import SCORES_INPUTS, Int8Scores, Scores
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "FunctionalWeight",
     "IMPLEMENTATION",
     "INT8_CALLS",
+    "INT8_RECURRENT",
     "Int8Add",
     "Int8Attention",
     "Int8AvgPool",
@@ -95,9 +98,14 @@ __all__ = [
     "Int8Conv3d",
     "Int8Embedding",
     "Int8Experts",
+    "Int8GRU",
+    "Int8GRUCell",
+    "Int8LSTM",
+    "Int8LSTMCell",
     "Int8Linear",
     "Int8MatMul",
     "Int8Module",
+    "Int8Recurrent",
     "Int8Scores",
     "PROJECTIONS",
     "SCORES_INPUTS",
@@ -120,6 +128,7 @@ __all__ = [
     "is_causal_call",
     "is_sentence_transformers",
     "outermost_transformers",
+    "recurrent_obstacle",
     "restore_attention",
     "run_eagerly",
     "set_attention",

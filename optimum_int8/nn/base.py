@@ -12,8 +12,14 @@ from torch import Tensor, nn
 from ..operators.onnx import refuse_onnx
 from .changes import Changes
 
-QPARAMS = re.compile(r"(weight|input\d*|output|query|key|value)_(scale|zero_point)")
+_RECURRENT = r"(_[ih]h(_l\d+(_reverse)?)?)?"
+"""What torch's recurrent layers append to `weight` and `bias`."""
+
+QPARAMS = re.compile(rf"(weight{_RECURRENT}|input\d*|output|query|key|value)_(scale|zero_point)")
 """Names of the quantization parameters that INT8 modules store."""
+
+WEIGHTS = re.compile(rf"(weight|bias){_RECURRENT}")
+"""Names of the weights and biases that INT8 modules store."""
 
 
 def as_float(x: Tensor) -> Tensor:

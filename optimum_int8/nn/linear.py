@@ -146,10 +146,9 @@ class Int8Linear(Int8Biased):
         return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
     def _compute(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        q, scale, zero_point = quantize_input(x, self.input_scale, self.input_zero_point, self.activation_bits)
+        qparams = self.input_scale, self.input_zero_point, self.activation_bits
         bias = self._buffers["bias"] if bias is None else as_float(bias)
-        y = torch.ops.optimum_int8.linear(q, scale, zero_point, self.panels, self.weight_sum, self.weight_scale, bias)
-        return y.to(x.dtype)
+        return packed_linear(x, qparams, self.panels, self.weight_sum, self.weight_scale, bias).to(x.dtype)
 
     def quantized_weight(self) -> Tensor:
         """The weight as it is stored: int8 `[out, in, 1]`."""
@@ -190,6 +189,20 @@ class Int8Linear(Int8Biased):
         """What `print` shows."""
         kind = "dynamic" if self.input_scale is None else "static"
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._buffers['bias'] is not None}, {kind}"
+
+
+def packed_linear(
+    x: Tensor,
+    qparams: tuple[Tensor | None, Tensor | None, int],
+    panels: Tensor,
+    weight_sum: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """float `[..., in]` by a packed weight to float32 `[..., out]`; `qparams` are the arguments of `quantize_input` after `x`."""
+    q, scale, zero_point = quantize_input(x, *qparams)
+    y: Tensor = torch.ops.optimum_int8.linear(q, scale, zero_point, panels, weight_sum, weight_scale, bias)
+    return y
 
 
 def linear_obstacle(module: nn.Module) -> str:

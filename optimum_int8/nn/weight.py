@@ -18,7 +18,36 @@ PROBE = "float_probe"
 """Name of an empty parameter of each INT8 module with a weight, never stored: `next(model.parameters()).dtype` finds one."""
 
 
-class Int8Weighted(Int8Module):
+class FloatDtype(Int8Module):
+    """An INT8 module that reads as one of `dtype`, which follows `.to(dtype)`."""
+
+    dtype: torch.dtype
+
+    def _show_dtype(self) -> None:
+        """Let `next(model.parameters())` find a parameter of `dtype`."""
+        self._parameters[PROBE] = _probe(torch.empty(0, dtype=self.dtype, device="cpu"))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FloatDtype:
+        probe = self._parameters.pop(PROBE, None)
+        super()._apply(fn, recurse)
+        like = fn(torch.empty(0, dtype=self.dtype))
+        self.dtype = like.dtype
+        if probe is not None:
+            self._parameters[PROBE] = _probe(like)
+        return self
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.pop(prefix + PROBE, None)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        probe = self._parameters.pop(PROBE, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if probe is not None:
+            self._parameters[PROBE] = probe
+
+
+class Int8Weighted(FloatDtype):
     """An INT8 module with a weight.
 
     To whoever reads it, it is its float module: `weight` has the float weight's shape, layout and dtype, and so has `bias`. `dtype` is
@@ -27,7 +56,6 @@ class Int8Weighted(Int8Module):
     Until `finish_loading` the stored int8 tensor is the buffer `weight`, as a loader expects.
     """
 
-    dtype: torch.dtype
     weight_scale: Tensor
 
     def quantized_weight(self) -> Tensor:
@@ -80,28 +108,15 @@ class Int8Weighted(Int8Module):
     def _hold(self, stored: Tensor) -> None:
         """Make an int8 tensor the buffer `weight`, which hides the float one until `finish_loading`."""
         self._buffers["weight"] = stored
-        self._parameters[PROBE] = _probe(torch.empty(0, dtype=self.dtype, device="cpu"))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Weighted:
-        probe = self._parameters.pop(PROBE, None)
-        super()._apply(fn, recurse)
-        like = fn(torch.empty(0, dtype=self.dtype))
-        self.dtype = like.dtype
-        if probe is not None:
-            self._parameters[PROBE] = _probe(like)
-        return self
+        self._show_dtype()
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination.pop(prefix + PROBE, None)
         destination[prefix + "weight"] = self.quantized_weight()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         self.release()
-        probe = self._parameters.pop(PROBE, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if probe is not None:
-            self._parameters[PROBE] = probe
         self.finish_loading()
 
     def release(self) -> None:

@@ -21,6 +21,7 @@ from .activations import (
     hardswish,
     leaky_relu,
     relu,
+    sigmoid,
     silu,
     softmax_weight,
     tanh,
@@ -60,14 +61,17 @@ from .quantization import (
     symmetric_rows,
     symmetric_scale,
 )
+from .recurrent import GRU_GATES, LSTM_GATES, check_recurrent, gru, lstm
 from .sums import add, add_quantized, cat_quantized
 from .windows import MAX_POSITIONS, Sizes, Window, averaged_window, pair, pool_window
 
 __all__ = [
     "ACTIVATIONS",
     "CONV_ACTIVATIONS",
+    "GRU_GATES",
     "KEY_BLOCK",
     "LOG2E",
+    "LSTM_GATES",
     "MASKED",
     "MAX_FLOAT_REDUCTION",
     "MAX_POSITIONS",
@@ -88,6 +92,7 @@ __all__ = [
     "avg_pool",
     "bfloat16_attention",
     "cat_quantized",
+    "check_recurrent",
     "choose_affine_qparams",
     "choose_symmetric_scale",
     "choose_weight_scale",
@@ -101,11 +106,13 @@ __all__ = [
     "for_each_query",
     "gelu",
     "gelu_tanh",
+    "gru",
     "hardswish",
     "int8_attention",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "lstm",
     "mask_scores",
     "matmul",
     "matmul_in_float",
@@ -125,6 +132,7 @@ __all__ = [
     "row_sum",
     "scores",
     "scores_in_float",
+    "sigmoid",
     "silu",
     "softmax_weight",
     "square_root",

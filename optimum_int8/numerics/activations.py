@@ -85,6 +85,11 @@ def silu(x: Tensor) -> Tensor:
     return x / (exp(0.0 - x) + 1.0)
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """`1 / (1 + e**-x)`."""
+    return 1.0 / (exp(0.0 - x) + 1.0)
+
+
 def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent to 2e-7 absolute: `(1 - e) / (1 + e)` with `e = exp(-2 |x|)`, signed as x."""
     e = exp(x.abs() * -2.0)

@@ -15,6 +15,7 @@ from .kind import SiteKind
 from .kinds import BUILT_IN
 from .linear import LINEAR
 from .pool import POOL
+from .recurrent import RECURRENT
 from .registry import KINDS, kind_of, recipe_traits, register
 from .scores import SCORES
 from .settings import (
@@ -46,6 +47,7 @@ __all__ = [
     "Range",
     "RecipeEntry",
     "RecipeTraits",
+    "RECURRENT",
     "SCORES",
     "SiteKind",
     "Sites",

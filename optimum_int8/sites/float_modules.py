@@ -10,7 +10,8 @@ from ..config import Int8Config
 from ..nn.slot import WeightSlot
 
 REASONS: dict[tuple[type[nn.Module], ...], str] = {
-    (nn.RNNBase, nn.RNNCellBase): "recurrent layers have no INT8 form: each step waits for the one before",
+    (nn.RNN, nn.RNNCell): "recurrent layers without gates have no INT8 form; use LSTM or GRU",
+    (nn.RNNBase, nn.RNNCellBase): "a recurrent layer that was not quantized",
     (nn.EmbeddingBag,): "sums of table rows have no INT8 form; use Embedding",
     (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): "transposed convolutions have no INT8 form",
     (nn.Bilinear,): "bilinear products have no INT8 form",

@@ -15,6 +15,7 @@ from .experts import ExpertsKind
 from .kind import SiteKind
 from .linear import LinearKind
 from .pool import PoolKind
+from .recurrent import RecurrentKind
 from .scores import ScoresKind
 
 BUILT_IN: tuple[SiteKind[Any], ...] = (
@@ -23,6 +24,7 @@ BUILT_IN: tuple[SiteKind[Any], ...] = (
     Conv3dKind(),
     EmbeddingKind(),
     PoolKind(),
+    RecurrentKind(),
     ScoresKind(),
     ExpertsKind(),
     AttentionKind(),

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.skipif(not ISAS, reason="no native library")
 WORK = [
     c for c in CASES if c.name in ("97", "64", "static-(63, 33, 17)", "dynamic-(31, 97, 97)", "dynamic-padding", "3x17")
 ]
+WORK += [
+    c for c in CASES if c.op in ("lstm", "gru") and c.name in ("(1, 2, 1, 300)", "packed-many-2", "(2, 2, 3, 260)")
+]
 WORK += [c for c in CASES if c.op == "attention" and c.name.endswith("32)")]
 WORK += [
     c

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels, numerics
-from tests.operators import cases_attention, cases_conv, cases_sum
+from tests.operators import cases_attention, cases_conv, cases_recurrent, cases_sum
 
 WIDTHS = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 SHAPES = (
@@ -205,6 +205,8 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "max_pool": cases_conv.max_pools,
     "avg_pool": cases_conv.avg_pools,
     "avg_pool_quantized": lambda: cases_conv.avg_pools(*cases_conv.grid(-1.0, 2.0)),
+    "lstm": lambda: cases_recurrent.recurrent("lstm"),
+    "gru": lambda: cases_recurrent.recurrent("gru"),
     "dequantize": cases_sum.dequantize,
     "add": cases_sum.add,
     "add_quantized": lambda: cases_sum.add(*cases_sum.RESULT),

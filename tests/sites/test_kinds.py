@@ -64,6 +64,12 @@ CASES = {
         2 * 6 * 2 * 2 * 2 * (4 * 2 * 3 * 3),
     ),
     "embedding": Case(lambda: nn.Embedding(10, WIDTH), lambda: (torch.tensor([[1, 2, 9]]),), run, 0),
+    "recurrent": Case(
+        lambda: nn.GRU(WIDTH, 6, batch_first=True),
+        lambda: (torch.randn(3, LENGTH, WIDTH),),
+        lambda module, x: module(x)[0],
+        3 * LENGTH * 3 * 6 * (WIDTH + 6),
+    ),
     "pool": Case(lambda: nn.AvgPool2d(2), lambda: (torch.randn(2, 4, 6, 6),), run, 0),
     "scores": Case(Scores, lambda: (heads(), heads()), run, 3 * HEADS * LENGTH * LENGTH * WIDTH),
     "experts": Case(

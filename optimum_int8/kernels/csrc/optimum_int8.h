@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 10
+#define OI8_ABI 11
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -48,6 +48,7 @@ enum oi8_op {
   OI8_QUANTIZE_SAMPLE,
   OI8_ADD,
   OI8_FLOAT_ATTENTION,
+  OI8_RECURRENT,
   OI8_OP_COUNT
 };
 
@@ -272,6 +273,33 @@ typedef struct oi8_add {
   float output_scale;
   int32_t output_zero_point;
 } oi8_add;
+
+// The steps of an LSTM (4 gates) or a GRU (3 gates). `inputs` are float32 rows, of each direction
+// all gates; the states are float32 [directions][batch][columns]. The rows of a sequence lie
+// `batch_first`, or step by step; of packed sequences, the longest first, step `i` has `sizes[i]`
+// rows from row `starts[i]` on.
+enum oi8_recurrent_input { OI8_RECURRENT_INPUTS, OI8_RECURRENT_HIDDEN, OI8_RECURRENT_CELL };
+enum oi8_recurrent_output {
+  OI8_RECURRENT_RESULT,
+  OI8_RECURRENT_LAST_HIDDEN,
+  OI8_RECURRENT_LAST_CELL
+};
+typedef struct oi8_recurrent {
+  oi8_instruction head;
+  int32_t columns;  // hidden units
+  int32_t gates;
+  int32_t directions;
+  int32_t batch;  // sequences
+  int32_t length;
+  int32_t batch_first;
+  const int64_t *sizes;   // or null
+  const int64_t *starts;  // or null
+  const void *weight;     // panels: direction, block of 32 units, gate
+  const int32_t *weight_sum;
+  const float *weight_scale;
+  const float *bias;  // or null; as the two before, padded as the panels are
+  const void *prepared;
+} oi8_recurrent;
 
 typedef struct oi8_program {
   const oi8_instruction *const *instructions;  // each the beginning of its operator's struct

@@ -16,6 +16,7 @@
 #include "operator.h"
 #include "pool.h"
 #include "quantize.h"
+#include "recurrent.h"
 
 namespace OI8_NAMESPACE {
 
@@ -34,6 +35,7 @@ struct Operators {
     table[OI8_QUANTIZE_SAMPLE] = {run_as<quantize_sample>, nullptr};
     table[OI8_ADD] = {run_as<add_rows>, nullptr};
     table[OI8_FLOAT_ATTENTION] = {run_as<float_attention>, scratch_as<float_attention_scratch>};
+    table[OI8_RECURRENT] = {run_as<recurrent>, scratch_as<recurrent_scratch>};
   }
   constexpr bool complete() const {
     for (const Operator &it : table)
