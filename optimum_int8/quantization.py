@@ -65,7 +65,8 @@ def quantize(
     than INT8 asks for. `.to(torch.bfloat16)` makes what is not INT8 16 bits wide again; loading makes it float32.
 
     Args:
-        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, LSTMs, GRUs and their cells, average poolings (static), the attention cores of Transformers and of
+        model: any module; its Linears, Conv1Ds, convolutions, Embeddings, LSTMs, GRUs, their cells, average
+            poolings (static), the attention cores of Transformers and of
             `nn.MultiheadAttention`, stacks of
             experts' matrices, and the bare parameters that `F.linear`, `F.conv1d` and `F.conv2d` read (`block.weight.linear`; found on the
             first batch) are quantized.
