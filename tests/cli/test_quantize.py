@@ -57,6 +57,7 @@ def test_quantize_then_evaluate(
     assert "FP32 versus INT8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_config_file_and_fewer_samples(inputs: Path, tmp_path: Path) -> None:
     Int8Config(approach="static", exclude=("classifier",)).save(tmp_path / "config.json")
     arguments = ["--config", str(tmp_path / "config.json"), "--dataset", str(inputs / "data" / "train.tsv")]
