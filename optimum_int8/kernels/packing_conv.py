@@ -28,6 +28,8 @@ def pack_conv(weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         table = torch.nn.functional.pad(flat.T.to(torch.float32), (0, -out % PANEL)).contiguous()
         return table, row_sums(flat)
     parts = weight.permute(0, 2, 3, 1).reshape(groups, out // groups, -1)
+    if groups == 1:
+        return pack(parts[0]), row_sums(parts[0])
     return torch.cat([pack(part) for part in parts]), torch.cat([row_sums(part) for part in parts])
 
 

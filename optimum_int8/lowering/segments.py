@@ -20,13 +20,14 @@ class Segment:
     """Operators that become one program, and nodes that only read a value of it in another way.
 
     Attributes:
+        nodes, aliases: in the order of the graph; keys alone count.
         lead: leading axes of what the operators compute, as the domain tells them.
         mask: of the attention cores; they share one.
     """
 
     lead: tuple[Any, ...]
-    nodes: list[fx.Node] = field(default_factory=list)
-    aliases: list[fx.Node] = field(default_factory=list)
+    nodes: dict[fx.Node, None] = field(default_factory=dict)
+    aliases: dict[fx.Node, None] = field(default_factory=dict)
     mask: fx.Node | None = None
 
     def contains(self, node: Any) -> bool:
@@ -68,10 +69,10 @@ def segments(graph_module: fx.GraphModule, domain: Domain) -> list[Segment]:
                 done.append(current)
                 current = None
             current = current or Segment(lead)
-            current.nodes.append(node)
+            current.nodes[node] = None
             current.mask = current.mask or named(node).get(MASK)
         elif current is not None and domain.is_alias(node) and current.contains(node.args[0]):
-            current.aliases.append(node)
+            current.aliases[node] = None
         elif current is not None and any(current.contains(used) for used in node.all_input_nodes):
             done.append(current)
             current = None
