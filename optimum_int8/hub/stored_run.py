@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 
 from ..fx import Captured
 from ..fx.shapes import Shaped
-from ..operators import operator_of
-from ..torch_private import OpOverload, TorchDispatchMode
+from ..operators import bind, operator_of
+from ..operators.registry import telling
+from ..torch_private import OpOverload
 from .stored_graphs import CHANGING, Unstorable
 
 _LARGEST = 1 << 28
@@ -42,12 +43,12 @@ class Calls:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Within, calls of this thread are noted."""
-        with _Recorder(self):
+        with telling(lambda target, args, kwargs: self.seen.add(self.signature(target, args, kwargs))):
             yield
 
     def signature(self, target: Any, args: Any, kwargs: Any) -> Signature:
         """What of a call decides which memory a kernel reads and writes."""
-        return target, self._trait(tuple(args)), tuple((name, self._trait(kwargs[name])) for name in sorted(kwargs))
+        return target, self._trait(list(bind(target, args, kwargs).values()))
 
     def _trait(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -56,17 +57,6 @@ class Calls:
         if isinstance(value, (tuple, list)):
             return tuple([self._trait(item) for item in value])
         return type(value), value
-
-
-class _Recorder(TorchDispatchMode):
-    def __init__(self, calls: Calls) -> None:
-        super().__init__()
-        self.calls = calls
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "optimum_int8":
-            self.calls.seen.add(self.calls.signature(func, args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 def run_checked(captured: Captured, module: nn.Module, tensors: Sequence[Tensor], calls: Calls | None) -> list[Any]:

@@ -6,8 +6,10 @@ their shapes for tracing, what lowering appends to a program, the matrix of test
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +85,32 @@ _by_form: dict[Form, Operator] = {}
 
 _definitions = torch.library.Library("optimum_int8", "DEF")
 
+Tell = Callable[[OpOverload, Sequence[Any], Mapping[str, Any]], None]
+_told: dict[int, Tell] = {}
+"""By thread, who is told of its calls."""
+
+
+@contextlib.contextmanager
+def telling(tell: Tell) -> Iterator[None]:
+    """Within, `tell` gets each call of an operator in this thread; a dispatch mode would get each operator of torch too, and be seen by
+    the modules."""
+    thread = threading.get_ident()
+    _told[thread] = tell
+    try:
+        yield
+    finally:
+        del _told[thread]
+
+
+def _telling(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(compute)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if _told and (tell := _told.get(threading.get_ident())) is not None:
+            tell(REGISTRY[name].overload, args, kwargs)
+        return compute(*args, **kwargs)
+
+    return run
+
 
 def define(
     name: str,
@@ -113,7 +141,7 @@ def define(
         raise ValueError(f"the operator {name!r} is defined already; expected a new name")
     operator = Operator(name, compute, definition, fake, emit, domains, values, keys, role, per, elementwise, form)
     _definitions.define(name + schema)
-    _definitions.impl(name, compute, "CPU")
+    _definitions.impl(name, _telling(name, compute), "CPU")
     torch.library.register_fake(f"optimum_int8::{name}", without_onnx(fake), lib=_definitions)
     unknown = set(values) - set(parameters(operator.overload))
     if unknown:
