@@ -62,7 +62,7 @@ class Builder:
             with torch.no_grad():
                 known = self._known(key, whole, structure, results)
                 bound = known or self._capture(key, whole, structure, results)
-                variant = self.compiler.finish(bound, whole, results, watching, check=known is None)
+                variant = self.compiler.finish(bound, whole, results, watching, module=self.module, check=known is None)
         return variant, watching
 
     def _build_on_slice(self, key: Key, tensors: list[Tensor], sources: Sources) -> Variant | None:
@@ -83,7 +83,7 @@ class Builder:
                 bound = known or self._capture(key, small, *ran, tensors)
                 if between(bound.captured.assumed, small, tensors) and not self._same_on_all(bound, key, tensors):
                     raise SliceDiffers("its graph holds for a slice of the call")
-                return self.compiler.finish(bound, small, ran[1], sources, check=known is None)
+                return self.compiler.finish(bound, small, ran[1], sources, module=self.module, check=known is None)
         except SliceDiffers as error:
             logger.debug("%s: on a slice, %s", self.name, error)
         if earlier is None:

@@ -137,9 +137,16 @@ class Compiler:
                 block.release()
 
     def finish(
-        self, bound: Bound, tensors: list[Tensor], results: list[Tensor], sources: Sources, *, check: bool
+        self,
+        bound: Bound,
+        tensors: list[Tensor],
+        results: list[Tensor],
+        sources: Sources,
+        *,
+        module: nn.Module,
+        check: bool,
     ) -> Variant:
-        """Compile a graph that gave `results` for `tensors`; `sources` then watches what it copied.
+        """Compile a graph of `module` that gave `results` for `tensors`; `sources` then watches what it copied.
 
         Raises:
             NotCapturable: with what failed; `SliceDiffers` where other tensors may pass.
@@ -153,7 +160,7 @@ class Compiler:
                     results = run_once(graph, tensors)
                 read = tensors_read(graph)
                 uses = count_uses(graph)
-                compiled = backend.compile(graph, tensors, check=check or captured.rounded)
+                compiled = self._compile(bound, tensors, module, check)
                 direct = None if captured.output[1] else backend.direct(compiled)
                 found = compiled(*tensors) if direct is None else [direct(tensors)]
         except Exception as error:  # the model's own code is always there to run
@@ -169,6 +176,16 @@ class Compiler:
         variant.singles[single_axes(tensors)] = True
         trim()
         return variant
+
+    def _compile(self, bound: Bound, tensors: list[Tensor], module: nn.Module, check: bool) -> fx.GraphModule:
+        captured, graph = bound
+        if check or not captured.rounded:
+            return self.backend.compile(graph, tensors, check=check)
+        graph.meta[ROUNDED] = True
+        try:
+            return self.backend.compile(graph, tensors, check=False)
+        except QuantizationError:  # rounding of several passes together
+            return self.backend.compile(self.bind(captured, module), tensors, check=True)
 
     def bind(self, captured: Captured, module: Any) -> fx.GraphModule:
         """A captured graph on the tensors of `module`, defined but before any pass."""

@@ -52,6 +52,7 @@ FORMAT_VERSION = 1
 _HEAD = b'{"sha256":"'
 _TAIL = b'",'
 _DIGITS = 64
+_SAYS_ITSELF = frozenset({str, int, float, bool, type(None), torch.dtype})
 _OWN = ("torch", "optimum_int8")
 """Packages whose versions stand for their sources."""
 
@@ -163,6 +164,8 @@ def _sources(model: nn.Module) -> dict[str, str] | None:
 
 def text_of(value: Any) -> str:
     """A key or a structure as text: equal for equal ones, in another process too."""
+    if type(value) in _SAYS_ITSELF:
+        return repr(value)
     if isinstance(value, tuple):
         return f"({','.join([text_of(item) for item in value])})"
     if isinstance(value, list):

@@ -65,6 +65,11 @@ LOWERING = (
 )
 PASSES = (*REWRITES, *LOWERING)
 
+_LAST_ROUNDING = max(i for i, step in enumerate(PASSES) if step.rounds)
+ROUNDING_PASSES = PASSES[: _LAST_ROUNDING + 1]
+EXACT_PASSES = PASSES[_LAST_ROUNDING + 1 :]
+"""Quantizations of the captured graph are nodes of their own until these move them into other operators."""
+
 _SHOW = "OPTIMUM_INT8_SHOW_GRAPHS"
 
 
@@ -86,6 +91,8 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
     Without the native library the graph stays as it was captured, and defined by `keep_residuals_int8`: it runs the definition.
 
     Args:
+        graph_module: one that is known to round another way (`ROUNDED` in its `meta`) is compared even without `check`, but twice instead
+            of after every pass.
         tensors: of a real call; with `check` the result of every pass is compared with the one before it.
 
     Raises:
@@ -93,35 +100,53 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
     """
     if library() is None:
         return graph_module
-    run = Run(graph_module) if check else None
-    before = [] if run is None else list(run.run(*tensors))
-    tolerance = rounding_tolerance(graph_module)
-    for step in PASSES:
-        count = step.run(graph_module)
-        if not count:
-            continue
-        drop_dead(graph_module)
-        if run is not None:
+    rounds = bool(graph_module.meta.pop(ROUNDED, False))
+    groups = [(step,) for step in PASSES] if check else [ROUNDING_PASSES, EXACT_PASSES]
+    checked = _Checked(graph_module, tensors) if check or rounds else None
+    for group in groups:
+        counts = [_apply(step, graph_module) for step in group]
+        if checked is not None and any(counts):
             graph_module.graph.lint()
-        if os.environ.get(_SHOW):
-            print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
-        if run is not None:
-            previous = run
-            run = Run(graph_module)
-            after = list(run.run(*tensors))  # writing Python for each pass's graph would take longer
-            if not agree(after, before, tolerance if step.rounds else 0.0):
-                rounded, results = only_rounds(graph_module, tensors, previous.quantized)
-                if step.rounds and rounded and agree(results, before, ROUNDING):
-                    graph_module.meta[ROUNDED] = True
-                    before = after
-                    continue
-                raise QuantizationError(
-                    f"pass {step.run.__name__} changed what a block computes: its modules run, right but slower; please report this model"
-                )
-            before = after
+            checked.compare(group)
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     return graph_module
+
+
+def _apply(step: Pass, graph_module: fx.GraphModule) -> int:
+    count = step.run(graph_module)
+    if count:
+        drop_dead(graph_module)
+        if os.environ.get(_SHOW):
+            print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
+    return count
+
+
+class _Checked:
+    """A graph that gives what it gave before: to the bit, or but for rounding."""
+
+    def __init__(self, graph_module: fx.GraphModule, tensors: list[Tensor]) -> None:
+        self.graph_module = graph_module
+        self.tensors = tensors
+        self.tolerance = rounding_tolerance(graph_module)
+        self.run = Run(graph_module)
+        self.before = list(self.run.run(*tensors))  # writing Python for each pass's graph would take longer
+
+    def compare(self, passes: tuple[Pass, ...]) -> None:
+        """Run the graph after `passes`. Raises `QuantizationError` where they broke their promise."""
+        previous = self.run
+        self.run = Run(self.graph_module)
+        after = list(self.run.run(*self.tensors))
+        rounds = any(step.rounds for step in passes)
+        if not agree(after, self.before, self.tolerance if rounds else 0.0):
+            rounded, results = only_rounds(self.graph_module, self.tensors, previous.quantized)
+            if not (rounds and rounded and agree(results, self.before, ROUNDING)):
+                names = ", ".join(step.run.__name__ for step in passes)
+                raise QuantizationError(
+                    f"pass {names} changed what a block computes: its modules run, right but slower; please report this model"
+                )
+            self.graph_module.meta[ROUNDED] = True
+        self.before = after
 
 
 def run_passes(graph_module: fx.GraphModule, passes: tuple[Pass, ...]) -> fx.GraphModule:
