@@ -101,7 +101,11 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
     if library() is None:
         return graph_module
     rounds = bool(graph_module.meta.pop(ROUNDED, False))
-    groups = [(step,) for step in PASSES] if check else [ROUNDING_PASSES, EXACT_PASSES]
+    groups = [PASSES]
+    if check:
+        groups = [(step,) for step in PASSES]
+    elif rounds:
+        groups = [ROUNDING_PASSES, EXACT_PASSES]
     checked = _Checked(graph_module, tensors) if check or rounds else None
     for group in groups:
         counts = [_apply(step, graph_module) for step in group]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from optimum_int8 import inspect
-from optimum_int8.fx import Compiler
+from optimum_int8 import QuantizationError, inspect
+from optimum_int8.fx import ROUNDED, Compiler
 from optimum_int8.passes import find_blocks, install
 from tests.fx.toys import Layer, block_of, int8_linear
 from tests.fx.toys import install as install_toys
@@ -155,3 +155,23 @@ def test_arguments_of_no_known_form_run_own_code() -> None:
     with torch.no_grad():
         assert torch.equal(layer(factor, X), Scaled.forward(layer, factor, X))
     assert block_of(layer).misses
+
+
+def test_a_graph_that_rounds_is_compared_pass_by_pass_where_that_fails_otherwise() -> None:
+    checks = []
+
+    def compile_it(graph: fx.GraphModule, tensors: list[Tensor], check: bool) -> Any:
+        checks.append(check)
+        if graph.meta.get(ROUNDED):
+            raise QuantizationError("passes together round by more than a step")
+        return graph
+
+    layers = nn.ModuleDict({"one": Layer(0), "other": Layer(1)})
+    compiler = install_toys(layers, compile_it)
+    with torch.no_grad():
+        layers["one"](X)
+        for captured in compiler.captured.values():
+            captured.rounded = True
+        assert torch.equal(layers["other"](X), Layer.forward(layers["other"], X))
+    assert checks == [True, False, True]
+    assert not compiler.failures

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from optimum_int8 import QuantizationError
-from optimum_int8.fx import agree, rounding_tolerance
+from optimum_int8.fx import ROUNDED, agree, rounding_tolerance
 from optimum_int8.kernels import library
 from optimum_int8.passes import PASSES, pipeline
 from tests.passes.graphs import CASES as GRAPHS
@@ -100,6 +100,27 @@ def test_a_pass_that_breaks_its_promise_is_named(monkeypatch: pytest.MonkeyPatch
     made = feed_forward()
     with pytest.raises(QuantizationError, match="pass double_all changed what a block computes"):
         pipeline.no_grad_compile(made.graph, made.inputs, check=True)
+
+
+@needs_library
+@pytest.mark.parametrize("group", ["ROUNDING_PASSES", "EXACT_PASSES"])
+def test_a_graph_that_rounds_is_compared_without_being_asked(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shift(graph_module: fx.GraphModule) -> int:
+        (output,) = graph_module.graph.find_nodes(op="output")
+        with graph_module.graph.inserting_before(output):
+            moved = graph_module.graph.call_function(torch.ops.aten.add.Tensor, (output.args[0][0], 1e-5))
+        output.args = ((moved,),)
+        return 1
+
+    more = (*getattr(pipeline, group), pipeline.Pass(shift))
+    monkeypatch.setattr(pipeline, group, more)
+    made = feed_forward()
+    made.graph.meta[ROUNDED] = True
+    if group == "EXACT_PASSES":
+        with pytest.raises(QuantizationError, match="shift changed what a block computes"):
+            pipeline.no_grad_compile(made.graph, made.inputs, check=False)
+        return
+    assert ROUNDED not in pipeline.no_grad_compile(made.graph, made.inputs, check=False).meta  # within the tolerance
 
 
 @needs_library

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 from transformers import AutoModel
 
-from optimum_int8 import Int8Config, quantize
+from optimum_int8 import Int8Config, OptimizedModel, quantize
 from optimum_int8.fx.rewrite import is_call, ours
+from optimum_int8.hub.programs import PROGRAMS_NAME, parse
 from optimum_int8.passes import find_blocks, pipeline
 from optimum_int8.passes.fuse_activation import fuse_activation
 from optimum_int8.passes.rounding import Run, only_rounds
@@ -79,7 +80,12 @@ def test_a_trained_encoder_is_one_block(shared_dir: Path, name: str) -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_a_broken_pass_is_refused_there_too(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_broken_pass_is_refused_there_too(
+    stored: bool, shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a graph that comes with the checkpoint, which is compared twice, not after every pass."""
+
     def wrong(graph_module: fx.GraphModule) -> int:
         count = fuse_activation(graph_module)
         last = [n for n in graph_module.graph.nodes if is_call(n, ours.linear.default) and n.args[-1] == "gelu"][-1:]
@@ -87,9 +93,18 @@ def test_a_broken_pass_is_refused_there_too(shared_dir: Path, monkeypatch: pytes
             node.args = (*node.args[:-1], "silu")
         return count
 
-    passes = [pipeline.Pass(wrong, True) if step.run is fuse_activation else step for step in pipeline.PASSES]
-    monkeypatch.setattr(pipeline, "PASSES", tuple(passes))
     model, inputs = trained(shared_dir, TRAINED[0])
+    if stored:
+        with torch.no_grad():
+            model(**inputs)
+        OptimizedModel.save_pretrained(model, tmp_path / "model")
+        assert any(graph.get("rounded") for graph in parse(tmp_path / "model" / PROGRAMS_NAME)["graphs"])
+        model = OptimizedModel.from_pretrained(tmp_path / "model")
+    for name in ("PASSES", "ROUNDING_PASSES"):
+        passes = [
+            pipeline.Pass(wrong, True) if step.run is fuse_activation else step for step in getattr(pipeline, name)
+        ]
+        monkeypatch.setattr(pipeline, name, tuple(passes))
     with torch.no_grad():
         model(**inputs)
     assert not [block for block in find_blocks(model).values() if block.is_stack]
