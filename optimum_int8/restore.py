@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .config import FORMAT_VERSION, QUANT_METHOD, Int8Config
@@ -125,10 +125,10 @@ def finish_loading(model: nn.Module, metadata: dict[str, Any]) -> nn.Module:
     Raises:
         CheckpointError: a scale that is not finite and positive, or a zero point outside 0..255.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, Int8Module):
-            _check_values(name, module)
-            module.finish_loading()
+    found = {name: module for name, module in model.named_modules() if isinstance(module, Int8Module)}
+    _check_values(found)
+    for module in found.values():
+        module.finish_loading()
     trim(now=True)  # the weights as they were read
     return activate(model, metadata)
 
@@ -187,13 +187,24 @@ def _takes_any_core(model: nn.Module) -> bool:
     return set(attentions(model).values()) <= {FLOAT_IMPLEMENTATION, IMPLEMENTATION}
 
 
-def _check_values(name: str, module: Int8Module) -> None:
-    for key, tensor in module.named_buffers(recurse=False):
-        if not QPARAMS.fullmatch(key):
-            continue
-        if key.endswith("scale") and not bool((torch.isfinite(tensor) & (tensor > 0)).all()):
-            raise CheckpointError(
-                f"{name}.{key} holds a value that is zero, negative or not finite; the checkpoint is damaged"
-            )
-        if key.endswith("zero_point") and not bool(((tensor >= 0) & (tensor <= 255)).all()):
-            raise CheckpointError(f"{name}.{key} is outside 0..255; the checkpoint is damaged")
+def _check_values(modules: Mapping[str, Int8Module]) -> None:
+    """Look at all scales at once, and at all zero points: a model has hundreds of small ones."""
+    found: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        found |= {f"{name}.{key}": x for key, x in module.named_buffers(recurse=False) if QPARAMS.fullmatch(key)}
+    for ending, is_right, wrong in (
+        ("scale", _is_scale, "holds a value that is zero, negative or not finite"),
+        ("zero_point", _is_zero_point, "is outside 0..255"),
+    ):
+        tensors = {name: tensor for name, tensor in found.items() if name.endswith(ending)}
+        if tensors and not is_right(torch.cat([tensor.flatten() for tensor in tensors.values()])):
+            name = next(name for name, tensor in tensors.items() if not is_right(tensor))
+            raise CheckpointError(f"{name} {wrong}; the checkpoint is damaged")
+
+
+def _is_scale(tensor: Tensor) -> bool:
+    return bool((torch.isfinite(tensor) & (tensor > 0)).all())
+
+
+def _is_zero_point(tensor: Tensor) -> bool:
+    return bool(((tensor >= 0) & (tensor <= 255)).all())

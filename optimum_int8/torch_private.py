@@ -2,9 +2,7 @@
 
 First come types and tools that torch's own documentation uses under private names. `is_watched` asks for state that no public function
 gives. The rest makes `torch.export` cheap and quiet for one thread: `lean_export` only in versions of torch that it was written for
-(`KNOWN`), in others exports take longer and give the same graphs.
-
-Nothing here changes torch for another thread. What has to stand in a module of torch asks which thread calls, and is put there once.
+(`KNOWN`), in others exports take longer and give the same graphs. What has to stand in a module of torch asks which thread calls.
 """
 
 from __future__ import annotations
@@ -42,6 +40,7 @@ __all__ = [
     "TorchDispatchMode",
     "export_guards",
     "import_export",
+    "int8_matmul",
     "is_known",
     "is_recorded",
     "is_watched",
@@ -57,6 +56,7 @@ __all__ = [
 ]
 
 make_wrapper_subclass: Callable[..., Any] = Tensor._make_wrapper_subclass
+int8_matmul: Callable[[Tensor, Tensor], Tensor] | None = getattr(torch, "_int_mm", None)
 MODULE_CALL = nn.Module._call_impl.__code__
 OUTER_MODULE_CALL = nn.Module._wrapped_call_impl.__code__
 """The code that runs when a module is called: `__call__` is the outer one, the other calls its hooks and its forward."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..torch_private import int8_matmul
+
 PANEL = 32
 STEP = 64
 
@@ -33,5 +35,8 @@ def unpack(panels: Tensor, rows: int, columns: int) -> Tensor:
 
 def row_sums(weight: Tensor) -> Tensor:
     """int32 sum of each row, padded with zeros to whole panels: what a zero point of the input costs."""
-    sums = weight.sum(1, dtype=torch.int32)
+    if int8_matmul is None or weight.device.type != "cpu":
+        sums = weight.sum(1, dtype=torch.int32)
+    else:  # as exact, and takes a tenth of the time
+        sums = int8_matmul(weight, torch.ones(weight.shape[1], 1, dtype=torch.int8)).squeeze(1)
     return torch.nn.functional.pad(sums, (0, -weight.shape[0] % PANEL)).contiguous()

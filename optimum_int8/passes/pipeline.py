@@ -101,7 +101,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
     if library() is None:
         return graph_module
     rounds = bool(graph_module.meta.pop(ROUNDED, False))
-    groups = [PASSES]
+    groups: list[tuple[Pass, ...]] = [PASSES]
     if check:
         groups = [(step,) for step in PASSES]
     elif rounds:

@@ -20,7 +20,7 @@ def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
             if child is old:
                 parent._modules[child_name] = new
                 _replace_in_containers(parent, old, new)
-            elif child is not None and child not in seen:
+            elif child is not None and child._modules and child not in seen:
                 seen.add(child)
                 waiting.append(child)
 

@@ -65,3 +65,10 @@ def test_packed_weights_are_no_views(rows: int, columns: int) -> None:
     assert not kernels.pack(weight)._is_view()
     assert not kernels.pack_conv(weight[:, :, None, None], 1)[0]._is_view()
     assert not kernels.pack_conv(weight[:, :1, None, None].expand(rows, 1, 3, 3), rows)[0]._is_view()
+
+
+@pytest.mark.parametrize("columns", [1, 64, 768, 40_000])
+def test_sums_of_the_largest_rows(columns: int) -> None:
+    """No kernel that adds pairs in 16 bits may saturate."""
+    weight = torch.stack([torch.full((columns,), value, dtype=torch.int8) for value in (127, -127, -128, 1)])
+    assert kernels.row_sums(weight)[:4].tolist() == [127 * columns, -127 * columns, -128 * columns, columns]
