@@ -246,9 +246,20 @@ def recurrent_kernel(op: str, length: int, batch: int, units: int) -> Kernel:
     return Kernel(op, f"{length}x{batch}x{units}", make, 2 * products, moved)
 
 
+def bag_kernel(bags: int, size: int, rows: int, dim: int) -> Kernel:
+    """Sums of rows of a table."""
+
+    def make() -> Arguments:
+        q, scale = numerics.quantize_weight(torch.randn(rows, dim))
+        return torch.randint(0, rows, (bags * size,)), torch.arange(bags + 1) * size, q, scale, "sum"
+
+    return Kernel("embedding_bag", f"{bags}x{size} {rows}x{dim}", make, 2 * bags * size * dim, bags * dim * (size + 4))
+
+
 KERNELS = [
     *[linear_kernel(128, k, n) for k, n in ((768, 768), (768, 2304), (768, 3072), (3072, 768))],
     linear_kernel(1, 768, 3072),
+    bag_kernel(256, 20, 100_000, 64),
     *[recurrent_kernel(op, 128, batch, 512) for op in ("lstm", "gru") for batch in (1, 8)],
     linear_kernel(1024, 768, 768),
     linear_kernel(128, 768, 768, dynamic=True),

@@ -31,7 +31,7 @@ RANKS = {
     **dict.fromkeys(
         ["deploy", "batches", "calibration", "memory", "prepare", "quantization", "remedies", "restore", "tuning"], 4
     ),
-    **dict.fromkeys(["evaluation", "hub", "recipe", "training"], 5),
+    **dict.fromkeys(["evaluation", "hub", "recipe", "torch_ao", "training"], 5),
     "quantizers": 6,
     "warm": 6,
     **dict.fromkeys(["cli", "__main__"], 7),

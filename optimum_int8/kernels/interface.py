@@ -11,11 +11,12 @@ from typing import Any
 
 from ..numerics import CONV_ACTIVATIONS
 
-ABI = 11
+ABI = 12
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
 NORMS = ("none", "layer_norm", "rms_norm")
+BAG_MODES = ("sum", "mean", "max")
 MASKS = ("none", "bool", "float")
 STATUSES = ("ok", "bad_argument", "out_of_memory", "bad_index", "unsupported_isa")
 
@@ -204,6 +205,23 @@ class Recurrent(ctypes.Structure):
     ]
 
 
+class EmbeddingBag(ctypes.Structure):
+    """`oi8_embedding_bag`."""
+
+    _fields_ = [
+        *_HEAD,
+        ("rows", _i64),
+        ("columns", _i32),
+        ("mode", _i32),
+        ("skipped", _i64),
+        ("indices", _ptr),
+        ("starts", _ptr),
+        ("factors", _ptr),
+        ("weight", _ptr),
+        ("weight_scale", _ptr),
+    ]
+
+
 class NativeProgram(ctypes.Structure):
     """`oi8_program`."""
 
@@ -253,6 +271,7 @@ OPERATORS: dict[str, type[ctypes.Structure]] = {
     "add": Add,
     "float_attention": FloatAttention,
     "recurrent": Recurrent,
+    "embedding_bag": EmbeddingBag,
 }
 """The struct of each operator, in the order of `enum oi8_op`."""
 OPS = tuple(OPERATORS)
@@ -274,6 +293,7 @@ def _enumerators() -> Iterator[tuple[str, int]]:
         ("ACTIVATION", CONV_ACTIVATIONS),
         ("NORM_KIND", ("no_norm", *NORMS[1:])),
         ("MASK", tuple(f"{'no' if name == 'none' else name}_mask" for name in MASKS)),
+        ("BAG_MODE", tuple(f"bag_{name}" for name in BAG_MODES)),
         ("STATUS", STATUSES),
     ):
         yield from ((f"OI8_{name.upper()}", number) for number, name in enumerate(names))

@@ -20,6 +20,7 @@ from .conv3d import Int8Conv3d
 from .copies import copy_of
 from .core_caller import FLOAT_IMPLEMENTATION
 from .embedding import Int8Embedding
+from .embedding_bag import Int8EmbeddingBag
 from .expert_weight import Experts
 from .experts import FloatExperts, Int8Experts, run_eagerly
 from .fake import (
@@ -97,6 +98,7 @@ __all__ = [
     "Int8Conv2d",
     "Int8Conv3d",
     "Int8Embedding",
+    "Int8EmbeddingBag",
     "Int8Experts",
     "Int8GRU",
     "Int8GRUCell",

@@ -36,7 +36,7 @@ from .attention_float import (
 )
 from .attention_int8 import MASKED, int8_attention, mask_scores
 from .convolutions import MAX_TAPS, conv, conv_int32
-from .embeddings import embedding
+from .embeddings import BAG_MODES, check_bags, embedding, embedding_bag
 from .linears import MAX_REDUCTION, linear, matmul_int32
 from .norms import layer_norm, rms_norm, row_sum, square_root
 from .pooling import avg_pool, max_pool
@@ -67,6 +67,7 @@ from .windows import MAX_POSITIONS, Sizes, Window, averaged_window, pair, pool_w
 
 __all__ = [
     "ACTIVATIONS",
+    "BAG_MODES",
     "CONV_ACTIVATIONS",
     "GRU_GATES",
     "KEY_BLOCK",
@@ -92,6 +93,7 @@ __all__ = [
     "avg_pool",
     "bfloat16_attention",
     "cat_quantized",
+    "check_bags",
     "check_recurrent",
     "choose_affine_qparams",
     "choose_symmetric_scale",
@@ -100,6 +102,7 @@ __all__ = [
     "conv_int32",
     "dequantize_affine",
     "embedding",
+    "embedding_bag",
     "exact_in_float",
     "exp",
     "float_attention",

@@ -5,7 +5,7 @@ One file per family, named as in `numerics`; each defines its operators by `regi
 `attention`, `conv`, `add` and the like; those on rows and the `_quantized` ones are what fine-grained FX rewrites to.
 """
 
-from . import convolutions, pooling, recurrent
+from . import convolutions, embedding_bags, pooling, recurrent
 from .attention_float import float_attention
 from .attention_int8 import attention
 from .embeddings import embedding
@@ -71,6 +71,7 @@ __all__ = [
     "define",
     "dequantize",
     "embedding",
+    "embedding_bags",
     "float_attention",
     "linear",
     "matmul",

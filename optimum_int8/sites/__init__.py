@@ -5,6 +5,7 @@ from .bfloat16_attention import BFLOAT16_ATTENTION
 from .collect import Sites, bare_parameters, collect_sites, find_sites, require_sites
 from .conv import CONV
 from .embedding import EMBEDDING
+from .embedding_bag import EMBEDDING_BAG
 from .experts import EXPERTS
 from .functional.expose import conceal, expose
 from .functional.expose_experts import conceal_experts, expose_experts
@@ -38,6 +39,7 @@ __all__ = [
     "Calibrated",
     "Compute",
     "EMBEDDING",
+    "EMBEDDING_BAG",
     "EXPERTS",
     "FakeQuantization",
     "KINDS",

@@ -12,7 +12,7 @@ from ..nn.slot import WeightSlot
 REASONS: dict[tuple[type[nn.Module], ...], str] = {
     (nn.RNN, nn.RNNCell): "recurrent layers without gates have no INT8 form; use LSTM or GRU",
     (nn.RNNBase, nn.RNNCellBase): "a recurrent layer that was not quantized",
-    (nn.EmbeddingBag,): "sums of table rows have no INT8 form; use Embedding",
+    (nn.EmbeddingBag,): "a table that was not quantized",
     (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): "transposed convolutions have no INT8 form",
     (nn.Bilinear,): "bilinear products have no INT8 form",
 }

@@ -11,6 +11,7 @@ from .calls import CallKind
 from .conv import ConvKind
 from .conv3d import Conv3dKind
 from .embedding import EmbeddingKind
+from .embedding_bag import EmbeddingBagKind
 from .experts import ExpertsKind
 from .kind import SiteKind
 from .linear import LinearKind
@@ -23,6 +24,7 @@ BUILT_IN: tuple[SiteKind[Any], ...] = (
     ConvKind(),
     Conv3dKind(),
     EmbeddingKind(),
+    EmbeddingBagKind(),
     PoolKind(),
     RecurrentKind(),
     ScoresKind(),

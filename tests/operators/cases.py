@@ -189,6 +189,7 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "norm_quantized_rows": _norm,
     "embedding": _embedding,
     "embedding_add": _embedding_add,
+    "embedding_bag": cases_recurrent.bags,
     "attention": cases_attention.attention,
     "matmul": cases_attention.matmul,
     "scores": cases_attention.scores,

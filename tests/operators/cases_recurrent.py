@@ -1,4 +1,5 @@
-"""Arguments of the steps of recurrent layers: sizes around blocks of units, both directions, packed and padded, extreme states."""
+"""Arguments of the steps of recurrent layers (sizes around blocks of units, both directions, packed and padded, extreme states) and of bags
+of table rows."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ GATES = {"lstm": numerics.LSTM_GATES, "gru": numerics.GRU_GATES}
 SIZES = (
     # directions, steps, sequences, units
     (1, 1, 1, 1), (2, 3, 2, 1), (1, 4, 3, 15), (2, 2, 1, 16), (1, 3, 17, 31), (2, 3, 9, 32), (1, 2, 33, 33), (2, 2, 3, 63),
-    (2, 3, 2, 65), (1, 2, 66, 64), (1, 2, 8, 97), (1, 2, 1, 300), (2, 2, 3, 260),
+    (2, 3, 2, 65), (1, 2, 66, 64), (1, 2, 8, 97), (1, 2, 1, 300), (2, 2, 3, 260), (2, 2, 1, 420),
 )  # fmt: skip
 
 
@@ -64,3 +65,23 @@ def recurrent(op: str) -> Iterator[tuple[str, Callable[[], tuple[Any, ...]]]]:
         yield f"magnitude-{magnitude}", lambda m=magnitude: arguments(op, (1, 2, 2, 33), magnitude=m)
     yield "no_rows", lambda: arguments(op, (2, 0, 3, 8))
     yield "64", lambda: arguments(op, (1, 2, 5, 64))
+
+
+def bag_arguments(mode: str, dim: int, sizes: list[int], skipped: int = -1, factors: bool = False) -> tuple[Any, ...]:
+    """Of `torch.ops.optimum_int8.embedding_bag`; bags of these sizes."""
+    q, scale = numerics.quantize_weight(torch.randn(13, dim))
+    starts = torch.tensor([sum(sizes[:i]) for i in range(len(sizes) + 1)])
+    count = sum(sizes)
+    return torch.randint(0, 13, (count,)), starts, q, scale, mode, skipped, torch.randn(count) if factors else None
+
+
+def bags() -> Iterator[tuple[str, Callable[[], tuple[Any, ...]]]]:
+    """Cases of `embedding_bag`."""
+    for mode in numerics.BAG_MODES:
+        for dim in (1, 15, 16, 17, 33, 64, 97):
+            yield f"{mode}-{dim}", lambda m=mode, d=dim: bag_arguments(m, d, [3, 1, 0, 17, 2])
+        yield f"{mode}-skipped", lambda m=mode: bag_arguments(m, 20, [9, 1, 0, 17, 2], 4)
+        yield f"{mode}-no_ids", lambda m=mode: bag_arguments(m, 20, [0, 0])
+        yield f"{mode}-no_bags", lambda m=mode: bag_arguments(m, 20, [])
+    yield "factors", lambda: bag_arguments("sum", 31, [3, 1, 0, 40, 2], factors=True)
+    yield "factors-skipped", lambda: bag_arguments("sum", 32, [30, 1], 2, factors=True)

@@ -41,7 +41,7 @@ class Pair(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bag, self.f = nn.EmbeddingBag(50, 16), nn.Linear(16, 16)
+        self.bag, self.f = nn.EmbeddingBag(50, 16, max_norm=9.0), nn.Linear(16, 16)
         self.two, self.cell = nn.Bilinear(16, 16, 4), nn.RNNCell(16, 16)
         self.table = nn.Parameter(torch.randn(7, 16))
 
@@ -97,7 +97,7 @@ def test_transposed_convolutions_count_at_their_inputs() -> None:
 def test_every_kind_has_its_reason() -> None:
     int8 = made(Pair(), [IDS])
     report = inspect(int8, IDS)
-    expected = {"0.bag": "table rows", "0.two": "bilinear", "0.cell": "without gates", "0.table": "a bare parameter"}
+    expected = {"0.bag": "max_norm", "0.two": "bilinear", "0.cell": "without gates", "0.table": "a bare parameter"}
     assert set(report.fp32) == set(expected) == set(int8.int8_metadata["fp32"])
     assert all(text in report.fp32[name] for name, text in expected.items())
     work = {"0.f": 256, "0.two": 4 * 256, "0.cell": 2 * 256}

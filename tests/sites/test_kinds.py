@@ -64,6 +64,7 @@ CASES = {
         2 * 6 * 2 * 2 * 2 * (4 * 2 * 3 * 3),
     ),
     "embedding": Case(lambda: nn.Embedding(10, WIDTH), lambda: (torch.tensor([[1, 2, 9]]),), run, 0),
+    "embedding_bag": Case(lambda: nn.EmbeddingBag(10, WIDTH), lambda: (torch.tensor([[1, 2, 9]]),), run, 0),
     "recurrent": Case(
         lambda: nn.GRU(WIDTH, 6, batch_first=True),
         lambda: (torch.randn(3, LENGTH, WIDTH),),

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 11
+#define OI8_ABI 12
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -49,6 +49,7 @@ enum oi8_op {
   OI8_ADD,
   OI8_FLOAT_ATTENTION,
   OI8_RECURRENT,
+  OI8_EMBEDDING_BAG,
   OI8_OP_COUNT
 };
 
@@ -273,6 +274,23 @@ typedef struct oi8_add {
   float output_scale;
   int32_t output_zero_point;
 } oi8_add;
+
+// Bags of int64 indices, those of bag `i` from `starts[i]` to `starts[i + 1]`, to the sum, mean or
+// maximum of rows of an int8 table as float32.
+enum oi8_bag_mode { OI8_BAG_SUM, OI8_BAG_MEAN, OI8_BAG_MAX, OI8_BAG_MODE_COUNT };
+enum oi8_bag_output { OI8_BAG_RESULT };
+typedef struct oi8_embedding_bag {
+  oi8_instruction head;
+  int64_t rows;  // of the table
+  int32_t columns;
+  int32_t mode;     // enum oi8_bag_mode
+  int64_t skipped;  // an index that counts for nothing, or -1
+  const int64_t *indices;
+  const int64_t *starts;
+  const float *factors;  // of each index, or null
+  const int8_t *weight;  // [rows][columns]
+  const float *weight_scale;
+} oi8_embedding_bag;
 
 // The steps of an LSTM (4 gates) or a GRU (3 gates). `inputs` are float32 rows, of each direction
 // all gates; the states are float32 [directions][batch][columns]. The rows of a sequence lie

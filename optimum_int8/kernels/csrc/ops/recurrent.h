@@ -9,9 +9,10 @@
 //
 // Where sequences and directions are enough to share, each thread owns some of them, from the first
 // step to the last. Otherwise each owns some blocks of units, so that its weights stay in its
-// cache, and the threads meet after each step.
+// cache, and the threads meet after each step (meeting.h).
 #pragma once
 #include "../layout.h"
+#include "meeting.h"
 #include "quantize.h"
 
 namespace OI8_NAMESPACE {
@@ -48,15 +49,16 @@ class RecurrentLayer {
       cell_ = context.value<float>(instruction.head.output[OI8_RECURRENT_LAST_CELL]);
     }
     const int64_t chunk_bytes = recurrent_rows * line_ + 64;
-    bytes_ = reinterpret_cast<uint8_t *>(context.scratch);
-    scales_ = reinterpret_cast<float *>(context.scratch + chunk_bytes);
+    bytes_ = reinterpret_cast<uint8_t *>(context.scratch + Meeting::bytes);
+    scales_ = reinterpret_cast<float *>(bytes_ + chunk_bytes);
     zeros_ = reinterpret_cast<int32_t *>(scales_ + recurrent_rows);
     rewritten_ = reinterpret_cast<char *>(zeros_ + recurrent_rows);
   }
 
   static int64_t scratch(const oi8_recurrent &instruction) {
     const int steps = steps_of(instruction.columns);
-    const int64_t chunk = recurrent_rows * (up_to_step(instruction.columns) + 8) + 64,
+    const int64_t line = up_to_step(instruction.columns) + 8,
+                  chunk = Meeting::bytes + recurrent_rows * line + 64,
                   plain = Tile::prepared_bytes(steps, nullptr),
                   prepared = Tile::prepared_bytes(steps, instruction.prepared);
     return chunk + recurrent_rows / Tile::rows * (plain > prepared ? plain : prepared);
@@ -224,7 +226,7 @@ inline int64_t recurrent_scratch(const oi8_recurrent &instruction, const oi8_cal
 
 // Whether threads share sequences and directions and not the units.
 inline bool shares_sequences(const oi8_recurrent &instruction, int threads) {
-  constexpr int64_t small_weights = 128 << 10, cached_weights = 512 << 10, many = 32;
+  constexpr int64_t small_weights = 128 << 10, cached_weights = 512 << 10, many = 4;
   const int64_t lanes = int64_t(instruction.batch) * instruction.directions,
                 bytes = up_to_step(instruction.columns) * up_to_panel(instruction.columns) *
                         instruction.gates;
@@ -244,6 +246,8 @@ void recurrent_steps(const oi8_recurrent &instruction, const Context &context) {
   const int64_t blocks = panels_of(instruction.columns),
                 pieces = by_sequence ? instruction.batch : blocks;
   const Range mine = context.share(pieces * instruction.directions);
+  Meeting *const meeting =
+      by_sequence ? nullptr : Meeting::begin(context.memory->scratch, context.thread);
   for (int64_t step = 0; step < instruction.length; step++) {
     for (int direction = 0; direction < instruction.directions; direction++) {
       const Range part = within(mine, direction * pieces, pieces);
@@ -252,9 +256,7 @@ void recurrent_steps(const oi8_recurrent &instruction, const Context &context) {
                             by_sequence ? Range{0, blocks} : part},
                            layer.time_of(direction, step));
     }
-    if (!by_sequence) {
-#pragma omp barrier
-    }
+    if (meeting) meeting->wait(context.threads, step + 1);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "context.h"
 #include "conv_chain.h"
 #include "embedding.h"
+#include "embedding_bag.h"
 #include "float_attention.h"
 #include "linear.h"
 #include "norm.h"
@@ -36,6 +37,7 @@ struct Operators {
     table[OI8_ADD] = {run_as<add_rows>, nullptr};
     table[OI8_FLOAT_ATTENTION] = {run_as<float_attention>, scratch_as<float_attention_scratch>};
     table[OI8_RECURRENT] = {run_as<recurrent>, scratch_as<recurrent_scratch>};
+    table[OI8_EMBEDDING_BAG] = {run_as<embedding_bag>, nullptr};
   }
   constexpr bool complete() const {
     for (const Operator &it : table)
