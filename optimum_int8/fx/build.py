@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -58,9 +59,10 @@ class Builder:
         if variant is None:
             watching = sources or Sources(self.module)
             whole = copies(tensors)
-            structure, results = self._run_own(key, whole)
+            with self._watching(key) as calls:
+                structure, results = self._run_own(key, whole)
             with torch.no_grad():
-                known = self._known(key, whole, structure, results)
+                known = self._known(key, whole, structure, results, calls)
                 bound = known or self._capture(key, whole, structure, results)
                 variant = self.compiler.finish(bound, whole, results, watching, module=self.module, check=known is None)
         return variant, watching
@@ -68,8 +70,11 @@ class Builder:
     def _build_on_slice(self, key: Key, tensors: list[Tensor], sources: Sources) -> Variant | None:
         """A variant that was checked on a slice of a call; None where only the whole call can tell."""
         small = slice_call(key, tensors, self.layer)
-        ran = None if small is None else try_own(self.module, self.forward, key, small, self.layer)
-        if small is None or ran is None:
+        if small is None:
+            return None
+        with self._watching(key) as calls:
+            ran = try_own(self.module, self.forward, key, small, self.layer)
+        if ran is None:
             return None
         shared = self.shared(key)
         earlier = self.compiler.captured.get(shared)
@@ -77,7 +82,7 @@ class Builder:
             return None
         try:
             with torch.no_grad():
-                known = self._known(key, small, *ran)
+                known = self._known(key, small, *ran, calls)
                 if known is not None and not known.captured.holds(tensors):
                     known = None
                 bound = known or self._capture(key, small, *ran, tensors)
@@ -110,23 +115,34 @@ class Builder:
         self._structure = self._structure or structure_key(self.module)
         return self._structure, key
 
-    def _known(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
+    def _watching(self, key: Key) -> contextlib.AbstractContextManager[Any]:
+        """Around a run of the own code that a stored graph may be compared with."""
+        stored = self.compiler.stored
+        if stored is None or self.shared(key) in self.compiler.captured:
+            return contextlib.nullcontext()
+        return stored.watching(self.module)
+
+    def _known(
+        self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor], calls: Any
+    ) -> Bound | None:
         """A sibling's graph, or one that was stored, if it gives the same on this module's tensors."""
         known = self.compiler.captured.get(self.shared(key))
         if known is None:
-            return self._stored(key, tensors, structure, results)
+            return self._stored(key, tensors, structure, results, calls)
         if known.output != structure or known.image not in (None, tensors[0].shape[2:]):
             return None
         graph = known.bind(self.module)
         return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
 
-    def _stored(self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor]) -> Bound | None:
+    def _stored(
+        self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor], calls: Any
+    ) -> Bound | None:
         """The graph that the model's checkpoint holds for such a call, which siblings then have too."""
         shared = self.shared(key)
         candidate = None if self.compiler.stored is None else self.compiler.stored.find(self.module, shared)
         if candidate is None:
             return None
-        bound = candidate.bind(key, structure, tensors, results, lambda others: self._try_own(key, others))
+        bound = candidate.bind(key, structure, tensors, results, lambda others: self._try_own(key, others), calls)
         if bound is not None:
             self.compiler.captured[shared] = bound.captured
         return bound

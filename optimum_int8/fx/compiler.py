@@ -72,12 +72,14 @@ class Candidate(Protocol):
         tensors: list[Tensor],
         results: list[Tensor],
         run_own: Callable[[list[Tensor]], tuple[Any, list[Tensor]]],
+        calls: Any,
     ) -> Bound | None:
         """The graph on the module's tensors, if it gives what the module's own code gives; else None.
 
         Args:
             results: of the own code, for `tensors`.
             run_own: structure and tensors of its results for others.
+            calls: of the own code, for `tensors` (`Stored.watching`).
 
         Raises:
             NotCapturable: none can be captured.
@@ -89,6 +91,9 @@ class Stored(Protocol):
 
     def find(self, module: nn.Module, shared: tuple[Any, ...]) -> Candidate | None:
         """The one for a module and what siblings have in common (`Block`)."""
+
+    def watching(self, module: nn.Module) -> contextlib.AbstractContextManager[Any]:
+        """Within, calls of operators in this thread are noted, for `Candidate.bind`."""
 
 
 class Installed(Protocol):

@@ -13,33 +13,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import json
 import logging
-import sys
-import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .._version import __version__
 from ..errors import CheckpointError
 from ..fx import Captured, NotCapturable, agree, other_shapes, structure_key
 from ..fx.arguments import cache_tensors
 from ..fx.compiler import Bound
 from ..fx.own_run import OwnError
-from ..nn import Int8Module
-from ..operators import REGISTRY
 from ..passes import find_blocks
-from . import binding
 from .checkpoint import MAX_JSON_BYTES
 from .metadata import PROGRAMS_NAME as PROGRAMS_NAME
+from .program_facts import digest_of, facts_of, text_of
 from .stored_graphs import Unstorable, graph_from_json
 from .stored_run import Calls, run_checked
 from .storing_graphs import graph_to_json
@@ -52,9 +45,6 @@ FORMAT_VERSION = 1
 _HEAD = b'{"sha256":"'
 _TAIL = b'",'
 _DIGITS = 64
-_SAYS_ITSELF = frozenset({str, int, float, bool, type(None), torch.dtype})
-_OWN = ("torch", "optimum_int8")
-"""Packages whose versions stand for their sources."""
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------------
@@ -125,81 +115,6 @@ def _add(found: dict[tuple[str, str], Any], name: str, shared: tuple[Any, ...], 
         logger.debug("%s: its graph is not stored: %s", name, reason)
 
 
-# -- what it is made for -----------------------------------------------------------------------------------------------------
-
-
-def facts_of(model: PreTrainedModel) -> dict[str, Any] | None:
-    """What decides the graphs of a model, besides what each block is: versions, settings, sources. None where a source cannot be read."""
-    sources = _sources(model)
-    if sources is None:
-        return None
-    settings = {k: v for k, v in binding.flatten(binding.as_json(model.config)).items() if k != binding.ARCHITECTURES}
-    settings["attention"] = str(model.config._attn_implementation)
-    schemas = sorted(str(operator.overload._schema) for operator in REGISTRY.values())
-    return {
-        "optimum_int8": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "model": _name(type(model)),
-        "settings": _sum(json.dumps(settings, sort_keys=True)),
-        "operators": _sum("\n".join(schemas)),
-        "sources": sources,
-    }
-
-
-def _sources(model: nn.Module) -> dict[str, str] | None:
-    """By module of Python the sum of its file, for every class below `model` that is not torch's or ours."""
-    names = {c.__module__ for cls in {type(m) for m in model.modules()} for c in cls.__mro__}
-    found = {}
-    for name in sorted(names - {"builtins"}):
-        if name.partition(".")[0] in _OWN:
-            continue
-        file = getattr(sys.modules.get(name), "__file__", None)
-        try:
-            found[name] = hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()
-        except OSError:
-            return None
-    return found
-
-
-def text_of(value: Any) -> str:
-    """A key or a structure as text: equal for equal ones, in another process too."""
-    if type(value) in _SAYS_ITSELF:
-        return repr(value)
-    if isinstance(value, tuple):
-        return f"({','.join([text_of(item) for item in value])})"
-    if isinstance(value, list):
-        return f"[{','.join([text_of(item) for item in value])}]"
-    if isinstance(value, type) or inspect.isroutine(value) or isinstance(value, types.FunctionType):
-        return _name(value)
-    return repr(value)
-
-
-def digest_of(structure: tuple[Any, ...]) -> str:
-    """What a block has to be, from its `structure_key`. Whether an INT8 module is in training mode matters to none."""
-    return _sum(
-        text_of(
-            tuple(
-                (
-                    name,
-                    cls,
-                    tuple(s for s in settings if s[0] != "training") if issubclass(cls, Int8Module) else settings,
-                    tensors,
-                )
-                for name, cls, settings, tensors in structure
-            )
-        )
-    )
-
-
-def _name(value: Any) -> str:
-    return f"<{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}>"
-
-
-def _sum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 # -- reading ---------------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +145,13 @@ class Programs:
         structure, key = shared
         entry = self._entries.get((digest_of(structure), text_of(key)))
         return None if entry is None else Candidate(entry, module, self._file.name)
+
+    @contextlib.contextmanager
+    def watching(self, module: nn.Module) -> Iterator[Calls]:
+        """See `fx.compiler.Stored`."""
+        calls = Calls(module)
+        with calls.recording():
+            yield calls
 
     def _read(self) -> dict[tuple[str, str], Any]:
         """What is in the file; nothing, with a line in the log, where it is not for this model."""
@@ -278,7 +200,7 @@ class Candidate:
         self.file = file
 
     def bind(
-        self, key: Any, structure: Any, tensors: list[Tensor], results: list[Tensor], run_own: RunOwn
+        self, key: Any, structure: Any, tensors: list[Tensor], results: list[Tensor], run_own: RunOwn, calls: Calls
     ) -> Bound | None:
         """The graph, once it gave the same at the sizes of the call and at larger ones.
 
@@ -293,7 +215,7 @@ class Candidate:
             captured = graph_from_json(self.entry, structure)
             if captured.image not in (None, tuple(tensors[0].shape[2:])) or not captured.holds(tensors):
                 return None
-            self._check(captured, key, tensors, results, run_own)
+            self._check(captured, key, tensors, results, run_own, calls)
             return Bound(captured, captured.bind(self.module))
         except Exception as reason:  # an operator raises whatever it likes
             name = self.entry.get("name")
@@ -301,22 +223,24 @@ class Candidate:
             return None
 
     def _check(
-        self, captured: Captured, key: Any, tensors: list[Tensor], results: list[Tensor], run_own: RunOwn
+        self,
+        captured: Captured,
+        key: Any,
+        tensors: list[Tensor],
+        results: list[Tensor],
+        run_own: RunOwn,
+        calls: Calls,
     ) -> None:
-        """Calls of INT8 operators are those of the own code in one run; in the other one, values are of the same kinds."""
-        calls = Calls(self.module)
+        """Calls of INT8 operators are those of the own code, at larger sizes and at those of the call."""
         larger = _larger(captured, key, tensors)
-        try:
-            with calls.recording():
-                expected = run_own(larger)[1]
-        except OwnError:  # the module may have a longest length
-            larger = tensors
-            with calls.recording():
-                expected = run_own(larger)[1]
-        same = agree(run_checked(captured, self.module, larger, calls), expected)
-        if same and larger is not tensors:
-            same = agree(run_checked(captured, self.module, tensors, None), results)
-        if not same:
+        same = True
+        if larger is not tensors:
+            calls_of_larger = Calls(self.module)
+            with contextlib.suppress(OwnError):  # the module may have a longest length
+                with calls_of_larger.recording():
+                    expected = run_own(larger)[1]
+                same = agree(run_checked(captured, self.module, larger, calls_of_larger), expected)
+        if not same or not agree(run_checked(captured, self.module, tensors, calls), results):
             raise Unstorable("it gives other values than the module")
 
 

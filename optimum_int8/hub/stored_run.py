@@ -59,12 +59,12 @@ class Calls:
         return type(value), value
 
 
-def run_checked(captured: Captured, module: nn.Module, tensors: Sequence[Tensor], calls: Calls | None) -> list[Any]:
+def run_checked(captured: Captured, module: nn.Module, tensors: Sequence[Tensor], calls: Calls) -> list[Any]:
     """What a stored graph gives for a call.
 
     Args:
         tensors: copies of the call's.
-        calls: of the module's own run for these; None where the graph was checked with those of other sizes.
+        calls: of the module's own run for these.
 
     Raises:
         Unstorable: something that the file says is not so, or the graph would do what no captured one does.
@@ -109,14 +109,14 @@ def _tensor_of(module: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def _call(node: fx.Node, values: dict[fx.Node, Any], calls: Calls | None, protected: set[int]) -> Any:
+def _call(node: fx.Node, values: dict[fx.Node, Any], calls: Calls, protected: set[int]) -> Any:
     target: Any = node.target
     args: Any = fx.map_arg(node.args, values.__getitem__)
     kwargs: Any = fx.map_arg(node.kwargs, values.__getitem__)
     if not isinstance(target, OpOverload):
         return _scalar(node, target, args, kwargs)
     if operator_of(target) is not None:
-        if calls is not None and calls.signature(target, args, kwargs) not in calls.seen:
+        if calls.signature(target, args, kwargs) not in calls.seen:
             raise Unstorable(f"its call {node.name} is none that the module makes")
     elif target in CHANGING and args[0].untyped_storage().data_ptr() in protected:
         raise Unstorable(f"its call {node.name} writes to a tensor of the module or of the call")

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from optimum_int8 import Int8Config, OptimizedModel, quantize
 from optimum_int8.fx import structure_key
 from optimum_int8.hub import programs
+from optimum_int8.hub.program_facts import text_of
 from optimum_int8.passes import find_blocks
 from tests.models import batch, classifier
 
@@ -134,7 +135,7 @@ def test_what_a_block_has_to_be_names_no_address(name: str) -> None:
     blocks = find_blocks(int8)
     assert blocks
     for block in blocks.values():
-        assert " at 0x" not in programs.text_of(structure_key(block.module))
+        assert " at 0x" not in text_of(structure_key(block.module))
 
 
 @pytest.mark.slow
