@@ -176,6 +176,25 @@ def test_what_cannot_be_captured_is_not_tried_again(tmp_path: Path, monkeypatch:
     assert not exports
 
 
+@pytest.mark.slow
+def test_a_file_that_refuses_everything_leaves_own_code(saved: tuple[Path, list[Tensor], Run], tmp_path: Path) -> None:
+    folder, expected, run = saved
+    body = programs.parse(folder / programs.PROGRAMS_NAME)
+    body["graphs"] = [
+        {name: g[name] for name in ("name", "block", "key")} | {"refused": True}
+        for g in body["graphs"]
+        if g["name"].endswith(("encoder", "embeddings"))
+    ]
+    for file in folder.iterdir():
+        if file.name != programs.PROGRAMS_NAME:
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / programs.PROGRAMS_NAME).write_bytes(programs.signed(body))
+    model = OptimizedModel.from_pretrained(tmp_path)
+    found = results(run, model)
+    assert all(torch.allclose(x, y, rtol=0.0, atol=0.05) for x, y in zip(found, expected, strict=True))
+    assert not any(name.endswith("encoder") for name in captures(model))  # its layers are blocks
+
+
 def in_a_thread(run: Run, model: Any) -> list[Tensor]:
     found: list[list[Tensor]] = []
     thread = threading.Thread(target=lambda: found.append(results(run, model)))
