@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from .. import kernels, numerics
 from ..numerics import MAX_TAPS, Window
@@ -15,6 +16,7 @@ from .base import as_float
 from .gradient import straight_through, wants_gradients
 from .quantize_input import quantize_images
 from .weight import Int8Biased
+from .weight_norm import has_weight_norm
 
 
 class Int8Conv(Int8Biased):
@@ -189,10 +191,10 @@ class Int8Conv2d(Int8Conv):
 
 def conv_obstacle(module: nn.Conv1d | nn.Conv2d) -> str:
     """Why an INT8 module in place of `module` would not compute the same, or nothing."""
-    cls = type(module)
+    cls = parametrize.type_before_parametrizations(module)
     if cls not in (nn.Conv1d, nn.Conv2d):
         return f"{cls.__name__} is a convolution with a forward of its own"
-    if "weight" not in module._parameters:
+    if "weight" not in module._parameters and not has_weight_norm(module):
         return "its weight is computed from others"
     if module.padding_mode != "zeros":
         return f"padding_mode is {module.padding_mode!r}; INT8 convolutions pad with zeros"

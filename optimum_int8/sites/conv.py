@@ -10,6 +10,7 @@ from ..config import Int8Config
 from ..nn.base import Int8Module
 from ..nn.conv import Int8Conv, conv_obstacle
 from ..nn.fake import FakeQuantize, fake_quantize_conv, unfake_conv
+from ..nn.weight_norm import has_weight_norm
 from .kind import SiteKind
 from .rows import channels_last
 from .settings import FakeQuantization, Quantization, RecipeEntry, RecipeTraits, Storage
@@ -64,8 +65,9 @@ class ConvKind(ConvolutionKind[nn.Conv1d | nn.Conv2d]):
         return isinstance(module, (nn.Conv1d, nn.Conv2d))
 
     def obstacle(self, name: str, module: nn.Conv1d | nn.Conv2d, config: Int8Config) -> str:
-        """A weight that follows from others, and what `conv_obstacle` finds."""
-        return computed_weight(module) or conv_obstacle(module)
+        """A weight that follows from others, but for weight norm outside of training, and what `conv_obstacle` finds."""
+        folds = config.approach != "qat" and has_weight_norm(module)
+        return ("" if folds else computed_weight(module)) or conv_obstacle(module)
 
     def from_float(self, module: nn.Conv1d | nn.Conv2d, how: Quantization) -> Int8Conv:
         """See `SiteKind`."""
