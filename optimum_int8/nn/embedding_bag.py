@@ -113,9 +113,8 @@ class Int8EmbeddingBag(Int8Weighted):
                 "without offsets, or 1 with offsets of 1"
             )
         offsets = offsets.to(torch.int64)
-        if self.include_last_offset:
-            return torch.cat([offsets[:-1], offsets.new_tensor([input.shape[0]])])
-        return torch.cat([offsets, offsets.new_tensor([input.shape[0]])])
+        begins = offsets[:-1] if self.include_last_offset else offsets
+        return torch.cat([begins, offsets.new_full((1,), input.shape[0])])
 
     def quantized_weight(self) -> Tensor:
         """The table as it is stored: int8 `[rows, dim, 1]`."""

@@ -207,7 +207,7 @@ class _Cell(Int8Recurrent):
                 f"{type(self).__name__} got an input of {input.dim()} axes; expected 2, or 1 without a batch"
             )
         x = input.unsqueeze(0) if input.dim() == 1 else input
-        shape = len(x), self.hidden_size
+        shape = x.shape[0], self.hidden_size
         if hx is None:
             states: States = tuple(x.new_zeros(shape) for _ in range(self.state_count))
         else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from optimum_int8 import Int8Config, numerics, quantize
+from optimum_int8 import Int8Config, deploy, numerics, quantize
 from optimum_int8.nn import Int8EmbeddingBag
 from optimum_int8.nn.embedding_bag import embedding_bag_obstacle
 
@@ -123,3 +124,24 @@ def test_what_stays_float_says_why() -> None:
     assert embedding_bag_obstacle(nn.EmbeddingBag(4, 4)) == ""
     assert "max_norm" in embedding_bag_obstacle(nn.EmbeddingBag(4, 4, max_norm=1.0))
     assert "of its own kind" in embedding_bag_obstacle(type("Own", (nn.EmbeddingBag,), {})(4, 4))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_exported_with_any_number_of_ids_and_bags(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag, self.head = nn.EmbeddingBag(50, 32), nn.Linear(32, 4)
+
+        def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+            return self.head(self.bag(ids, offsets))
+
+    int8 = quantize(Model().eval())
+    deploy.save(int8, tmp_path / "bags.pt2", (torch.arange(40), torch.tensor([0, 3, 20])))
+    loaded = deploy.load(tmp_path / "bags.pt2")
+    for ids, offsets in (
+        (torch.arange(40), torch.tensor([0, 3, 20])),
+        (torch.arange(9), torch.tensor([0, 0, 4, 5, 8])),
+    ):
+        assert torch.equal(loaded(ids, offsets), int8(ids, offsets))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from optimum_int8 import Int8Config, numerics, quantize
+from optimum_int8 import Int8Config, deploy, numerics, quantize
 from optimum_int8.errors import QuantizationError
 from optimum_int8.nn import Int8GRU, Int8GRUCell, Int8LSTM, Int8LSTMCell, recurrent_obstacle
 from optimum_int8.nn.recurrent import recurrent_from_float
@@ -283,6 +284,18 @@ def test_a_model_with_recurrent_layers(approach: Any) -> None:
     assert torch.equal(again(ids[1:2, :2]), alone)
     kept = quantize(model, Int8Config(exclude=("layers",), exclude_types=("GRUCell",)))
     assert type(kept.layers) is nn.LSTM and type(kept.cell) is nn.GRUCell
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_exported_with_any_batch_and_length(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    int8 = quantize(Tagger().eval())
+    ids = torch.randint(0, 30, (3, 8))
+    deploy.save(int8, tmp_path / "tagger.pt2", (ids,))
+    loaded = deploy.load(tmp_path / "tagger.pt2")
+    for other in (ids, ids[:2, :5], torch.randint(0, 30, (5, 11))):
+        assert torch.equal(loaded(other), int8(other))
 
 
 def test_classes_of_all_four() -> None:
