@@ -87,13 +87,17 @@ def attention_floats_kernel(op: str, batch: int, heads: int, length: int, head: 
         if op == "float_attention":
             return *torch.randn(3, batch, heads, length, head), bfloat16, *tail
         rows = torch.randn(3, batch, length, heads * head)
+        if op == "attention_appended":
+            one = torch.randn(3, batch, 1, heads * head)
+            return *one, *rows[:2], *[torch.tensor(0.03)] * 3, heads, heads, *tail
         if op == "attention_floats":
             return *rows, *[torch.tensor(0.03)] * 3, heads, heads, *tail
         return *rows, heads, heads, bfloat16, *tail, *(grid() if op.endswith("quantized") else ())
 
     numbers = batch * heads * length * head
     words = f"{batch}x{heads}x{length}x{head}" + " bfloat16" * bfloat16
-    return Kernel(op, words, make, 4 * numbers * length, (13 if op.endswith("quantized") else 16) * numbers)
+    queries = 1 if op == "attention_appended" else length
+    return Kernel(op, words, make, 4 * numbers * queries, (13 if op.endswith("quantized") else 16) * numbers)
 
 
 def row_kernel(op: str, rows: int, width: int, *more: Any, words: str = "", item_bytes: int = 5) -> Kernel:
@@ -109,6 +113,35 @@ def norm_kernel(op: str, rows: int, width: int, *more: Any) -> Kernel:
         return x, residual, torch.randn(width), torch.randn(width), "layer_norm", 1e-5, *more
 
     return Kernel(op, f"{rows}x{width} residual", make, 0, rows * width * (12 if op == "norm" else 13))
+
+
+def gated_kernel(op: str, rows: int, width: int, activation: str, *more: Any) -> Kernel:
+    """Both halves as columns of one linear's result."""
+
+    def make() -> Arguments:
+        return *torch.randn(rows, 2 * width).split(width, -1), activation, *more
+
+    item_bytes = 12 if op == "gated" else 9
+    return Kernel(op, f"{rows}x{width} {activation}", make, 0, rows * width * item_bytes)
+
+
+def head_norm_kernel(rows: int, heads: int, head: int) -> Kernel:
+    """RMS norm of queries."""
+
+    def make() -> Arguments:
+        return torch.randn(rows, heads * head), torch.randn(head), None, heads, "rms_norm", 1e-6
+
+    return Kernel("head_norm", f"{rows}x{heads}x{head}", make, 0, rows * heads * head * 8)
+
+
+def rotary_kernel(rows: int, heads: int, head: int, interleaved: bool) -> Kernel:
+    """All of each head is turned."""
+
+    def make() -> Arguments:
+        return torch.randn(1, rows, heads * head), *torch.randn(2, 1, rows, head).unbind(), heads, interleaved
+
+    words = " interleaved" if interleaved else ""
+    return Kernel("rotary", f"{rows}x{heads}x{head}{words}", make, 0, rows * heads * head * 8)
 
 
 def embedding_kernel(op: str, rows: int, width: int, vocabulary: int) -> Kernel:
@@ -272,6 +305,11 @@ KERNELS = [
     norm_kernel("norm", 128, 768),
     norm_kernel("norm_quantized", 128, 768, *grid()),
     norm_kernel("norm_quantized_rows", 128, 768),
+    gated_kernel("gated", 128, 1536, "silu"),
+    gated_kernel("gated_quantized", 128, 1536, "gelu_tanh", *grid()),
+    gated_kernel("gated_quantized_rows", 128, 1536, "silu"),
+    head_norm_kernel(128, 16, 128),
+    *[rotary_kernel(128, 16, 128, interleaved) for interleaved in (False, True)],
     embedding_kernel("embedding", 128, 768, 30522),
     embedding_kernel("embedding_add", 128, 768, 512),
     float_attention_kernel("attention", 1, 12, 128, 64),
@@ -280,6 +318,7 @@ KERNELS = [
     attention_kernel(1, 12, 128, 64, dynamic=True),
     attention_kernel(1, 12, 384, 64, dynamic=False),
     attention_floats_kernel("attention_floats", 1, 12, 128, 64),
+    attention_floats_kernel("attention_appended", 1, 12, 128, 64),
     *[attention_floats_kernel("float_attention", 1, 12, 128, 64, bfloat16) for bfloat16 in (False, True)],
     attention_floats_kernel("float_attention_rows", 1, 12, 128, 64, True),
     attention_floats_kernel("float_attention_rows_quantized", 1, 12, 128, 64, True),

@@ -30,8 +30,8 @@ class Emission(Protocol):
 
     program: Program
 
-    def new(self, columns: int, dtype: torch.dtype) -> Rows:
-        """A value for the next result."""
+    def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
+        """A value for the next result; one with the rows of another before those of the tokens, where it is `after` one."""
 
 
 class ImageEmission(Emission, Protocol):

@@ -55,9 +55,10 @@ class Immediate:
         self._by_value[rows.value] = tensor
         return rows
 
-    def new(self, columns: int, dtype: torch.dtype) -> Rows:
-        """A value for the next result."""
-        return self._external(empty_rows(self.lead, columns, dtype), columns)
+    def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
+        """A value for the next result, see `Emission`."""
+        lead = self.lead if after is None else (self.lead[0], self._by_value[after.value].shape[1] + self.lead[1])
+        return self._external(empty_rows(lead, columns, dtype), columns)
 
     @overload
     def input(self, x: Tensor) -> Rows: ...
@@ -122,8 +123,8 @@ class ImmediateImages(Immediate):
         self._by_value[value] = tensor
         return rows
 
-    def new(self, columns: int, dtype: torch.dtype) -> Rows:
-        """A value of `size` for the next result."""
+    def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
+        """A value of `size` for the next result; images are never `after` others."""
         return self._image(empty_rows((self.lead[0], *self.size), columns, dtype), self.size)
 
     def image(self, x: Tensor) -> Rows:

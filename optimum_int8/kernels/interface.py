@@ -11,7 +11,7 @@ from typing import Any
 
 from ..numerics import CONV_ACTIVATIONS
 
-ABI = 12
+ABI = 13
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
@@ -24,6 +24,12 @@ _i32 = ctypes.c_int32
 _i64 = ctypes.c_int64
 _f32 = ctypes.c_float
 _ptr = ctypes.c_void_p
+
+
+def _ints(*names: str) -> list[Any]:
+    return [(name, _i32) for name in names]
+
+
 _HEAD: list[Any] = [("op", _i32), ("key_side", _i32), ("input", _i32 * 6), ("output", _i32 * 4)]
 _OUTPUT: list[Any] = [("output_scale", _f32), ("output_zero_point", _i32)]
 _INPUT: list[Any] = [("input_scale", _f32), ("input_zero_point", _i32)]
@@ -41,18 +47,8 @@ class ImageWindow(ctypes.Structure):
     """`oi8_window`."""
 
     _fields_ = [
-        ("height", _i32),
-        ("width", _i32),
-        ("out_height", _i32),
-        ("out_width", _i32),
-        ("kernel_height", _i32),
-        ("kernel_width", _i32),
-        ("stride_y", _i32),
-        ("stride_x", _i32),
-        ("top", _i32),
-        ("left", _i32),
-        ("dilation_y", _i32),
-        ("dilation_x", _i32),
+        *_ints("height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_y"),
+        *_ints("stride_x", "top", "left", "dilation_y", "dilation_x"),
     ]
 
 
@@ -65,7 +61,7 @@ class Instruction(ctypes.Structure):
 class Quantize(ctypes.Structure):
     """`oi8_quantize`."""
 
-    _fields_ = [*_HEAD, ("columns", _i32), ("groups", _i32), *_OUTPUT]
+    _fields_ = [*_HEAD, ("columns", _i32), ("groups", _i32), ("column", _i32), *_OUTPUT]
 
 
 class Linear(ctypes.Structure):
@@ -73,9 +69,7 @@ class Linear(ctypes.Structure):
 
     _fields_ = [
         *_HEAD,
-        ("columns", _i32),
-        ("reduction", _i32),
-        ("activation", _i32),
+        *_ints("columns", "reduction", "activation"),
         *_INPUT,
         *_OUTPUT,
         *_WEIGHT,
@@ -89,8 +83,7 @@ class Norm(ctypes.Structure):
 
     _fields_ = [
         *_HEAD,
-        ("columns", _i32),
-        ("kind", _i32),
+        *_ints("columns", "kind"),
         ("epsilon", _f32),
         *_OUTPUT,
         ("weight", _ptr),
@@ -124,8 +117,7 @@ class Embedding(ctypes.Structure):
     _fields_ = [
         *_HEAD,
         ("rows", _i64),
-        ("columns", _i32),
-        ("reserved", _i32),
+        *_ints("columns", "reserved"),
         ("weight", _ptr),
         ("weight_scale", _ptr),
     ]
@@ -136,12 +128,7 @@ class Conv(ctypes.Structure):
 
     _fields_ = [
         *_HEAD,
-        ("columns", _i32),
-        ("reduction", _i32),
-        ("groups", _i32),
-        ("depthwise", _i32),
-        ("activation", _i32),
-        ("final_activation", _i32),
+        *_ints("columns", "reduction", "groups", "depthwise", "activation", "final_activation"),
         ("slope", _f32),
         *_INPUT,
         ("residual_scale", _f32),
@@ -158,9 +145,7 @@ class Pool(ctypes.Structure):
 
     _fields_ = [
         *_HEAD,
-        ("columns", _i32),
-        ("floats", _i32),
-        ("padding_counts", _i32),
+        *_ints("columns", "floats", "padding_counts"),
         *_INPUT,
         *_OUTPUT,
         ("window", ImageWindow),
@@ -178,8 +163,7 @@ class Add(ctypes.Structure):
 
     _fields_ = [
         *_HEAD,
-        ("columns", _i32),
-        ("output_column", _i32),
+        *_ints("columns", "output_column"),
         *_INPUT,
         ("other_scale", _f32),
         ("other_zero_point", _i32),
@@ -192,12 +176,7 @@ class Recurrent(ctypes.Structure):
 
     _fields_ = [
         *_HEAD,
-        ("columns", _i32),
-        ("gates", _i32),
-        ("directions", _i32),
-        ("batch", _i32),
-        ("length", _i32),
-        ("batch_first", _i32),
+        *_ints("columns", "gates", "directions", "batch", "length", "batch_first"),
         ("sizes", _ptr),
         ("starts", _ptr),
         *_WEIGHT,
@@ -211,8 +190,7 @@ class EmbeddingBag(ctypes.Structure):
     _fields_ = [
         *_HEAD,
         ("rows", _i64),
-        ("columns", _i32),
-        ("mode", _i32),
+        *_ints("columns", "mode"),
         ("skipped", _i64),
         ("indices", _ptr),
         ("starts", _ptr),
@@ -222,17 +200,46 @@ class EmbeddingBag(ctypes.Structure):
     ]
 
 
+class Gated(ctypes.Structure):
+    """`oi8_gated`."""
+
+    _fields_ = [*_HEAD, ("columns", _i32), ("activation", _i32), ("column", _i32 * 2), *_OUTPUT]
+
+
+class Rotary(ctypes.Structure):
+    """`oi8_rotary`."""
+
+    _fields_ = [*_HEAD, *_ints("columns", "heads", "turned", "interleaved", "column")]
+
+
+class HeadNorm(ctypes.Structure):
+    """`oi8_head_norm`."""
+
+    _fields_ = [
+        *_HEAD,
+        *_ints("columns", "heads", "kind"),
+        ("epsilon", _f32),
+        *_ints("column", "reserved"),
+        ("weight", _ptr),
+        ("bias", _ptr),
+    ]
+
+
+class Append(ctypes.Structure):
+    """`oi8_append`."""
+
+    _fields_ = [*_HEAD, ("columns", _i32), ("column", _i32)]
+
+
 class NativeProgram(ctypes.Structure):
     """`oi8_program`."""
 
     _fields_ = [
         ("instructions", ctypes.POINTER(_ptr)),
         ("values", ctypes.POINTER(Value)),
-        ("instruction_count", _i32),
-        ("value_count", _i32),
+        *_ints("instruction_count", "value_count"),
         ("arena_row_bytes", _i64),
-        ("spatial", _i32),
-        ("reserved", _i32),
+        *_ints("spatial", "reserved"),
     ]
 
 
@@ -240,15 +247,12 @@ class Call(ctypes.Structure):
     """`oi8_call`."""
 
     _fields_ = [
-        ("batch", _i32),
-        ("length", _i32),
+        *_ints("batch", "length"),
         ("external", ctypes.POINTER(_ptr)),
         ("mask", _ptr),
-        ("mask_kind", _i32),
-        ("key_length", _i32),
+        *_ints("mask_kind", "key_length"),
         ("mask_stride", _i64 * 3),
-        ("skip_padding", _i32),
-        ("reserved", _i32),
+        *_ints("skip_padding", "reserved"),
     ]
 
 
@@ -272,6 +276,10 @@ OPERATORS: dict[str, type[ctypes.Structure]] = {
     "float_attention": FloatAttention,
     "recurrent": Recurrent,
     "embedding_bag": EmbeddingBag,
+    "gated": Gated,
+    "rotary": Rotary,
+    "head_norm": HeadNorm,
+    "append": Append,
 }
 """The struct of each operator, in the order of `enum oi8_op`."""
 OPS = tuple(OPERATORS)

@@ -37,9 +37,11 @@ from .attention_float import (
 from .attention_int8 import MASKED, int8_attention, mask_scores
 from .convolutions import MAX_TAPS, conv, conv_int32
 from .embeddings import BAG_MODES, check_bags, embedding, embedding_bag
+from .gates import gated
 from .linears import MAX_REDUCTION, linear, matmul_int32
-from .norms import layer_norm, rms_norm, row_sum, square_root
+from .norms import head_norm, layer_norm, rms_norm, row_sum, square_root
 from .pooling import avg_pool, max_pool
+from .positions import checked_angles, rotary
 from .products import MAX_FLOAT_REDUCTION, exact_in_float, matmul, matmul_in_float, scores, scores_in_float
 from .quantization import (
     QMAX,
@@ -95,6 +97,7 @@ __all__ = [
     "cat_quantized",
     "check_bags",
     "check_recurrent",
+    "checked_angles",
     "choose_affine_qparams",
     "choose_symmetric_scale",
     "choose_weight_scale",
@@ -107,10 +110,12 @@ __all__ = [
     "exp",
     "float_attention",
     "for_each_query",
+    "gated",
     "gelu",
     "gelu_tanh",
     "gru",
     "hardswish",
+    "head_norm",
     "int8_attention",
     "layer_norm",
     "leaky_relu",
@@ -131,6 +136,7 @@ __all__ = [
     "reciprocal",
     "relu",
     "rms_norm",
+    "rotary",
     "round_to_bfloat16",
     "row_sum",
     "scores",

@@ -32,6 +32,18 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return _scale_rows(x, row_sum(x * x) * (1.0 / torch.tensor(float(x.shape[-1]))), weight, None, eps)
 
 
+def head_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, heads: int, kind: str, eps: float) -> Tensor:
+    """Layer norm or RMS norm (`kind`) of each of the heads of a row, `[..., heads * head]`, with one weight `[head]` for all of them."""
+    split = x.unflatten(-1, (heads, -1))
+    y = layer_norm(split, weight, bias, eps) if kind == "layer_norm" else _rms_norm_with_bias(split, weight, bias, eps)
+    return y.flatten(-2)
+
+
+def _rms_norm_with_bias(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    y = rms_norm(x, weight, eps)
+    return y if bias is None else y + bias
+
+
 def square_root(x: Tensor) -> Tensor:
     """Rounded once, as IEEE 754 says: torch's own (MKL's) is one unit off in one of 150 float32 values."""
     return torch.sqrt(x.to(torch.float64)).to(torch.float32)

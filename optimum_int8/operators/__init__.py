@@ -5,16 +5,20 @@ One file per family, named as in `numerics`; each defines its operators by `regi
 `attention`, `conv`, `add` and the like; those on rows and the `_quantized` ones are what fine-grained FX rewrites to.
 """
 
-from . import convolutions, embedding_bags, pooling, recurrent
+from . import attention_appended, convolutions, embedding_bags, pooling, recurrent
 from .attention_float import float_attention
 from .attention_int8 import attention
 from .embeddings import embedding
+from .gates import gated
+from .head_norms import head_norm
 from .linears import linear
 from .norms import norm
+from .positions import rotary
 from .products import matmul, scores
 from .programs import run_as_program
 from .quantization import dequantize, quantize, quantize_rows
 from .registry import (
+    APPENDED,
     EITHER,
     IMAGES,
     INSIDE,
@@ -45,6 +49,7 @@ from .roles import (
 from .sums import add
 
 __all__ = [
+    "APPENDED",
     "CONVOLUTION",
     "DEQUANTIZATION",
     "EITHER",
@@ -66,6 +71,7 @@ __all__ = [
     "Quantizing",
     "add",
     "attention",
+    "attention_appended",
     "bind",
     "convolutions",
     "define",
@@ -73,6 +79,8 @@ __all__ = [
     "embedding",
     "embedding_bags",
     "float_attention",
+    "gated",
+    "head_norm",
     "linear",
     "matmul",
     "norm",
@@ -83,6 +91,7 @@ __all__ = [
     "quantize",
     "quantize_rows",
     "recurrent",
+    "rotary",
     "run_as_program",
     "scores",
 ]

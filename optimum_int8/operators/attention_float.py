@@ -118,6 +118,7 @@ define(
     emit=_emit_float_attention_rows,
     domains=(ROWS,),
     values=("q", "k", "v"),
+    columns=("q", "k", "v"),
     keys=EITHER,
     form=OnRows("float_attention"),
 )
@@ -151,6 +152,7 @@ define(
     emit=_emit_float_attention_rows_quantized,
     domains=(ROWS,),
     values=("q", "k", "v"),
+    columns=("q", "k", "v"),
     keys=EITHER,
     form=Quantizing("float_attention_rows"),
 )

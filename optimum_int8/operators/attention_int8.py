@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import numerics
 from ..kernels.emission import Emission, Rows, output_fields, row_bytes
 from ..kernels.immediate import Immediate
-from .registry import INSIDE, OUTSIDE, ROWS, define, native
+from .registry import EITHER, INSIDE, ROWS, define, native
 from .roles import OnRows, Quantizing
 from .shapes import like
 
@@ -152,6 +152,7 @@ define(
     emit=_emit_attention_rows,
     domains=(ROWS,),
     values=("q", "k", "v", "q_scale", "k_scale", "v_scale"),
+    columns=("q", "k", "v", "q_scale", "k_scale", "v_scale"),
     keys=INSIDE,
 )
 
@@ -191,6 +192,7 @@ define(
     emit=_emit_attention_rows_quantized,
     domains=(ROWS,),
     values=("q", "k", "v", "q_scale", "k_scale", "v_scale"),
+    columns=("q", "k", "v", "q_scale", "k_scale", "v_scale"),
     keys=INSIDE,
     form=Quantizing("attention_rows"),
 )
@@ -217,7 +219,8 @@ def attention_floats(
     return attention(*parts, q_scale, k_scale, v_scale, mask, scaling, causal).flatten(2)
 
 
-def _define_attention_floats(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, *core) -> Tensor:  # type: ignore[no-untyped-def]
+def define_attention_floats(q, k, v, q_scale, k_scale, v_scale, heads, kv_heads, *core) -> Tensor:  # type: ignore[no-untyped-def]
+    """The definition of `attention_floats`."""
     parts = to_heads(q, heads), to_heads(k, kv_heads), to_heads(v, kv_heads)
     return _define_attention(*parts, q_scale, k_scale, v_scale, *core).flatten(2)
 
@@ -236,22 +239,37 @@ def _emit_attention_floats(
     causal: bool,
 ) -> Rows:
     """Quantized with the given scales, or per row and head."""
+    out = e.new(q.columns, torch.float32)
+    return append_core(e, out, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
+
+
+def append_core(
+    e: Emission,
+    out: Rows,
+    floats: Sequence[Rows],
+    given: Sequence[Tensor | None],
+    heads: int,
+    kv_heads: int,
+    scaling: float,
+    causal: bool,
+) -> Rows:
+    """Append the core on float rows of queries, keys and values, quantized with the given scales, or per row and head."""
     rows: list[Rows] = []
     scales: list[Tensor | Rows] = []
-    for x, given, groups in ((q, q_scale, heads), (k, k_scale, kv_heads), (v, v_scale, kv_heads)):
+    for x, known, groups in zip(floats, given, (heads, kv_heads, kv_heads), strict=True):
         local = Rows(e.program.local(row_bytes(x.columns, torch.uint8)), x.columns, torch.uint8)
-        key_side = int(bool(rows))
+        fields: dict[str, object] = {"key_side": int(bool(rows)), "column": x.column}
+        outputs = [local.value]
         rows.append(local)
-        if given is None:
+        if known is None:
             scale = Rows(e.program.local(4 * groups), groups, torch.float32)
-            outputs = [local.value, scale.value]
-            e.program.add("quantize", [x.value], outputs, columns=x.columns, groups=groups, key_side=key_side)
+            outputs.append(scale.value)
+            fields["groups"] = groups
             scales.append(scale)
         else:
-            fields = output_fields(given, torch.tensor(_ZERO_POINT))
-            e.program.add("quantize", [x.value], [local.value], columns=x.columns, key_side=key_side, **fields)
-            scales.append(given)
-    out = e.new(q.columns, torch.float32)
+            fields |= output_fields(known, torch.tensor(_ZERO_POINT))
+            scales.append(known)
+        e.program.add("quantize", [x.value], outputs, columns=x.columns, **fields)
     return _append(e, out, rows, scales, heads, kv_heads, scaling, causal)
 
 
@@ -259,11 +277,12 @@ define(
     "attention_floats",
     f"(Tensor q, Tensor k, Tensor v, Tensor? q_scale, Tensor? k_scale, Tensor? v_scale, {_HEADS}, {_CORE}) -> Tensor",
     compute=attention_floats,
-    definition=_define_attention_floats,
+    definition=define_attention_floats,
     fake=lambda q, *rest, **named: like(q, *q.shape),
     emit=_emit_attention_floats,
     domains=(ROWS,),
     values=("q", "k", "v"),
-    keys=OUTSIDE,
+    columns=("q", "k", "v"),
+    keys=EITHER,
     form=OnRows("attention"),
 )

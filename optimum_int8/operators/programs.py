@@ -34,7 +34,8 @@ def run_as_program(name: str, *args: Any) -> Any:
     given = {key: e.value(value) if key in operator.values else value for key, value in named.items() if key != MASK}
     made = operator.emit(e, **given)
     if MASK in named or e.is_periodic:
-        keys = named["k"].shape[1] if "k" in named else None
+        earlier = named["past_k"].shape[1] if "past_k" in named else 0
+        keys = named["k"].shape[1] + earlier if "k" in named else None
         found = e.run(made, lead[0], lead[1], named.get(MASK), keys)
     else:
         found = e.run(made)

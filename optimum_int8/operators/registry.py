@@ -30,7 +30,9 @@ IMAGES = "images"
 INSIDE = "inside"
 OUTSIDE = "outside"
 EITHER = "either"
-"""Where the keys and values of an attention core come from: rows of its program, or tensors with a length of their own."""
+APPENDED = "appended"
+"""Where the keys and values of an attention core come from: rows of its program, tensors with a length of their own, or both: `past_k` and
+`past_v`, and behind them rows `k` and `v` of the tokens."""
 
 MASK = "mask"
 """Name of the argument that is no value of a program but belongs to its call."""
@@ -51,7 +53,9 @@ class Operator:
         domains: the programs (`ROWS`, `IMAGES`) that it can be part of.
         values: names of the arguments that are values of a program unless they are constants of no axis; the first one has all leading
             axes of the result.
-        keys: of an attention core, where its arguments `k` and `v` come from: `INSIDE` the program, `OUTSIDE` or `EITHER`; else empty.
+        columns: those among them of which `emit` takes some columns of a value too (`Rows.column`).
+        periodic: those among them that may be the rows of one sequence for all of the batch.
+        keys: of an attention core, where its arguments `k` and `v` come from: `INSIDE` the program, `OUTSIDE`, `EITHER` or `APPENDED`; else empty.
         role: what it is to passes, of `roles`; empty where they do not ask.
         per: of a quantization, what a scale belongs to.
         elementwise: whether each value of the result depends on the same place of the values alone, in whatever layout.
@@ -65,6 +69,8 @@ class Operator:
     emit: Callable[..., Any] | None = None
     domains: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    periodic: tuple[str, ...] = ()
     keys: str = ""
     role: str = ""
     per: str = ""
@@ -122,6 +128,8 @@ def define(
     emit: Callable[..., Any] | None = None,
     domains: tuple[str, ...] = (),
     values: tuple[str, ...] = (),
+    columns: tuple[str, ...] = (),
+    periodic: tuple[str, ...] = (),
     keys: str = "",
     role: str = "",
     per: str = "",
@@ -134,16 +142,18 @@ def define(
         schema: arguments and result, as torch.library writes them; the other arguments are `Operator`'s.
 
     Raises:
-        ValueError: the name is taken, `values` names an argument that the schema does not have, or `form` is taken, or of an operator that
+        ValueError: the name is taken, `values` or one of its like names an argument that the schema does not have, or `form` is taken, or of an operator that
             is not defined before or has other arguments.
     """
     if name in REGISTRY:
         raise ValueError(f"the operator {name!r} is defined already; expected a new name")
-    operator = Operator(name, compute, definition, fake, emit, domains, values, keys, role, per, elementwise, form)
+    operator = Operator(
+        name, compute, definition, fake, emit, domains, values, columns, periodic, keys, role, per, elementwise, form
+    )
     _definitions.define(name + schema)
     _definitions.impl(name, _telling(name, compute), "CPU")
     torch.library.register_fake(f"optimum_int8::{name}", without_onnx(fake), lib=_definitions)
-    unknown = set(values) - set(parameters(operator.overload))
+    unknown = {*values, *columns, *periodic} - set(parameters(operator.overload))
     if unknown:
         raise ValueError(f"the operator {name!r} has no argument {sorted(unknown)[0]!r}; its schema is {schema}")
     if form is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimum_int8 import kernels, numerics
-from tests.operators import cases_attention, cases_conv, cases_recurrent, cases_sum
+from tests.operators import cases_attention, cases_conv, cases_decoder, cases_recurrent, cases_sum
 
 WIDTHS = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 SHAPES = (
@@ -195,10 +195,16 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "scores": cases_attention.scores,
     "attention_rows": cases_attention.attention_rows,
     "attention_floats": cases_attention.attention_floats,
+    "attention_appended": cases_attention.attention_appended,
     "attention_rows_quantized": lambda: cases_attention.attention_rows(static_grid(-2.0, 2.0)),
     "float_attention": cases_attention.float_attention,
     "float_attention_rows": cases_attention.float_attention_rows,
     "float_attention_rows_quantized": lambda: cases_attention.float_attention_rows(static_grid(-2.0, 2.0)),
+    "gated": cases_decoder.gated,
+    "gated_quantized": lambda: cases_decoder.gated(*static_grid()),
+    "gated_quantized_rows": cases_decoder.gated,
+    "head_norm": cases_decoder.head_norm,
+    "rotary": cases_decoder.rotary,
     "quantize_samples": cases_conv.samples,
     "conv": cases_conv.conv,
     "conv_quantized": cases_conv.conv_to_bytes,

@@ -119,6 +119,24 @@ def attention_floats() -> Iterator[tuple[str, Arguments]]:
         yield name, lambda s=shape, d=dynamic, m=mask, c=causal: rows(s, d, m, c)
 
 
+def attention_appended() -> Iterator[tuple[str, Arguments]]:
+    """The last keys are those of the tokens."""
+
+    def rows(shape: tuple[int, ...], dynamic: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:
+        *inputs, q_scale, k_scale, v_scale = _inputs(shape, dynamic)
+        q, k, v = [x.transpose(1, 2).flatten(2) for x in inputs]
+        earlier = shape[4] - shape[3]
+        past = k[:, :earlier].contiguous(), v[:, :earlier].contiguous()
+        scales = q_scale, k_scale, v_scale
+        rest = _mask(mask, shape), shape[5] ** -0.5, causal
+        return q, k[:, earlier:], v[:, earlier:], *past, *scales, shape[1], shape[2], *rest
+
+    for name, shape, dynamic, mask, causal in _variants():
+        if shape[4] > shape[3]:
+            yield name, lambda s=shape, d=dynamic, m=mask, c=causal: rows(s, d, m, c)
+    yield "64", lambda: rows((1, 2, 1, 3, 9, 32), True, None, True)
+
+
 FLOAT_SHAPES = (
     (1, 1, 1, 97, 97, 16), (2, 6, 2, 33, 33, 20), (1, 2, 1, 5, 600, 24), (1, 1, 1, 300, 300, 8), (1, 4, 4, 1, 257, 64),
 )  # fmt: skip

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 12
+#define OI8_ABI 13
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -50,6 +50,10 @@ enum oi8_op {
   OI8_FLOAT_ATTENTION,
   OI8_RECURRENT,
   OI8_EMBEDDING_BAG,
+  OI8_GATED,
+  OI8_ROTARY,
+  OI8_HEAD_NORM,
+  OI8_APPEND,
   OI8_OP_COUNT
 };
 
@@ -95,15 +99,16 @@ typedef struct oi8_instruction {
   int32_t output[4];
 } oi8_instruction;
 
-// float32 rows to uint8. Static: `output_scale`, `output_zero_point`. Dynamic, where there is a
-// value for scales: `groups` ranges per row; symmetric (zero point 128) where there is none for
-// zero points, which are int32.
+// float32 rows, from element `column` on, to uint8. Static: `output_scale`, `output_zero_point`.
+// Dynamic, where there is a value for scales: `groups` ranges per row; symmetric (zero point 128)
+// where there is none for zero points, which are int32.
 enum oi8_quantize_input { OI8_QUANTIZE_FLOATS };
 enum oi8_quantize_output { OI8_QUANTIZE_BYTES, OI8_QUANTIZE_SCALES, OI8_QUANTIZE_ZERO_POINTS };
 typedef struct oi8_quantize {
   oi8_instruction head;
   int32_t columns;
   int32_t groups;
+  int32_t column;
   float output_scale;
   int32_t output_zero_point;
 } oi8_quantize;
@@ -318,6 +323,61 @@ typedef struct oi8_recurrent {
   const float *bias;  // or null; as the two before, padded as the panels are
   const void *prepared;
 } oi8_recurrent;
+
+// `activation(gate) * up` of float32 rows, each from element `column` of its rows on, to float32 or
+// to uint8 (static, or dynamic where there are values for the rows' scales and zero points).
+enum oi8_gated_input { OI8_GATED_GATE, OI8_GATED_UP };
+enum oi8_gated_output {
+  OI8_GATED_RESULT,
+  OI8_GATED_BYTES,
+  OI8_GATED_SCALES,
+  OI8_GATED_ZERO_POINTS
+};
+typedef struct oi8_gated {
+  oi8_instruction head;
+  int32_t columns;
+  int32_t activation;
+  int32_t column[2];
+  float output_scale;
+  int32_t output_zero_point;
+} oi8_gated;
+
+// Heads of float32 rows, from element `column` of their rows on, turned by the angles of their row.
+enum oi8_rotary_input { OI8_ROTARY_FLOATS, OI8_ROTARY_COSINES, OI8_ROTARY_SINES };
+enum oi8_rotary_output { OI8_ROTARY_RESULT };
+typedef struct oi8_rotary {
+  oi8_instruction head;
+  int32_t columns;  // heads times head size
+  int32_t heads;
+  int32_t turned;       // of each head, from its first element on; the others are copied
+  int32_t interleaved;  // pairs are neighbours, else half of `turned` apart
+  int32_t column;
+} oi8_rotary;
+
+// Each head of float32 rows, from element `column` of their rows on, normalised.
+enum oi8_head_norm_input { OI8_HEAD_NORM_FLOATS };
+enum oi8_head_norm_output { OI8_HEAD_NORM_RESULT };
+typedef struct oi8_head_norm {
+  oi8_instruction head;
+  int32_t columns;  // heads times head size
+  int32_t heads;
+  int32_t kind;  // enum oi8_norm_kind
+  float epsilon;
+  int32_t column;
+  int32_t reserved;
+  const float *weight;  // of a head, or null
+  const float *bias;    // of a head, or null
+} oi8_head_norm;
+
+// float32 rows of keys or values that there are already, and after them those of this call, from
+// element `column` of their rows on. Where the result begins where the earlier rows lie, they stay.
+enum oi8_append_input { OI8_APPEND_EARLIER, OI8_APPEND_ROWS };
+enum oi8_append_output { OI8_APPEND_RESULT };
+typedef struct oi8_append {
+  oi8_instruction head;
+  int32_t columns;
+  int32_t column;
+} oi8_append;
 
 typedef struct oi8_program {
   const oi8_instruction *const *instructions;  // each the beginning of its operator's struct

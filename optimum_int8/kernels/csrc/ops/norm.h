@@ -25,18 +25,25 @@ struct RowNorm {
   }
 };
 
-// Of a row whose lanes add up to `total`.
-inline RowNorm row_norm(const oi8_norm &instruction, const float *sums, Floats total) {
-  if (instruction.kind == OI8_NO_NORM) return {set(0.0f), set(1.0f), nullptr, nullptr};
-  const float width = 1.0f / static_cast<float>(instruction.columns);
-  const Floats mean = set(instruction.kind == OI8_LAYER_NORM ? sum(total) * width : 0.0f);
+// What is normalised: `columns` values, and how.
+struct NormShape {
+  int columns, kind;
+  float epsilon;
+  const float *weight, *bias;
+};
+
+// Of values whose lanes add up to `total`.
+inline RowNorm row_norm(const NormShape &shape, const float *sums, Floats total) {
+  if (shape.kind == OI8_NO_NORM) return {set(0.0f), set(1.0f), nullptr, nullptr};
+  const float width = 1.0f / static_cast<float>(shape.columns);
+  const Floats mean = set(shape.kind == OI8_LAYER_NORM ? sum(total) * width : 0.0f);
   Floats squares = set(0.0f);
-  by_16(instruction.columns, [&](int i, auto count) {
+  by_16(shape.columns, [&](int i, auto count) {
     const Floats values = sub(load(sums + i, count), mean);
     squares = add(squares, keep(count, mul(values, values), set(0.0f)));
   });
-  return {mean, set(1.0f / __builtin_sqrtf(sum(squares) * width + instruction.epsilon)),
-          instruction.weight, instruction.bias};
+  return {mean, set(1.0f / __builtin_sqrtf(sum(squares) * width + shape.epsilon)), shape.weight,
+          shape.bias};
 }
 
 inline int64_t norm_scratch(const oi8_norm &instruction, const oi8_call &) {
@@ -51,6 +58,8 @@ inline void norm(const oi8_norm &instruction, const Context &context) {
              dynamic = instruction.head.output[OI8_NORM_SCALES] >= 0;
   const Quantization fixed(instruction.output_scale > 0 ? instruction.output_scale : 1.0f,
                            instruction.output_zero_point);
+  const NormShape shape = {width, instruction.kind, instruction.epsilon, instruction.weight,
+                           instruction.bias};
   float *temporary = reinterpret_cast<float *>(context.scratch);
   for (int64_t row = mine.begin; row < mine.end; row++) {
     const float *source = context.row<float>(instruction.head.input[OI8_NORM_FLOATS], row);
@@ -66,7 +75,7 @@ inline void norm(const oi8_norm &instruction, const Context &context) {
       store(sums + i, values, count);
       total = add(total, values);
     });
-    const RowNorm normalise = row_norm(instruction, sums, total);
+    const RowNorm normalise = row_norm(shape, sums, total);
     uint8_t *bytes_out =
         bytes ? context.row<uint8_t>(instruction.head.output[OI8_NORM_BYTES], row) : nullptr;
     if (!dynamic) {

@@ -68,7 +68,8 @@ inline void quantize(const oi8_quantize &instruction, const Context &context) {
     return;
   }
   for (int64_t row = mine.begin; row < mine.end; row++) {
-    const float *source = context.row<float>(instruction.head.input[OI8_QUANTIZE_FLOATS], row);
+    const float *source =
+        context.row<float>(instruction.head.input[OI8_QUANTIZE_FLOATS], row) + instruction.column;
     uint8_t *target = context.row<uint8_t>(instruction.head.output[OI8_QUANTIZE_BYTES], row);
     if (!dynamic) {
       quantize_row(source, target, width, fixed);

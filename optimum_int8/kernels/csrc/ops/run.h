@@ -6,18 +6,22 @@
 #include <cstring>
 
 #include "add.h"
+#include "append.h"
 #include "attention.h"
 #include "context.h"
 #include "conv_chain.h"
 #include "embedding.h"
 #include "embedding_bag.h"
 #include "float_attention.h"
+#include "gated.h"
+#include "head_norm.h"
 #include "linear.h"
 #include "norm.h"
 #include "operator.h"
 #include "pool.h"
 #include "quantize.h"
 #include "recurrent.h"
+#include "rotary.h"
 
 namespace OI8_NAMESPACE {
 
@@ -38,6 +42,10 @@ struct Operators {
     table[OI8_FLOAT_ATTENTION] = {run_as<float_attention>, scratch_as<float_attention_scratch>};
     table[OI8_RECURRENT] = {run_as<recurrent>, scratch_as<recurrent_scratch>};
     table[OI8_EMBEDDING_BAG] = {run_as<embedding_bag>, nullptr};
+    table[OI8_GATED] = {run_as<gated>, scratch_as<gated_scratch>};
+    table[OI8_ROTARY] = {run_as<rotary>, nullptr};
+    table[OI8_HEAD_NORM] = {run_as<head_norm>, nullptr};
+    table[OI8_APPEND] = {run_as<append>, nullptr};
   }
   constexpr bool complete() const {
     for (const Operator &it : table)

@@ -1,0 +1,92 @@
+"""The attention core of a decoding step: the tokens' keys and values are appended to those of a cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels.emission import Emission, Rows
+from .attention_int8 import append_core, attention_floats, define_attention_floats
+from .registry import APPENDED, ROWS, define
+from .shapes import like
+
+_PAST = "Tensor past_k, Tensor past_v"
+_SCALES = "Tensor? q_scale, Tensor? k_scale, Tensor? v_scale"
+
+
+def attention_appended(  # type: ignore[no-untyped-def]
+    q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, *core
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`attention_floats` on all keys and values there are then, and these.
+
+    Args:
+        q, k, v: float `[batch, length, heads * head]`; of k and v `kv_heads * head`.
+        past_k, past_v: float `[batch, earlier, kv_heads * head]`.
+        core: the other arguments of `attention_floats`.
+
+    Returns float32 of q's shape, and keys and values `[batch, earlier + length, kv_heads * head]`.
+    """
+    keys = torch.cat((past_k, k), 1)
+    values = torch.cat((past_v, v), 1)
+    return attention_floats(q, keys, values, *core), keys, values
+
+
+def _define_attention_appended(q, k, v, past_k, past_v, *core) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    keys = torch.cat((past_k, k), 1)
+    values = torch.cat((past_v, v), 1)
+    return define_attention_floats(q, keys, values, *core), keys, values
+
+
+def _emit_attention_appended(
+    e: Emission,
+    q: Rows,
+    k: Rows,
+    v: Rows,
+    past_k: Rows,
+    past_v: Rows,
+    q_scale: Tensor | None,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+    heads: int,
+    kv_heads: int,
+    scaling: float,
+    causal: bool,
+) -> tuple[Rows, Rows, Rows]:
+    out = e.new(q.columns, torch.float32)
+    keys = e.new(k.columns, torch.float32, after=past_k)
+    values = e.new(v.columns, torch.float32, after=past_v)
+    for past, new, joined in ((past_k, k, keys), (past_v, v, values)):
+        e.program.add("append", [past.value, new.value], [joined.value], columns=new.columns, column=new.column)
+    append_core(e, out, (q, keys, values), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
+    return out, keys, values
+
+
+def _fake_attention_appended(
+    q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, *rest: Any, **named: Any
+) -> tuple[Tensor, ...]:
+    return like(q, *q.shape), *[_joined(past, new) for past, new in ((past_k, k), (past_v, v))]
+
+
+def _joined(past: Tensor, new: Tensor) -> Tensor:
+    """Passes know sizes that differ from call to call by name."""
+    batch, earlier, columns = past.shape
+    length: Any = new.shape[1]
+    total = f"{earlier} and {length}" if str in (type(earlier), type(length)) else earlier + length
+    return like(past, batch, total, columns)
+
+
+define(
+    "attention_appended",
+    f"(Tensor q, Tensor k, Tensor v, {_PAST}, {_SCALES}, int heads, int kv_heads, Tensor? mask, float scaling, bool causal)"
+    " -> (Tensor, Tensor, Tensor)",
+    compute=attention_appended,
+    definition=_define_attention_appended,
+    fake=_fake_attention_appended,
+    emit=_emit_attention_appended,
+    domains=(ROWS,),
+    values=("q", "k", "v", "past_k", "past_v"),
+    columns=("q", "k", "v"),
+    keys=APPENDED,
+)
