@@ -44,7 +44,7 @@ class Backend:
     Attributes:
         define: may change what a graph computes, once it was compared with its module; it returns 0 where it left it alone.
         tensors: the tensors that modules of a compiled graph read in place, besides those of the graph itself.
-        direct: a compiled graph with one result as a function of the call's tensors, where that saves running the graph.
+        direct: a compiled graph as a function of the call's tensors to its results, where that saves running the graph.
         comparing: within, a compiled graph computes all that its module does, also what nobody reads (padding).
     """
 
@@ -166,8 +166,8 @@ class Compiler:
                 read = tensors_read(graph)
                 uses = count_uses(graph)
                 compiled = self._compile(bound, tensors, module, check)
-                direct = None if captured.output[1] else backend.direct(compiled)
-                found = compiled(*tensors) if direct is None else [direct(tensors)]
+                direct = backend.direct(compiled)
+                found = compiled(*tensors) if direct is None else direct(tensors)
         except Exception as error:  # the model's own code is always there to run
             may_be_sizes = isinstance(error, (KernelError, QuantizationError))
             kind = SliceDiffers if may_be_sizes else NotCapturable

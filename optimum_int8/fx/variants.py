@@ -21,7 +21,7 @@ _MOST_SIZES = 4096
 _RENEWALS = 3
 """Times that a block is compiled again because its tensors changed, before it waits for them to stop changing; each time longer, up to a minute."""
 
-Run = Callable[[list[Tensor]], Any]
+Run = Callable[[list[Tensor]], Sequence[Any]]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Variant:
     """One compiled graph of a block, the captured graph it was compiled from, and how its results are assembled.
 
     Attributes:
-        direct: the graph's one result without running the graph, where the compiler knows a way.
+        direct: the graph's results without running the graph, where the compiler knows a way.
     """
 
     graph: fx.GraphModule
@@ -41,8 +41,6 @@ class Variant:
         self.image = self.captured.image
         structure, self.places = self.output
         self.is_tensor = structure[0] == "tensor"
-        if self.places:
-            self.direct = None
         self.singles = {(False, False): True}
         """By `single_axes` of a call, whether the graph was seen to agree with the module there."""
         self.served: set[tuple[torch.Size, ...]] = set()
@@ -67,7 +65,7 @@ class Variant:
     def __call__(self, call: Call) -> Any:
         """Run a call; what the graph computed for its cache goes there."""
         tensors = call.tensors
-        results = self.graph.forward(*tensors) if self.direct is None else (self.direct(tensors),)
+        results = self.graph.forward(*tensors) if self.direct is None else self.direct(tensors)
         if self.places:
             cache = call.cache
             assert cache is not None and call.layer is not None

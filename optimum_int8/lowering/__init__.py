@@ -3,6 +3,7 @@
 from .images import lower_images
 from .program_call import ProgramCall, computing_padding, program_tensors, runs_natively, whole_program
 from .rows import lower_rows
+from .step import whole_step
 
 __all__ = [
     "ProgramCall",
@@ -12,4 +13,5 @@ __all__ = [
     "program_tensors",
     "runs_natively",
     "whole_program",
+    "whole_step",
 ]

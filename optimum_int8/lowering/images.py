@@ -74,8 +74,8 @@ class _Emission:
         self.size = (0, 0)
         self.external: list[bool] = []  # of the next results
 
-    def new(self, columns: int, dtype: torch.dtype) -> Rows:
-        """A value of `size`. Local images of bytes have no gaps: a row of a kernel is then one span of memory."""
+    def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
+        """A value of `size`, never `after` others. Local images of bytes have no gaps: a row of a kernel is then one span of memory."""
         outside = self.external.pop(0)
         pixels = self.size[0] * self.size[1]
         if outside:

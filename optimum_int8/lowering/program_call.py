@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..errors import KernelError
 from ..fx.rewrite import is_call, named
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
+from ..kernels.growing import grown
 from ..kernels.program import Program
 
 _compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
@@ -36,6 +38,8 @@ class ProgramCall(torch.nn.Module):
         squeezed: of each result, whether its one column is no axis of the tensor.
         whole: an input that has all leading axes, and whether it has no axis besides them (ids).
         keys: an input of the keys' length, where they have one of their own (they come from a cache, or from the encoder); else None.
+        after: of the results that begin with the rows of an input, and go on with those of the tokens, that input. The keys' length is then
+            theirs.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class ProgramCall(torch.nn.Module):
         squeezed: list[bool],
         whole: tuple[int, bool],
         keys: int | None = None,
+        after: Mapping[int, int] = MappingProxyType({}),
         *,
         has_mask: bool,
     ) -> None:
@@ -55,6 +60,7 @@ class ProgramCall(torch.nn.Module):
         self.has_mask = has_mask
         self.whole = whole
         self.keys = keys
+        self.after = dict(after)
 
     @property
     def built_programs(self) -> list[Program]:
@@ -67,20 +73,42 @@ class ProgramCall(torch.nn.Module):
         inputs = [as_rows(t) for t in (tensors[:-1] if self.has_mask else tensors)]
         position, is_ids = self.whole
         lead = inputs[position].shape if is_ids else inputs[position].shape[:-1]
-        results = [empty_rows(lead, r.columns, r.dtype) for r in self.outputs]
-        length = lead[1] if len(lead) == 2 else lead.numel()
+        results = [
+            empty_rows(lead, r.columns, r.dtype) if i not in self.after else grown(inputs[self.after[i]], lead[1])
+            for i, r in enumerate(self.outputs)
+        ]
         key_length = None
         if self.keys is not None:
-            keys = inputs[self.keys].shape
-            key_length = keys[1]
-            if keys[0] != lead[0]:  # the kernels read as many sequences of keys as there are of queries
-                raise KernelError(
-                    f"an attention core has {lead[0]} sequences of queries and {keys[0]} of keys; expected as many"
-                )
-        skip = mask is not None and key_length is None and not _compute_padding.get()
-        self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
+            key_length = inputs[self.keys].shape[1] + (lead[1] if self.after else 0)
+        self.run(inputs, results, lead, key_length, mask)
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
+
+    def run(
+        self,
+        inputs: list[Tensor],
+        results: list[Tensor],
+        lead: torch.Size,
+        key_length: int | None,
+        mask: Tensor | None,
+    ) -> None:
+        """Run on rows as they lie in memory.
+
+        Args:
+            lead: leading axes of what is computed.
+            key_length: that of the keys, where they have one of their own.
+
+        Raises:
+            KernelError: another number of sequences of keys than of queries.
+        """
+        if self.keys is not None and inputs[self.keys].shape[0] != lead[0]:
+            raise KernelError(  # the kernels read as many sequences of keys as there are of queries
+                f"an attention core has {lead[0]} sequences of queries and {inputs[self.keys].shape[0]} of keys; "
+                "expected as many"
+            )
+        length = lead[1] if len(lead) == 2 else lead.numel()
+        skip = mask is not None and key_length is None and not _compute_padding.get()
+        self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
 
     def __call__(self, *tensors: Any) -> Any:
         """`forward`: nothing hooks on to a program, and a call of a module takes two steps more, in cold caches."""
@@ -91,8 +119,8 @@ class ProgramCall(torch.nn.Module):
         return f"{len(self.program)} instructions"
 
 
-def whole_program(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], Any] | None:
-    """A graph that is nothing but one program with one result, as a function of the call's tensors: saves running the graph.
+def whole_program(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[Any, ...]] | None:
+    """A graph that is nothing but one program with one result, as a function of the call's tensors to a tuple of it: saves running the graph.
 
     Images may be permuted on their way in and out.
     """
@@ -111,9 +139,9 @@ def whole_program(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], Any]
         return None
     steps = [(places[n], order) for n, order in inputs]
 
-    def run(tensors: list[Tensor]) -> Any:
+    def run(tensors: list[Tensor]) -> tuple[Any, ...]:
         found = call.forward(*[tensors[i] if order is None else tensors[i].permute(order) for i, order in steps])
-        return found if after is None else found.permute(after)
+        return (found if after is None else found.permute(after),)
 
     return run
 

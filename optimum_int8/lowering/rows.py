@@ -16,7 +16,8 @@ from ..fx.rewrite import aten, is_call, named, shape_of
 from ..fx.roles import broadcasts, called
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
-from ..operators import EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
+from ..operators import APPENDED, EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
+from .order import delay_others
 from .plan import Plan, Reference, Step, emit_steps, plan
 from .program_call import ProgramCall
 from .replace import replace_segment
@@ -26,6 +27,7 @@ from .segments import Segment, is_value, segments
 def lower_rows(graph_module: fx.GraphModule) -> int:
     """Needs: operators in their final form. Leaves: consecutive operators on rows as programs. Preserves: bits."""
     match_dtypes(graph_module)
+    delay_others(graph_module)
     found = segments(graph_module, RowDomain())
     for count, segment in enumerate(found):
         steps = plan(graph_module, segment, releases_items=False)
@@ -59,33 +61,51 @@ class RowDomain:
         others = [n for n in segment.nodes if _is_attention(operator_of(n.target))]
         other_mask = bool(others) and named(node)[MASK] is not segment.mask
         other_keys = bool(others) and any(has_keys_outside(n, segment) for n in (node, *others))
-        own_keys = operator.keys == OUTSIDE and any(segment.contains(key) for key in _keys(node))
+        inside = [segment.contains(key) for key in _keys(node)]
+        own_keys = any(inside) and (operator.keys in (OUTSIDE, APPENDED) or not all(inside))
         return not other_mask and not other_keys and not own_keys
 
     def is_alias(self, node: fx.Node) -> bool:
-        """See `Domain`: an item of several results, or columns of the last axis for attention."""
+        """See `Domain`: an item of several results, or columns of the last axis for operators that take some."""
         if is_call(node, python_operator.getitem):
             return True
-        readers = [operator_of(user.target) for user in node.users]
-        if not is_call(node, aten.slice.Tensor) or not all(map(_is_attention, readers)):
+        readers = [user for user in node.users if called(user) is not None]
+        if not is_call(node, aten.slice.Tensor) or not readers or not all(_takes_columns(r, node) for r in readers):
             return False
-        axis = node.args[1] if len(node.args) > 1 else 0
-        return axis in (-1, len(shape_of(node.args[0])) - 1) and len(node.args) < 5  # type: ignore[arg-type]
+        given = named(node)
+        begins = type(given["start"]) is int and given["start"] >= 0 and given["step"] == 1
+        return begins and given["dim"] in (-1, len(shape_of(given["self"])) - 1)
 
 
 def _is_attention(operator: Operator | None) -> bool:
     return operator is not None and bool(operator.keys)
 
 
+def _takes_columns(reader: fx.Node, node: fx.Node) -> bool:
+    """Whether an operator reads `node` only where it takes columns of a value."""
+    operator = operator_of(reader.target)
+    places = [name for name, given in named(reader).items() if given is node]
+    in_lists = any(isinstance(given, (list, tuple)) and node in given for given in named(reader).values())
+    return operator is not None and not in_lists and all(name in operator.columns for name in places)
+
+
 def _keys(node: fx.Node) -> tuple[Any, Any]:
+    """Keys and values of an attention; those of a cache, where it has some."""
     given = named(node)
-    return given["k"], given["v"]
+    key, value = key_names(node)
+    return given[key], given[value]
+
+
+def key_names(node: fx.Node) -> tuple[str, str]:
+    """Names of the arguments of an operator whose rows are those of keys, where it is an attention."""
+    operator = operator_of(node.target)
+    return ("past_k", "past_v") if operator is not None and operator.keys == APPENDED else ("k", "v")
 
 
 def has_keys_outside(node: fx.Node, segment: Segment) -> bool:
     """Whether an attention's keys and values come from a cache or from the encoder, so that they have a length of their own."""
     keys = operator_of(node.target).keys  # type: ignore[union-attr]
-    return keys == OUTSIDE or (keys == EITHER and not all(segment.contains(key) for key in _keys(node)))
+    return keys in (OUTSIDE, APPENDED) or (keys == EITHER and not all(segment.contains(key) for key in _keys(node)))
 
 
 def match_dtypes(graph_module: fx.GraphModule) -> None:
@@ -116,12 +136,16 @@ class _Emission:
     def __init__(self) -> None:
         self.program = Program()
         self.external: list[bool] = []  # of the next results
+        self.after: dict[int, int] = {}  # of results that begin with the rows of another value
 
-    def new(self, columns: int, dtype: torch.dtype) -> Rows:
-        """A value for the next result."""
+    def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
+        """A value for the next result, see `Emission`."""
         size = row_bytes(columns, dtype)
         outside = self.external.pop(0) if self.external else False
-        return Rows(self.program.external(size) if outside else self.program.local(size), columns, dtype)
+        value = self.program.external(size) if outside else self.program.local(size)
+        if outside and after is not None:
+            self.after[value] = after.value
+        return Rows(value, columns, dtype)
 
 
 def _build(segment: Segment, made: Plan) -> ProgramCall:
@@ -134,8 +158,9 @@ def _build(segment: Segment, made: Plan) -> ProgramCall:
         is_ids = name == "ids"
         one_column = is_ids or value.dim() == len(segment.lead)
         columns = 1 if one_column else int(value.shape[-1])
-        periodic = is_ids and tuple(value.shape) != segment.lead
-        if name in ("k", "v") and has_keys_outside(reader, segment):
+        may_repeat = is_ids or name in operator_of(reader.target).periodic  # type: ignore[union-attr]
+        periodic = may_repeat and tuple(value.shape)[: len(segment.lead)] != segment.lead
+        if name in key_names(reader) and has_keys_outside(reader, segment):
             keys = position
         elif not periodic and whole is None:
             whole = (position, one_column)
@@ -147,6 +172,8 @@ def _build(segment: Segment, made: Plan) -> ProgramCall:
 
     emit_steps(made.steps, values, emission, before, delay=0)
     outputs = [values[result.reference.whole] for result in made.results]
+    places = {values[Reference(-1, position)].value: position for position in range(len(made.inputs))}
+    after = {i: places[emission.after[rows.value]] for i, rows in enumerate(outputs) if rows.value in emission.after}
     squeezed = [result.node.meta["val"].dim() == len(segment.lead) for result in made.results]
     assert whole is not None
-    return ProgramCall(emission.program, outputs, squeezed, whole, keys, has_mask=segment.mask is not None)
+    return ProgramCall(emission.program, outputs, squeezed, whole, keys, after, has_mask=segment.mask is not None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, fx, nn
 
 from ..fx import Backend, Block, Compiler, install_below
-from ..lowering import computing_padding, program_tensors, whole_program
+from ..lowering import computing_padding, program_tensors, whole_program, whole_step
 from .pipeline import keep_residuals_int8, no_grad_compile
 
 
@@ -17,9 +20,13 @@ def install(model: nn.Module, residuals: str = "float32") -> Compiler:
     """
     remove(model)
     define = keep_residuals_int8 if residuals == "int8" else None
-    compiler = Compiler(Backend(no_grad_compile, define, program_tensors, whole_program, computing_padding))
+    compiler = Compiler(Backend(no_grad_compile, define, program_tensors, _direct, computing_padding))
     install_below(compiler, model)
     return compiler
+
+
+def _direct(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[Any, ...]] | None:
+    return whole_program(graph_module) or whole_step(graph_module)
 
 
 def remove(model: nn.Module) -> None:

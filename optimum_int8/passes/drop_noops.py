@@ -9,6 +9,7 @@ from torch import fx
 
 from ..fx.rewrite import add_columns, aten, is_call, named, shape_of
 
+_CUTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
 _ASSERTIONS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
 
 
@@ -18,7 +19,7 @@ def drop_noops(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if is_call(node, *_ASSERTIONS):
             graph_module.graph.erase_node(node)
-        elif is_call(node, aten.split.Tensor, aten.split_with_sizes.default) and _cut(graph_module, node):
+        elif is_call(node, *_CUTS) and _cut(graph_module, node):
             pass
         elif _does_nothing(node):
             for user in node.users:  # a view needs what is contiguous; a reshape copies where it must
@@ -39,6 +40,11 @@ def _cut(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     items = list(node.users)
     if axis not in (-1, rank - 1) or not all(is_call(item, operator.getitem) for item in items):
         return False
+    if is_call(node, aten.chunk.default):
+        width = shape_of(x)[-1]
+        if type(width) is not int:
+            return False
+        sizes = -(-width // sizes)
     for item in items:
         i = int(item.args[1])  # type: ignore[arg-type]
         start = sizes * i if isinstance(sizes, int) else sum(sizes[:i])
@@ -53,7 +59,7 @@ def _cut(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 def _does_nothing(node: fx.Node) -> bool:
     if is_call(node, aten.dropout.default):
         return node.args[2] is False
-    if is_call(node, aten.to.dtype, aten._to_copy.default, aten.to.dtype_layout):
+    if is_call(node, aten.to.dtype, aten._to_copy.default, aten.to.dtype_layout, aten.type_as.default):
         return node.args[0].meta["val"].dtype == node.meta["val"].dtype  # type: ignore[union-attr]
     if is_call(node, aten.slice.Tensor):
         start, stop = (list(node.args) + [None] * 4)[2:4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from torch import fx
 
@@ -19,7 +20,7 @@ def fuse_activation(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if not has_role(node, LINEAR) or named(node)["activation"] != "none":
             continue
-        found = _simple(node) or _gelu_formula(node)
+        found = activation_of(node)
         if found is None:
             continue
         name, last = found
@@ -30,6 +31,19 @@ def fuse_activation(graph_module: fx.GraphModule) -> int:
         _erase_dead(graph_module.graph, inner)
         count += 1
     return count
+
+
+class Activation(NamedTuple):
+    """An activation function by its name in `numerics.ACTIVATIONS`, and the node that computes its result."""
+
+    name: str
+    last: fx.Node
+
+
+def activation_of(node: fx.Node) -> Activation | None:
+    """The activation that alone reads `node`, None where there is none."""
+    found = _simple(node) or _gelu_formula(node)
+    return None if found is None else Activation(*found)
 
 
 def _simple(node: fx.Node) -> tuple[str, fx.Node] | None:

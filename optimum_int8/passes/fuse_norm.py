@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
+from ..fx.rewrite import add_call, add_constant, aten, is_call, named, only_user, ours, shape_of, tensor_of
 from ..fx.roles import has_role
 from ..operators import LINEAR
 
@@ -17,7 +17,7 @@ def fuse_norm(graph_module: fx.GraphModule) -> int:
     reads the sum. Preserves: values up to the order of a row's sum."""
     count = 0
     for node in list(graph_module.graph.nodes):
-        described = _norm(node)
+        described = describe_norm(graph_module, node)
         if described is None:
             continue
         x, weight, bias, kind, eps = described
@@ -41,13 +41,24 @@ def fuse_norm(graph_module: fx.GraphModule) -> int:
     return count
 
 
-def _norm(node: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None, str, float] | None:
+class Norm(NamedTuple):
+    """A layer norm or RMS norm (`kind`) over the last axis of `x`."""
+
+    x: fx.Node
+    weight: fx.Node | None
+    bias: fx.Node | None
+    kind: str
+    eps: float
+
+
+def describe_norm(graph_module: fx.GraphModule, node: fx.Node) -> Norm | None:
+    """The norm that `node` computes, None where it computes something else; a weight that is stored less one is made whole."""
     if is_call(node, aten.layer_norm.default):
         kind = "layer_norm"
     elif is_call(node, aten.rms_norm.default):
         kind = "rms_norm"
     else:
-        return _written_out(node)
+        return _written_out(graph_module, node)
     given = named(node)
     x = given["input"]
     shape = given["normalized_shape"]
@@ -55,20 +66,39 @@ def _norm(node: fx.Node) -> tuple[fx.Node, fx.Node | None, fx.Node | None, str, 
     weight = given["weight"]
     bias = given.get("bias")
     fits = len(shape) == 1 and eps is not None and len(shape_of(x)) > 1 and x.meta["val"].dtype == torch.float32
-    return (x, weight, bias, kind, eps) if fits else None
+    return Norm(x, weight, bias, kind, eps) if fits else None
 
 
-def _written_out(node: fx.Node) -> tuple[fx.Node, fx.Node, None, str, float] | None:
-    """RMS norm as models write it: `weight * (x * rsqrt(mean(x ** 2, -1, keepdim) + eps))`."""
+def _written_out(graph_module: fx.GraphModule, node: fx.Node) -> Norm | None:
+    """RMS norm as models write it: `weight * (x * rsqrt(mean(x ** 2, -1, keepdim) + eps))`, or `1 + weight` for the weight."""
     for weight, scaled in _products(node):
-        if weight.op != "get_attr" or len(shape_of(weight)) != 1:
+        stored = _less_one(weight) or weight
+        if stored.op != "get_attr" or len(shape_of(stored)) != 1:
             continue
         for x, factor in _products(scaled):
             eps = _inverse_root_of_mean_square(factor, x)
             floats = x.meta["val"].dtype == weight.meta["val"].dtype == torch.float32
             if eps is not None and floats and len(shape_of(x)) > 1 and shape_of(x)[-1] == shape_of(weight)[0]:
-                return x, weight, None, "rms_norm", eps
+                whole = weight if stored is weight else _plus_one(graph_module, stored, node)
+                return Norm(x, whole, None, "rms_norm", eps)
     return None
+
+
+def _less_one(node: fx.Node) -> fx.Node | None:
+    """What `node` adds one to."""
+    if not is_call(node, aten.add.Tensor) or node.kwargs.get("alpha", 1) != 1:
+        return None
+    first, second = node.args[:2]
+    if second == 1 and isinstance(first, fx.Node):
+        return first
+    return second if first == 1 and isinstance(second, fx.Node) else None
+
+
+def _plus_one(graph_module: fx.GraphModule, weight: fx.Node, before: fx.Node) -> fx.Node:
+    stored = tensor_of(graph_module, weight)
+    assert stored is not None
+    with graph_module.graph.inserting_before(before):
+        return add_constant(graph_module, "norm_weight", stored + 1.0)
 
 
 def _products(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:

@@ -19,11 +19,15 @@ from .channels_last import channels_last
 from .drop_noops import drop_noops
 from .fold_batch_norm import fold_batch_norm
 from .fuse_activation import fuse_activation
+from .fuse_appended import fuse_appended
 from .fuse_attention import fuse_attention
 from .fuse_cached_attention import fuse_cached_attention
 from .fuse_conv import fuse_conv
 from .fuse_embedding import fuse_embedding
+from .fuse_gated import fuse_gated
+from .fuse_head_norm import fuse_head_norm
 from .fuse_norm import fuse_norm
+from .fuse_rotary import fuse_rotary
 from .int8_residuals import int8_residuals
 from .merge_projections import merge_projections
 from .quantize_before_pool import quantize_before_pool
@@ -48,13 +52,19 @@ REWRITES = (
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
+    Pass(
+        fuse_gated, rounds=True
+    ),  # before merging: torch's activations round columns of a merged linear in another way
     Pass(merge_projections),  # before activations are folded: only plain linears merge
     Pass(fuse_activation, rounds=True),
     Pass(fuse_conv, rounds=True),
     Pass(fuse_embedding),  # before norms: they take the last sum
+    Pass(fuse_head_norm, rounds=True),  # before the other norms, which would take it on heads
     Pass(fuse_norm, rounds=True),
+    Pass(fuse_rotary),  # after the norms of heads, before attention: it wants queries and keys on rows
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
     Pass(fuse_cached_attention),
+    Pass(fuse_appended),  # after it: it wants keys and values as rows
     Pass(quantize_before_pool),  # before producers: a convolution is one of the value before the pooling
     Pass(quantize_in_producer),  # last of the rewrites: the producers have their final form
     Pass(quantize_in_pool),  # after producers: what no view separates from its pooling is done

@@ -10,13 +10,14 @@ from optimum_int8 import QuantizationError
 from optimum_int8.fx import ROUNDED, agree, rounding_tolerance
 from optimum_int8.kernels import library
 from optimum_int8.passes import PASSES, pipeline
+from tests.passes.decoders import DECODER_CASES
 from tests.passes.graphs import CASES as GRAPHS
 from tests.passes.graphs import attention, feed_forward
 from tests.passes.images import IMAGE_CASES
 from tests.passes.sums import SUM_CASES
 
 needs_library = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
-CASES = GRAPHS | IMAGE_CASES | SUM_CASES
+CASES = GRAPHS | IMAGE_CASES | SUM_CASES | DECODER_CASES
 NAMES = [step.run.__name__ for step in PASSES]
 
 

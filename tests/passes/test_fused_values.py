@@ -113,7 +113,15 @@ def test_each_quantized_value_moves_by_one_step_at_most(
 def test_the_statement_names_what_rounds() -> None:
     """A pass that rounds belongs into the text of `Int8Config.fuse`."""
     rounding = {step.run.__name__ for step in pipeline.PASSES if step.rounds}
-    assert rounding == {"fold_batch_norm", "average_pools", "fuse_activation", "fuse_conv", "fuse_norm"}
+    assert rounding == {
+        "fold_batch_norm",
+        "average_pools",
+        "fuse_gated",
+        "fuse_activation",
+        "fuse_conv",
+        "fuse_head_norm",
+        "fuse_norm",
+    }
     text = " ".join(str(Int8Config.__doc__).split())
     for words in (
         "norms",

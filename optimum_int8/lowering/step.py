@@ -1,0 +1,96 @@
+"""A decoder layer's step that is one program, without running its graph: the views around the program cost more than some layers."""
+
+from __future__ import annotations
+
+import operator as python_operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, fx
+
+from ..fx.rewrite import aten, is_call
+from ..kernels import as_rows, empty_rows
+from ..kernels.growing import grown_heads
+from .program_call import ProgramCall
+
+
+class _Past(NamedTuple):
+    """Keys or values of a cache: tensor of the call, input of the program, and the result that begins with them."""
+
+    tensor: int
+    position: int
+    result: int
+
+
+def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[Tensor, ...]] | None:
+    """A graph that is nothing but one program which appends to a cache, and views of heads as rows and back, as a function of the call's
+    tensors that gives the graph's results; None of another graph."""
+    *nodes, output = [n for n in graph_module.graph.nodes if n.op != "placeholder"]
+    calls = [n for n in nodes if n.op == "call_module"]
+    if len(calls) != 1:
+        return None
+    call = graph_module.get_submodule(calls[0].target)
+    if not isinstance(call, ProgramCall) or not call.after or len(call.outputs) < 2:
+        return None
+    places = {n: i for i, n in enumerate(graph_module.graph.find_nodes(op="placeholder"))}
+    seen = {calls[0]}
+    after = {earlier: result for result, earlier in call.after.items()}
+    plain: list[int] = []
+    past: list[_Past] = []
+    for position, argument in enumerate(calls[0].args):
+        chain = _chain(argument, aten.flatten.using_ints, aten.transpose.int) if position in after else [argument]
+        if chain[-1] not in places:
+            return None
+        seen.update(chain)
+        if position in after:
+            past.append(_Past(places[chain[-1]], position, after[position]))
+        plain.append(places[chain[-1]])
+    results: list[int] = []
+    for node in output.args[0]:
+        chain = _chain(node, aten.transpose.int, aten.unflatten.int)
+        item = chain[-1]
+        if not is_call(item, python_operator.getitem) or item.args[0] is not calls[0]:
+            return None
+        if (len(chain) > 1) != (item.args[1] in call.after):
+            return None
+        seen.update(chain)
+        results.append(int(item.args[1]))  # type: ignore[arg-type]
+    if not all(n in seen for n in nodes) or len(past) != len(call.after) or any(call.squeezed):
+        return None
+    return _runner(call, plain, past, results)
+
+
+def _chain(node: Any, *targets: Any) -> list[Any]:
+    """The node and what it views, where it is a view of these kinds: of heads as rows, or of rows as heads."""
+    found = [node]
+    for target in targets:
+        if not is_call(found[-1], target):
+            return [node]
+        found.append(found[-1].args[0])
+    swap = next(n for n in found if is_call(n, aten.transpose.int))
+    split = next(n for n in found if is_call(n, aten.flatten.using_ints, aten.unflatten.int))
+    return found if list(swap.args[1:]) == [1, 2] and split.args[1] == 2 else [node]
+
+
+def _runner(
+    call: ProgramCall, plain: list[int], past: list[_Past], results: list[int]
+) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
+    position, is_ids = call.whole
+    fresh = [(i, rows) for i, rows in enumerate(call.outputs) if i not in call.after]
+    heads = {earlier.position for earlier in past}
+
+    def run(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        mask = tensors[plain[-1]] if call.has_mask else None
+        count = len(plain) - call.has_mask
+        inputs = [tensors[plain[i]] if i in heads else as_rows(tensors[plain[i]]) for i in range(count)]
+        first = inputs[position].shape
+        lead = first if is_ids else first[:-1]
+        made: list[Any] = [None] * len(call.outputs)
+        for i, rows in fresh:
+            made[i] = empty_rows(lead, rows.columns, rows.dtype)
+        for tensor, place, result in past:
+            inputs[place], made[result] = grown_heads(tensors[tensor], lead[1])
+        call.run(inputs, made, lead, made[past[0].result].shape[2], mask)
+        return tuple([made[i] for i in results])
+
+    return run
