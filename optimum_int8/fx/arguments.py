@@ -43,7 +43,7 @@ def flatten(args: Sequence[Any], kwargs: Mapping[str, Any], layer: int | None = 
 
 
 def _describe_argument(x: Any, tensors: list[Tensor], layer: int | None) -> Any:
-    if not isinstance(x, Cache):
+    if x is None or isinstance(x, Tensor) or not isinstance(x, Cache):
         return _describe(x, tensors)
     item = describe_cache(x, layer, tensors)
     if isinstance(item, str):
@@ -121,14 +121,17 @@ def _broadcasts(x: Tensor, first: Tensor) -> tuple[bool, ...]:
     An axis of size 1 broadcasts only where the batch (or the length) is not 1 too. A graph that was captured on a single token, or on
     a batch of one, therefore never serves a call in which such an axis turns out to stand still.
     """
-    if x.dim() < 2:
+    shape = x.shape
+    if len(shape) < 2:
         return ()
-    one = [bool(size == 1) for size in x.shape]  # not what `==` gives: sizes are symbols while a model is exported
-    batch = bool(first.shape[0] == 1)
-    length = first.dim() > 1 and bool(first.shape[1] == 1)
-    if len(one) == 4:
-        return (one[0] != batch, one[1], one[2] != length, one[3] != length)
-    return (one[0] != batch, one[1] != length)
+    # not what `==` gives: sizes are symbols while a model is exported
+    other = first.shape
+    batch = bool(other[0] == 1)
+    length = len(other) > 1 and bool(other[1] == 1)
+    alone = bool(shape[0] == 1) != batch
+    if len(shape) != 4:
+        return (alone, bool(shape[1] == 1) != length)
+    return (alone, bool(shape[1] == 1), bool(shape[2] == 1) != length, bool(shape[3] == 1) != length)
 
 
 def rebuild(key: Key, tensors: Sequence[Tensor], layer: int | None = None) -> tuple[list[Any], dict[str, Any]]:

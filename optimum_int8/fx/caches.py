@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 CACHE = "cache"
 """First entry of a cache in a guard key; what follows is the arguments of `restore_cache`."""
@@ -31,6 +31,17 @@ class _GraphLayer(DynamicLayer):
             return super().update(key_states, value_states, *args, **kwargs)
         hold(self, key_states, value_states)
         return key_states, value_states
+
+
+class _GraphSlidingLayer(_GraphLayer):
+    """One whose states are the last ones only: how many tokens there were is not known to a graph."""
+
+    is_sliding = True
+
+    def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
+        raise NotImplementedError("the length of a sliding cache layer is no tensor of a graph")
+
+    get_mask_sizes = get_seq_length
 
 
 def layer_index(module: nn.Module) -> int | None:
@@ -65,13 +76,13 @@ def describe_cache(cache: Cache, layer: int | None, tensors: list[Tensor]) -> tu
     cross = _states(parts[1], layer) if updated else ()
     tensors.extend(cross)
     step = bool(past) and bool(tensors[0].shape[1] == 1)
-    return (CACHE, updated, _traits(past), _traits(cross), step)
+    return (CACHE, updated, _traits(past), _traits(cross), step, _is_sliding(parts[0], layer))
 
 
 def restore_cache(item: tuple[Any, ...], source: Any, layer: int) -> Cache:
     """The inverse of `describe_cache`: a cache that holds the same tensors at that place and nothing elsewhere."""
-    _, updated, past, cross, _ = item
-    own = _filled(past, source, layer)
+    _, updated, past, cross, _, sliding = item
+    own = _filled(past, source, layer, _GraphSlidingLayer if sliding else _GraphLayer)
     if updated is None:
         return own
     both = EncoderDecoderCache(DynamicCache(), DynamicCache())  # filled only now: its constructor asks for lengths
@@ -110,6 +121,9 @@ def store(cache: Cache, places: Places, tensors: Sequence[Tensor], layer: int) -
 
 def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
     """Make these the states of a layer."""
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        _slide(layer, keys, values)
+        return
     if not layer.is_initialized:
         layer.dtype = keys.dtype
         layer.device = keys.device
@@ -118,9 +132,19 @@ def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
     layer.values = values
 
 
+def _slide(layer: DynamicSlidingWindowLayer, keys: Tensor, values: Tensor) -> None:
+    """Make the last of these the states of a layer that keeps no more than a window of them, as its own `update` does."""
+    earlier = layer.keys.shape[2] if layer.is_initialized and layer.keys.numel() else 0
+    if not layer.is_initialized:
+        layer.lazy_initialization(keys, values)
+    layer.cumulative_length += keys.shape[2] - earlier
+    layer.keys = keys[:, :, -layer.sliding_window + 1 :, :]
+    layer.values = values[:, :, -layer.sliding_window + 1 :, :]
+
+
 def tensor_places(item: tuple[Any, ...]) -> list[str]:
     """The part of the cache that each tensor of `describe_cache` belongs to."""
-    _, _, past, cross, _ = item
+    _, _, past, cross, *_ = item
     return ([SELF] * 2 if past else []) + ([CROSS] * 2 if cross else [])
 
 
@@ -139,8 +163,16 @@ def _unknown(cache: Cache, layer: int) -> str | None:
     if layer >= len(cache.layers):
         made = cache.layer_class_to_replicate
         return None if made is DynamicLayer else "an argument is a cache without that layer"
-    kind = type(cache.layers[layer])
-    return None if kind in (DynamicLayer, _GraphLayer) else f"an argument is a cache with a {kind.__name__}"
+    held = cache.layers[layer]
+    kind = type(held)
+    if kind is DynamicSlidingWindowLayer and getattr(held, "record_past", False):
+        return "an argument is a cache with a DynamicSlidingWindowLayer that records what it passes over"
+    known = (DynamicLayer, DynamicSlidingWindowLayer, _GraphLayer, _GraphSlidingLayer)
+    return None if kind in known else f"an argument is a cache with a {kind.__name__}"
+
+
+def _is_sliding(cache: Cache, layer: int) -> bool:
+    return layer < len(cache.layers) and bool(cache.layers[layer].is_sliding)
 
 
 def _states(cache: Cache, layer: int) -> tuple[Tensor, ...]:
@@ -154,9 +186,9 @@ def _traits(states: tuple[Tensor, ...]) -> tuple[Any, ...]:
     return tuple((t.dtype, t.dim(), bool(t.shape[2] == 1)) for t in states) if states else ()
 
 
-def _filled(traits: tuple[Any, ...], source: Any, layer: int) -> DynamicCache:
+def _filled(traits: tuple[Any, ...], source: Any, layer: int, kind: type[_GraphLayer] = _GraphLayer) -> DynamicCache:
     cache = DynamicCache()
-    cache.layers = [_GraphLayer() for _ in range(layer + 1)]
+    cache.layers = [kind() for _ in range(layer + 1)]
     if traits:
         hold(cache.layers[layer], next(source), next(source))
     return cache

@@ -48,6 +48,7 @@ class Sources:
     def __init__(self, module: nn.Module) -> None:
         self._tables: list[dict[str, Any]] = []
         for child in module.modules():
+            Changes.watch(child)
             tables: Sequence[Any] = (child._parameters, child._buffers, child._modules)
             self._tables += [table for table in tables if table]
         self._held = [dict(table) for table in self._tables]

@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from optimum_int8 import Int8Config, quantize
 from optimum_int8.fx import sources
 from optimum_int8.nn import Int8Conv2d, Int8Linear
+from optimum_int8.nn.changes import Changes
 from optimum_int8.passes import find_blocks, install, remove
 from tests.fx.toys import int8_linear
 
@@ -271,3 +272,16 @@ def test_a_hook_on_a_module_that_was_put_in_is_run_at_the_next_call() -> None:
         for calls in range(1, 3):
             model.outer(x)
             assert len(seen) == calls
+
+
+def test_a_list_that_is_made_at_each_call_is_no_change() -> None:
+    """Decoders cut their layers anew in each forward."""
+    model = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+    watched = sources.Sources(model)
+    before = Changes.count
+    cut = model[:2]
+    other = nn.Linear(2, 2)
+    other.weight = nn.Parameter(torch.zeros(2, 2))
+    assert Changes.count == before and len(cut) == 2
+    model[0].weight = nn.Parameter(torch.ones(2, 2))
+    assert Changes.count > before and not watched.same()
