@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-NAMES = ("latency", "startup", "generation", "kernels", "cards", "tuning", "training", "report")
+NAMES = ("latency", "startup", "generation", "kernels", "recurrent", "cards", "tuning", "training", "report")
 
 ROOT = Path(__file__).resolve().parents[2]
 """Top folder of the checkout."""
