@@ -22,12 +22,11 @@ inline void append(const oi8_append &instruction, const Context &context) {
     const int64_t sequence = row / keys, key = row % keys;
     if (key < earlier && stays) continue;
     const float *source =
-        key < earlier
-            ? context.row<float>(instruction.head.input[OI8_APPEND_EARLIER],
-                                 sequence * earlier + key)
-            : context.row<float>(instruction.head.input[OI8_APPEND_ROWS],
-                                 sequence * context.call->length + key - earlier) +
-                  instruction.column;
+        key < earlier ? context.row<float>(instruction.head.input[OI8_APPEND_EARLIER],
+                                           sequence * earlier + key)
+                      : context.row<float>(instruction.head.input[OI8_APPEND_ROWS],
+                                           sequence * context.call->length + key - earlier) +
+                            instruction.column;
     std::memcpy(context.row<float>(instruction.head.output[OI8_APPEND_RESULT], row), source, bytes);
   }
 }

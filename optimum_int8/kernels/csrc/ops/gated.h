@@ -69,10 +69,10 @@ void gated_rows(const oi8_gated &instruction, const Context &context) {
     }
     uint8_t *target = context.row<uint8_t>(outputs[OI8_GATED_BYTES], row);
     if (dynamic)
-      quantize_row(temporary, target, width,
-                   gated_range(product, width, temporary,
-                               context.row<float>(outputs[OI8_GATED_SCALES], row),
-                               context.row<int32_t>(outputs[OI8_GATED_ZERO_POINTS], row)));
+      quantize_row(
+          temporary, target, width,
+          gated_range(product, width, temporary, context.row<float>(outputs[OI8_GATED_SCALES], row),
+                      context.row<int32_t>(outputs[OI8_GATED_ZERO_POINTS], row)));
     else
       gated_to_bytes(product, width, fixed, target);
   }

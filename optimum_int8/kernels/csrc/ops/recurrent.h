@@ -27,9 +27,7 @@ struct RecurrentPart {
   Range sequences, blocks;
 };
 
-inline Floats sigmoid(Floats x) {
-  return div(set(1.0f), add(exp(sub(set(0.0f), x)), set(1.0f)));
-}
+inline Floats sigmoid(Floats x) { return div(set(1.0f), add(exp(sub(set(0.0f), x)), set(1.0f))); }
 
 class RecurrentLayer {
  public:
