@@ -30,7 +30,7 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
     if len(calls) != 1:
         return None
     call = graph_module.get_submodule(calls[0].target)
-    if not isinstance(call, ProgramCall) or not call.after or len(call.outputs) < 2:
+    if type(call) is not ProgramCall or not call.after or len(call.outputs) < 2:  # calls on images append to nothing
         return None
     places = {n: i for i, n in enumerate(graph_module.graph.find_nodes(op="placeholder"))}
     seen = {calls[0]}
