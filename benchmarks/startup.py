@@ -70,6 +70,7 @@ def prepare(case: Case, approach: str, folder: Path) -> dict[str, Path]:
     import transformers
 
     from optimum_int8 import Int8Config, OptimizedModel, quantize
+    from optimum_int8.quantizers.steps.programs import call_examples
 
     from .startup_process import first_result, make_inputs
 
@@ -82,6 +83,8 @@ def prepare(case: Case, approach: str, folder: Path) -> dict[str, Path]:
     data = {**inputs, "decoder_input_ids": inputs["input_ids"]} if config.is_encoder_decoder else inputs
     int8 = quantize(model, Int8Config(approach=approach), [data] if approach == "static" else None, progress=False)
     first_result(int8, case.kind, inputs)
+    if case.kind == "vector":
+        call_examples(int8)  # as quantizers do: beyond 256 tokens too
     OptimizedModel.save_pretrained(int8, folders[STORED])
     shutil.copytree(folders[STORED], folders[CAPTURED], ignore=shutil.ignore_patterns(PROGRAMS))
     return folders
