@@ -49,7 +49,8 @@ _install_extras() {
     local tools=() target="$OPTIMUM_INT8_ROOT"
     cmake --version >/dev/null 2>&1 || tools+=(cmake)
     [ "$extras" = core ] || target+="[$(echo "$extras" | grep -vx core | paste -sd, -)]"
-    python -m pip install --quiet "$OPTIMUM_INT8_TORCH" ${tools[@]+"${tools[@]}"} -e "$target" || return 1
+    # --use-pep517: seqeval comes as source, which pip before 23.1 builds with build requirements that lack their own.
+    python -m pip install --quiet --use-pep517 "$OPTIMUM_INT8_TORCH" ${tools[@]+"${tools[@]}"} -e "$target" || return 1
     rm -f "$venv"/.optimum_int8-*
     echo "$extras" >"$stamp"
 }
