@@ -24,39 +24,23 @@ from torch._C import _disabled_torch_function_impl as no_torch_function
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from .lazy import when_imported
 
 __all__ = [
-    "KNOWN",
-    "MODULE_CALL",
-    "OUTER_MODULE_CALL",
-    "DisableTorchFunction",
-    "DisableTorchFunctionSubclass",
-    "FakeTensor",
-    "OpOverload",
-    "TorchDispatchMode",
-    "export_guards",
-    "import_export",
-    "int8_matmul",
-    "is_known",
-    "is_recorded",
-    "is_watched",
-    "lean_export",
-    "make_wrapper_subclass",
-    "no_torch_function",
-    "only_export",
-    "print_of_export",
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map",
+    "KNOWN", "MODULE_CALL", "OUTER_MODULE_CALL", "DisableTorchFunction", "DisableTorchFunctionSubclass",
+    "FakeTensor", "OpOverload", "TorchDispatchMode", "WeightNorm", "export_guards", "import_export",
+    "int8_matmul", "is_known", "is_recorded", "is_watched", "lean_export", "make_wrapper_subclass",
+    "no_torch_function", "only_export", "print_of_export", "tree_flatten", "tree_leaves", "tree_map",
     "tree_unflatten",
-]
+]  # fmt: skip
 
 make_wrapper_subclass: Callable[..., Any] = Tensor._make_wrapper_subclass
 int8_matmul: Callable[[Tensor, Tensor], Tensor] | None = getattr(torch, "_int_mm", None)
+WeightNorm: type[nn.Module] | None = getattr(parametrizations, "_WeightNorm", None)
 MODULE_CALL = nn.Module._call_impl.__code__
 OUTER_MODULE_CALL = nn.Module._wrapped_call_impl.__code__
 """The code that runs when a module is called: `__call__` is the outer one, the other calls its hooks and its forward."""

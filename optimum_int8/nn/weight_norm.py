@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import weight_norm
 
-_MADE_BY = type(weight_norm(nn.Linear(1, 1)).parametrizations.weight[0])
-"""What it puts on a weight; the class has no public name."""
+from ..torch_private import WeightNorm
 
 
 def has_weight_norm(module: nn.Module) -> bool:
@@ -19,4 +17,4 @@ def has_weight_norm(module: nn.Module) -> bool:
     if not parametrize.is_parametrized(module):
         return False
     found = {name: [type(part) for part in parts] for name, parts in module.parametrizations.items()}  # type: ignore[union-attr, operator]
-    return found == {"weight": [_MADE_BY]}
+    return found == {"weight": [WeightNorm]}

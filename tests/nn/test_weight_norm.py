@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,13 @@ def test_a_speech_model_is_stored_and_loaded_to_the_bit(name: str, approach: str
         assert relative(expected, model(input_values=x).logits) < 0.1
         for loader in (OptimizedModel, transformers.AutoModelForCTC):
             assert torch.equal(loader.from_pretrained(tmp_path).eval()(input_values=x).logits, expected)
+
+
+@pytest.mark.slow
+def test_importing_draws_no_random_numbers() -> None:
+    code = (
+        "import torch; torch.manual_seed(0); before = torch.random.get_rng_state(); import optimum_int8.quantization;"
+        "assert torch.equal(before, torch.random.get_rng_state())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
