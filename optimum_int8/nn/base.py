@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import numerics
 from ..operators.onnx import refuse_onnx
 from .changes import Changes
 
@@ -64,3 +65,10 @@ class Int8Module(KeepDtype):
         for name in names:
             dtype = torch.int32 if name.endswith("zero_point") else torch.float32
             self.register_buffer(name, torch.empty((), dtype=dtype) if static else None)
+
+    def _set_input_range(self, limits: tuple[float, float] | None, bits: int) -> None:
+        """The scale and zero point of the input by its smallest and largest value; None leaves it dynamic."""
+        if limits is not None:
+            scale, zero_point = numerics.choose_affine_qparams(*limits, bits)
+            self._buffers["input_scale"] = torch.tensor(scale)
+            self._buffers["input_zero_point"] = torch.tensor(zero_point, dtype=torch.int32)

@@ -99,10 +99,7 @@ class Int8Conv(Int8Biased):
         new.weight = q.view(*module.weight.shape, 1)
         if module.bias is not None:
             new.bias = module.bias.detach().to(torch.float32).clone()
-        if input_range is not None:
-            scale, zero_point = numerics.choose_affine_qparams(*input_range, activation_bits)
-            new.input_scale = torch.tensor(scale)
-            new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
+        new._set_input_range(input_range, activation_bits)
         new.finish_loading()
         return new.train(module.training)
 

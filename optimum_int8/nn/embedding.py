@@ -12,21 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import numerics
-from .weight import Int8Weighted, resized
+from .table import Int8Table
+from .weight import resized
 
 
-class Int8Embedding(Int8Weighted, nn.Embedding):
+class Int8Embedding(Int8Table, nn.Embedding):
     """Rows of an int8 table, each times its row's scale, as `dtype`, which follows `.to(dtype)` as a float table's would.
-
-    Stored: `weight` int8 `[rows, dim, 1]`, `weight_scale` float32 `[rows]`. Loaded, the table is the buffer `int8_weight`, and reading
-    `weight` gives float `[rows, dim]`.
 
     Standing before `nn.Embedding` in the order of bases, it is what `super().forward` of a subclass finds: `like` makes
     an INT8 counterpart of a scaled or a shifted table that keeps its class and its own forward.
     """
-
-    int8_weight: Tensor
 
     def __init__(
         self,
@@ -36,12 +31,7 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         nn.Module.__init__(self)  # that of nn.Embedding draws a float table
-        self.dtype = dtype
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = padding_idx
-        self._hold(torch.empty(num_embeddings, embedding_dim, 1, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.empty(num_embeddings, dtype=torch.float32))
+        self._hold_table(num_embeddings, embedding_dim, padding_idx, dtype)
 
     @classmethod
     def like(cls, module: nn.Embedding) -> Int8Embedding:
@@ -52,20 +42,6 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
             new._modules.update(module._modules)
             new.__class__ = _int8_class(type(module))  # type: ignore[arg-type]
         return new.train(module.training)
-
-    @classmethod
-    def from_float(cls, module: nn.Embedding, per_channel: bool = True) -> Int8Embedding:
-        """Quantize a table; with `per_channel` False all rows carry one scale."""
-        new = cls.like(module)
-        q, new.weight_scale = numerics.quantize_weight(module.weight, per_channel)
-        new.weight = q.unsqueeze(-1)
-        new.finish_loading()
-        return new
-
-    @property
-    def products_per_row(self) -> int:
-        """None are computed: a table is read."""
-        return 0
 
     def share(self, other: Int8Embedding) -> None:
         """Use the table of `other` from now on: tied tables are one."""
@@ -84,32 +60,9 @@ class Int8Embedding(Int8Weighted, nn.Embedding):
         self.num_embeddings = len(q)
         self.finish_loading()
 
-    def finish_loading(self) -> None:
-        """See `Int8Module.finish_loading`."""
-        if "weight" in self._buffers:
-            self.register_buffer("int8_weight", self._buffers.pop("weight"), persistent=False)
-
-    def release(self) -> None:
-        """See `Int8Weighted.release`."""
-        if "int8_weight" in self._buffers:
-            self._hold(self._buffers.pop("int8_weight"))  # type: ignore[arg-type]
-
     def forward(self, input: Tensor) -> Tensor:
         """See the class."""
         return torch.ops.optimum_int8.embedding(input, self.int8_weight, self.weight_scale).to(self.dtype)
-
-    def quantized_weight(self) -> Tensor:
-        """The table as it is stored: int8 `[rows, dim, 1]`."""
-        stored = self._buffers.get("weight")
-        return self.int8_weight if stored is None else stored
-
-    def float_shape(self) -> tuple[int, ...]:
-        """Shape of the float table."""
-        return tuple(self.quantized_weight().shape[:2])
-
-    def int8_storage(self) -> Tensor:
-        """The int8 table."""
-        return self.quantized_weight()
 
     def extra_repr(self) -> str:
         """What `print` shows."""

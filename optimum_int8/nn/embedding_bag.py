@@ -8,18 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import numerics
 from .gradient import straight_through, wants_gradients
-from .weight import Int8Weighted
+from .table import Int8Table
 
 
-class Int8EmbeddingBag(Int8Weighted):
+class Int8EmbeddingBag(Int8Table):
     """The sum, mean or maximum of rows of an int8 table, each times its row's scale, in `dtype`. Arguments as `nn.EmbeddingBag`.
 
     Stored: `weight` int8 `[rows, dim, 1]`, `weight_scale` float32 `[rows]`. Loaded, the table is the buffer `int8_weight`.
     """
-
-    int8_weight: Tensor
 
     def __init__(
         self,
@@ -31,14 +28,9 @@ class Int8EmbeddingBag(Int8Weighted):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
         self.mode = mode
         self.include_last_offset = include_last_offset
-        self.padding_idx = padding_idx
-        self._hold(torch.empty(num_embeddings, embedding_dim, 1, dtype=torch.int8))
-        self.register_buffer("weight_scale", torch.empty(num_embeddings, dtype=torch.float32))
+        self._hold_table(num_embeddings, embedding_dim, padding_idx, dtype)
 
     @classmethod
     def like(cls, module: nn.EmbeddingBag) -> Int8EmbeddingBag:
@@ -52,30 +44,6 @@ class Int8EmbeddingBag(Int8Weighted):
             module.weight.dtype,
         )
         return new.train(module.training)
-
-    @classmethod
-    def from_float(cls, module: nn.EmbeddingBag, per_channel: bool = True) -> Int8EmbeddingBag:
-        """Quantize a table; with `per_channel` False all rows carry one scale."""
-        new = cls.like(module)
-        q, new.weight_scale = numerics.quantize_weight(module.weight, per_channel)
-        new.weight = q.unsqueeze(-1)
-        new.finish_loading()
-        return new
-
-    @property
-    def products_per_row(self) -> int:
-        """None are computed: a table is read."""
-        return 0
-
-    def finish_loading(self) -> None:
-        """See `Int8Module.finish_loading`."""
-        if "weight" in self._buffers:
-            self.register_buffer("int8_weight", self._buffers.pop("weight"), persistent=False)
-
-    def release(self) -> None:
-        """See `Int8Weighted.release`."""
-        if "int8_weight" in self._buffers:
-            self._hold(self._buffers.pop("int8_weight"))  # type: ignore[arg-type]
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """See `nn.EmbeddingBag`. The gradient of `per_sample_weights` is that of the float table."""
@@ -115,19 +83,6 @@ class Int8EmbeddingBag(Int8Weighted):
         offsets = offsets.to(torch.int64)
         begins = offsets[:-1] if self.include_last_offset else offsets
         return torch.cat([begins, offsets.new_full((1,), input.shape[0])])
-
-    def quantized_weight(self) -> Tensor:
-        """The table as it is stored: int8 `[rows, dim, 1]`."""
-        stored = self._buffers.get("weight")
-        return self.int8_weight if stored is None else stored
-
-    def float_shape(self) -> tuple[int, ...]:
-        """Shape of the float table."""
-        return self.num_embeddings, self.embedding_dim
-
-    def int8_storage(self) -> Tensor:
-        """The int8 table."""
-        return self.quantized_weight()
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .. import numerics
 from ..errors import QuantizationError
 from ..numerics import MAX_POSITIONS, Window, pool_window
 from .base import Int8Module
@@ -57,9 +56,7 @@ class Int8AvgPool(Int8Module):
     def from_float(cls, module: nn.Module, input_range: tuple[float, float], activation_bits: int = 8) -> Int8AvgPool:
         """Quantize one of `AVERAGES`."""
         new = cls.like(module, activation_bits)
-        scale, zero_point = numerics.choose_affine_qparams(*input_range, activation_bits)
-        new.input_scale = torch.tensor(scale)
-        new.input_zero_point = torch.tensor(zero_point, dtype=torch.int32)
+        new._set_input_range(input_range, activation_bits)
         return new.train(module.training)
 
     def forward(self, input: Tensor) -> Tensor:

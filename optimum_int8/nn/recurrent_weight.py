@@ -14,6 +14,9 @@ from .dequantized import DequantizedWeight, initializing, is_traced, not_writabl
 from .linear import packed_linear
 from .weight import FloatDtype
 
+_PACKED = ("panels", "sums", "scales", "added")
+"""What kernels read of the weights of a layer and side: the matrix, sums of its rows, scales, and biases where there are some."""
+
 
 class Matrix(NamedTuple):
     """Place of a stored weight: `weight_hh_l1_reverse` is `("hh", 1, 1)`."""
@@ -93,10 +96,7 @@ class Int8Recurrent(FloatDtype):
             self._buffers[f"{name}_scale"] = weight_scale
         for name in self._biases:
             self._buffers[name] = getattr(module, name).detach().to(torch.float32).clone()
-        if input_range is not None:
-            scale, zero_point = numerics.choose_affine_qparams(*input_range, self.activation_bits)
-            self._buffers["input_scale"] = torch.tensor(scale)
-            self._buffers["input_zero_point"] = torch.tensor(zero_point, dtype=torch.int32)
+        self._set_input_range(input_range, self.activation_bits)
         self.finish_loading()
 
     @property
@@ -138,18 +138,9 @@ class Int8Recurrent(FloatDtype):
         for name in self._matrices:
             self._buffers[name] = self.quantized_weight(name)
         for layer in range(len(self.suffixes)):
-            for name in (
-                "panels_ih",
-                "sums_ih",
-                "scales_ih",
-                "panels_hh",
-                "sums_hh",
-                "scales_hh",
-                "added_ih",
-                "added_hh",
-            ):
-                self._buffers.pop(f"{name}_{layer}", None)
-                self._non_persistent_buffers_set.discard(f"{name}_{layer}")
+            for name in (f"{part}_{side}_{layer}" for part in _PACKED for side in ("ih", "hh")):
+                self._buffers.pop(name, None)
+                self._non_persistent_buffers_set.discard(name)
 
     def _take(self, name: str) -> Tensor:
         return self._buffers.pop(name).squeeze(-1)  # type: ignore[union-attr]
@@ -158,8 +149,7 @@ class Int8Recurrent(FloatDtype):
         return [self._buffers[f"{name}{suffix}{end}"] for suffix in suffixes]  # type: ignore[misc]
 
     def _packed(self, side: str, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        names = (f"{part}_{side}_{layer}" for part in ("panels", "sums", "scales", "added"))
-        panels, sums, scales, added = (self._buffers.get(name) for name in names)
+        panels, sums, scales, added = (self._buffers.get(f"{part}_{side}_{layer}") for part in _PACKED)
         return panels, sums, scales, added  # type: ignore[return-value]
 
     def quantized_weight(self, name: str) -> Tensor:
