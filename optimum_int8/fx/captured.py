@@ -17,6 +17,7 @@ from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuil
 from .caches import SELF, find_cache, layer_index
 from .guards import Guard, assumptions, compile_guard
 from .lazy_graph import LazyGraph
+from .rewrite import drop_dead
 from .shapes import shaped
 from .silence import quiet
 from .tracing import cheap_tracing
@@ -241,17 +242,10 @@ def _detach(exported: ExportedProgram, output: Key, own: set[str]) -> Captured:
                 constants[node.target] = value
         elif node.op == "call_module":
             raise NotCapturable(f"its graph calls {node.target}")
-    _drop_unused(graph)
+    # Assertions only say of which dtype a value is, which the guard key does. A module that asks for `weight.dtype` has the graph compute
+    # a float weight that nothing else reads.
+    drop_dead(graph, torch.ops.aten._assert_tensor_metadata.default)
     return Captured(graph, output, constants)
-
-
-def _drop_unused(graph: fx.Graph) -> None:
-    """Erase what only says of which dtype a value is, which the guard key does, and what nothing reads: a module that asks for
-    `weight.dtype` has the graph compute a float weight."""
-    for node in reversed(graph.nodes):
-        asserts = node.target is torch.ops.aten._assert_tensor_metadata.default
-        if not node.users and node.op not in ("placeholder", "output") and (asserts or not node.is_impure()):
-            graph.erase_node(node)
 
 
 def _attribute(root: Any, target: str) -> Any:

@@ -115,12 +115,29 @@ def replace_results(graph_module: fx.GraphModule, node: fx.Node, results: Sequen
     graph_module.graph.erase_node(node)
 
 
-def drop_dead(graph_module: fx.GraphModule) -> None:
-    """Erase nodes that nothing reads, but for inputs and what has effects. fx's own way looks at every node, and lints the graph, which
-    takes more time than the passes do."""
-    for node in reversed(graph_module.graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output") and not node.is_impure():
-            graph_module.graph.erase_node(node)
+def drop_dead(graph: fx.Graph, *also: Any) -> None:
+    """Erase nodes that nothing reads, but for inputs and what has effects; of `also` those with effects too. fx's own way looks at every
+    node, and lints the graph, which takes more time than the passes do."""
+    for node in reversed(graph.nodes):
+        if (
+            not node.users
+            and node.op not in ("placeholder", "output")
+            and (is_call(node, *also) or not node.is_impure())
+        ):
+            graph.erase_node(node)
+
+
+def both_orders(node: Any, target: Any) -> list[tuple[fx.Node, fx.Node]]:
+    """The two values that `node` adds or multiplies (`target`), in both orders; none where it does something else, or one is a number."""
+    if not is_call(node, target) or not all(isinstance(argument, fx.Node) for argument in node.args[:2]):
+        return []
+    first, second = node.args[:2]
+    return [(first, second), (second, first)]  # type: ignore[list-item]
+
+
+def is_last_axis(axis: int, x: fx.Node) -> bool:
+    """Whether this is the number of the last axis of `x`, from the front or from the end."""
+    return axis in (-1, len(shape_of(x)) - 1)
 
 
 def named(node: fx.Node) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def text_of(value: Any) -> str:
         return f"({','.join([text_of(item) for item in value])})"
     if isinstance(value, list):
         return f"[{','.join([text_of(item) for item in value])}]"
-    if isinstance(value, type) or inspect.isroutine(value) or isinstance(value, types.FunctionType):
+    if isinstance(value, type) or inspect.isroutine(value):
         return _name(value)
     return repr(value)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..fx.rewrite import aten, is_call, named, shape_of
+from ..fx.rewrite import aten, is_call, is_last_axis, named
 from ..fx.roles import broadcasts, called
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
@@ -74,7 +74,7 @@ class RowDomain:
             return False
         given = named(node)
         begins = type(given["start"]) is int and given["start"] >= 0 and given["step"] == 1
-        return begins and given["dim"] in (-1, len(shape_of(given["self"])) - 1)
+        return begins and is_last_axis(given["dim"], given["self"])
 
 
 def _is_attention(operator: Operator | None) -> bool:

@@ -58,7 +58,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         rest = {name: given[name] for name in ("mask", "scaling", "causal")}
         core = add_call(graph_module, ours.attention_rows.default, *rows, *all_scales, heads, heads, **rest)
     after.replace_all_uses_with(core)
-    drop_dead(graph_module)
+    drop_dead(graph_module.graph)
     return True
 
 

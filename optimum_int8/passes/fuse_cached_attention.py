@@ -40,7 +40,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         core = add_call(graph_module, form.overload, **arguments, heads=heads, kv_heads=kv_heads)
     core.meta["val"] = after.meta["val"]  # sizes as they are named elsewhere
     after.replace_all_uses_with(core)
-    drop_dead(graph_module)
+    drop_dead(graph_module.graph)
     return True
 
 

@@ -7,7 +7,7 @@ from typing import TypeGuard
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, drop_dead, is_call, named, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, drop_dead, is_call, is_last_axis, named, only_user, ours, shape_of
 from ..fx.roles import has_role
 from ..operators import LINEAR
 from .fuse_activation import activation_of
@@ -36,7 +36,7 @@ def _rewrite(graph_module: fx.GraphModule, gate: fx.Node) -> bool:
         new = add_call(graph_module, ours.gated.default, gate, up, found.name)
     product.replace_all_uses_with(new)
     graph_module.graph.erase_node(product)
-    drop_dead(graph_module)
+    drop_dead(graph_module.graph)
     return True
 
 
@@ -44,5 +44,5 @@ def _comes_from_linear(node: object) -> TypeGuard[fx.Node]:
     """Whether a value is computed by a linear, or is some of its columns."""
     if is_call(node, aten.slice.Tensor):
         x = named(node)["self"]
-        node = x if named(node)["dim"] in (-1, len(shape_of(x)) - 1) else None
+        node = x if is_last_axis(named(node)["dim"], x) else None
     return has_role(node, LINEAR) and named(node)["activation"] == "none"

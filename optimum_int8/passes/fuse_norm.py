@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, add_constant, aten, is_call, named, only_user, ours, shape_of, tensor_of
+from ..fx.rewrite import add_call, add_constant, aten, both_orders, is_call, named, only_user, ours, shape_of, tensor_of
 from ..fx.roles import has_role
 from ..operators import LINEAR
 
@@ -71,11 +71,11 @@ def describe_norm(graph_module: fx.GraphModule, node: fx.Node) -> Norm | None:
 
 def _written_out(graph_module: fx.GraphModule, node: fx.Node) -> Norm | None:
     """RMS norm as models write it: `weight * (x * rsqrt(mean(x ** 2, -1, keepdim) + eps))`, or `1 + weight` for the weight."""
-    for weight, scaled in _products(node):
+    for weight, scaled in both_orders(node, aten.mul.Tensor):
         stored = _less_one(weight) or weight
         if stored.op != "get_attr" or len(shape_of(stored)) != 1:
             continue
-        for x, factor in _products(scaled):
+        for x, factor in both_orders(scaled, aten.mul.Tensor):
             eps = _inverse_root_of_mean_square(factor, x)
             floats = x.meta["val"].dtype == weight.meta["val"].dtype == torch.float32
             if eps is not None and floats and len(shape_of(x)) > 1 and shape_of(x)[-1] == shape_of(weight)[0]:
@@ -99,14 +99,6 @@ def _plus_one(graph_module: fx.GraphModule, weight: fx.Node, before: fx.Node) ->
     assert stored is not None
     with graph_module.graph.inserting_before(before):
         return add_constant(graph_module, "norm_weight", stored + 1.0)
-
-
-def _products(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
-    """Both orders of the factors of a product."""
-    if not is_call(node, aten.mul.Tensor) or not all(isinstance(a, fx.Node) for a in node.args[:2]):
-        return []
-    a, b = node.args[:2]
-    return [(a, b), (b, a)]  # type: ignore[list-item]
 
 
 def _inverse_root_of_mean_square(node: fx.Node, x: fx.Node) -> float | None:

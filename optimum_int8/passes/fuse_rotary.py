@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, named, only_user, ours, shape_of
+from ..fx.rewrite import add_call, aten, both_orders, is_call, is_last_axis, named, only_user, ours, shape_of
 from .heads import Heads, heads_of, split_again
 
 
@@ -52,7 +51,7 @@ def _whole_heads(node: fx.Node, turn: _Turn) -> tuple[fx.Node, fx.Node | None]:
     """The heads of which `node` turns all or the first elements, and the node that has all of them again."""
     turned = shape_of(turn.x)[-1]
     joined = only_user(node)
-    if is_call(joined, aten.cat.default) and _is_last(named(joined)["dim"], joined):
+    if is_call(joined, aten.cat.default) and is_last_axis(named(joined)["dim"], joined):
         parts = named(joined)["tensors"]
         rest = _piece(parts[1]) if len(parts) == 2 and parts[0] is node else None
         first = _piece(turn.x)
@@ -84,20 +83,13 @@ def _angles(graph_module: fx.GraphModule, angle: fx.Node, cut: Heads) -> fx.Node
 def _turn(node: fx.Node) -> _Turn | None:
     if not is_call(node, aten.add.Tensor) or node.kwargs.get("alpha", 1) != 1:
         return None
-    for plain, other in _both_orders(node):
-        for x, cos in _both_orders(plain, aten.mul.Tensor):
-            for rotated, sin in _both_orders(other, aten.mul.Tensor):
+    for plain, other in both_orders(node, aten.add.Tensor):
+        for x, cos in both_orders(plain, aten.mul.Tensor):
+            for rotated, sin in both_orders(other, aten.mul.Tensor):
                 kind = _rotation(rotated, x)
                 if kind is not None and shape_of(x)[-1] == shape_of(cos)[-1] == shape_of(sin)[-1]:
                     return _Turn(x, cos, sin, kind)
     return None
-
-
-def _both_orders(node: Any, target: Any = aten.add.Tensor) -> Iterator[tuple[fx.Node, fx.Node]]:
-    if is_call(node, target) and all(isinstance(a, fx.Node) for a in node.args[:2]):
-        first, second = node.args[:2]
-        yield first, second  # type: ignore[misc]
-        yield second, first  # type: ignore[misc]
 
 
 def _rotation(node: fx.Node, x: fx.Node) -> bool | None:
@@ -111,7 +103,7 @@ def _rotation(node: fx.Node, x: fx.Node) -> bool | None:
     axis = named(joined)["dim"]
     if interleaved and (named(node)["start_dim"] not in (-2, 3) or axis not in (-1, 4)):
         return None
-    if not interleaved and (is_call(joined, aten.stack.default) or not _is_last(axis, joined)):
+    if not interleaved and (is_call(joined, aten.stack.default) or not is_last_axis(axis, joined)):
         return None
     negative, first = named(joined)["tensors"]
     second = _piece(negative.args[0]) if is_call(negative, aten.neg.default) else None
@@ -149,11 +141,7 @@ def _piece(node: Any) -> _Piece | None:
     x = given["self"]
     width = shape_of(x)[-1]
     bounds = [given["start"] or 0, width if given["end"] is None else given["end"], given["step"]]
-    if not _is_last(given["dim"], x) or not all(type(n) is int for n in (width, *bounds)):
+    if not is_last_axis(given["dim"], x) or not all(type(n) is int for n in (width, *bounds)):
         return None
     start, stop, step = bounds
     return _Piece(x, start if start >= 0 else start + width, stop if stop >= 0 else stop + width, step)
-
-
-def _is_last(axis: int, x: fx.Node) -> bool:
-    return axis in (-1, len(shape_of(x)) - 1)

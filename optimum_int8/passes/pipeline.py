@@ -52,9 +52,7 @@ REWRITES = (
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
-    Pass(
-        fuse_gated, rounds=True
-    ),  # before merging: torch's activations round columns of a merged linear in another way
+    Pass(fuse_gated, rounds=True),  # before merging: torch's activations round columns of a merged linear otherwise
     Pass(merge_projections),  # before activations are folded: only plain linears merge
     Pass(fuse_activation, rounds=True),
     Pass(fuse_conv, rounds=True),
@@ -90,7 +88,7 @@ def keep_residuals_int8(graph_module: fx.GraphModule) -> int:
     """
     drop_noops(graph_module)  # stands between what belongs together
     count = int8_residuals(graph_module)
-    drop_dead(graph_module)
+    drop_dead(graph_module.graph)
     graph_module.recompile()
     return count
 
@@ -130,7 +128,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
 def _apply(step: Pass, graph_module: fx.GraphModule) -> int:
     count = step.run(graph_module)
     if count:
-        drop_dead(graph_module)
+        drop_dead(graph_module.graph)
         if os.environ.get(_SHOW):
             print(f"--- after {step.run.__name__} ({count} rewrites)\n{graph_module.graph}")
     return count
@@ -170,7 +168,7 @@ def run_passes(graph_module: fx.GraphModule, passes: tuple[Pass, ...]) -> fx.Gra
     with torch.no_grad():
         for step in passes:
             if step.run(graph_module):
-                drop_dead(graph_module)
+                drop_dead(graph_module.graph)
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     return graph_module

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from optimum_int8.fx import capture
+from optimum_int8.fx import agree, capture
 from optimum_int8.fx.arguments import flatten
 from optimum_int8.fx.rewrite import aten, ours
 from optimum_int8.nn import Bfloat16Attention, Int8Attention, Int8Embedding, Int8Linear, float32_attention
@@ -187,3 +187,7 @@ __all__ = [
     "ours",
     "two_layers",
 ]
+
+
+def same(case: Case, tolerance: float = 0.0) -> bool:
+    return agree(case.run(), case.expected, tolerance)

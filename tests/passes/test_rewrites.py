@@ -24,14 +24,11 @@ from tests.passes.graphs import (
     linear,
     norm,
     ours,
+    same,
 )
 
 pytestmark = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
 F = nn.functional
-
-
-def same(case: Case, tolerance: float = 0.0) -> bool:
-    return agree(case.run(), case.expected, tolerance)
 
 
 # -- drop_noops ----------------------------------------------------------------------------------------------------------

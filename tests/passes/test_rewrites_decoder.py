@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optimum_int8.fx import agree
 from optimum_int8.kernels import library
 from optimum_int8.lowering import lower_rows
 from optimum_int8.passes import pipeline
@@ -24,14 +23,10 @@ from tests.passes.decoders import (
     rotate_neighbours,
     turn,
 )
-from tests.passes.graphs import WIDTH, Case, aten, linear, norm, ours
+from tests.passes.graphs import WIDTH, Case, aten, linear, norm, ours, same
 
 pytestmark = pytest.mark.skipif(library() is None, reason="without the native library graphs are not rewritten")
 F = nn.functional
-
-
-def same(case: Case, tolerance: float = 0.0) -> bool:
-    return agree(case.run(), case.expected, tolerance)
 
 
 # -- a layer ---------------------------------------------------------------------------------------------------------------
