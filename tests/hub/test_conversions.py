@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, conversion_mapping, modeling_utils
+from transformers import AutoModelForSequenceClassification, conversion_mapping, core_model_loading, modeling_utils
 
 from optimum_int8 import Int8Config, OptimizedModel, quantize
 from optimum_int8.hub.plugin import skip_conversions
+from tests import zoo
 from tests.models import batch, classifier
 
 
@@ -39,3 +40,24 @@ def test_the_function_stands_in_once() -> None:
     first = modeling_utils.get_model_conversion_mapping
     skip_conversions()
     assert modeling_utils.get_model_conversion_mapping is first
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
+def test_no_expression_is_made_of_the_name_of_a_tensor(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = quantize(zoo.make(name), Int8Config(approach="dynamic"), progress=False)
+    OptimizedModel.save_pretrained(int8, tmp_path)
+    made: list[Any] = []
+    start = core_model_loading.WeightTransform.__init__
+
+    def note(self: Any, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        start(self, *args, **kwargs)
+
+    monkeypatch.setattr(core_model_loading.WeightTransform, "__init__", note)
+    loaded = type(int8).from_pretrained(tmp_path)
+    assert len(made) == 1  # of all tensors together
+    found = loaded.state_dict()
+    assert found.keys() == int8.state_dict().keys()
+    assert all(torch.equal(x, found[key]) for key, x in int8.state_dict().items())
