@@ -18,6 +18,7 @@ from ..restore import build_skeleton, expected_tensors, finish_loading
 from . import adapt, binding, checkpoint, programs, ties
 from .guards import MODULES_PER_TENSOR, check_config
 from .integrity import check_blobs
+from .mapped import release_pages
 from .rescaled import as_stored
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Loading:
         else:
             found = adapt.adapt(model, metadata, headers)
         self._adapted = found
-        self._folder = files[0].parent
+        self._files = files
         build_skeleton(model, found.metadata)
         expected = expected_tensors(model)
         tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
@@ -82,7 +83,8 @@ class Loading:
         metadata = self._adapted.metadata
         if metadata["modules"]:
             finish_loading(model, metadata)
-            programs.attach(model, self._folder)
+            release_pages(model, self._files)
+            programs.attach(model, self._files[0].parent)
             return metadata
         logger.warning("no INT8 module of the checkpoint has a place in %s: it is an FP32 model", type(model).__name__)
         return None
