@@ -26,9 +26,14 @@ class Rows(NamedTuple):
 
 
 class Emission(Protocol):
-    """Where instructions go, and where the results of the next one go."""
+    """Where instructions go, and where the results of the next one go.
+
+    Attributes:
+        keys: which kind of keys the next attention core reads, counted from 1; those of one kind have one length and one mask.
+    """
 
     program: Program
+    keys: int
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value for the next result; one with the rows of another before those of the tokens, where it is `after` one."""

@@ -44,6 +44,7 @@ class Immediate:
 
     def __init__(self, lead: torch.Size | tuple[int, ...]) -> None:
         self.program = Program()
+        self.keys = 1
         self.lead = lead
         self.tensors: list[Tensor] = []
         self._by_value: dict[int, Tensor] = {}

@@ -36,6 +36,13 @@ _ERRORS = {
 }
 
 
+class KeysOfCall(NamedTuple):
+    """Keys of one kind: their mask, and how many each sequence has."""
+
+    mask: Tensor | None
+    length: int
+
+
 class _Frozen(NamedTuple):
     """A program for one instruction set, and the instructions that it points to."""
 
@@ -145,6 +152,7 @@ class Program:
         mask: Tensor | None = None,
         key_length: int | None = None,
         skip_padding: bool = False,
+        others: Sequence[KeysOfCall] = (),
     ) -> None:
         """Run over `batch * length` rows; results are written into the tensors that the program names as outputs.
 
@@ -152,6 +160,7 @@ class Program:
             tensors: the external values in order, contiguous rows, of the dtypes that the instructions name.
             mask: attention mask, boolean (True attends) or float (added), broadcastable to `[batch, heads, length, key_length]`.
             key_length: length of keys and values where it differs.
+            others: the second kind of keys and those after it, where attention cores read several.
             skip_padding: tokens that a padding mask (one row per sequence) hides are not computed; their results are zero.
 
         Raises:
@@ -163,15 +172,13 @@ class Program:
             raise KernelError("a program needs the native library, which is not here; see `optimum-int8 env`")
         if batch == 0 or length == 0:
             return  # no row to compute; the kernels divide work by rows
-        if key_length == 0:
-            raise KernelError("an attention core has no keys; expected at least one")
         isa = current_isa()
         native = (self._native.get(isa) or self._freeze(isa)).native
         call = Call(batch, length, (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors]))
-        call.key_length = length if key_length is None else key_length
         call.skip_padding = skip_padding
-        if mask is not None:
-            mask = set_mask(call, mask, batch)
+        kept = [_set_keys(call, 0, mask, length if key_length is None else key_length)]
+        for position, keys in enumerate(others, 1):
+            kept.append(_set_keys(call, position, *keys))
         status = loaded.run(isa, ctypes.addressof(native), ctypes.addressof(call))
         if status == _BAD_INDEX:
             raise IndexError(_ERRORS["bad_index"])
@@ -209,21 +216,31 @@ def _padded_bytes(row_bytes: int, rows: int) -> int:
     return ((rows + 31) // 32 * 32 * row_bytes + 64 + 63) // 64 * 64
 
 
-def set_mask(call: Call, mask: Tensor, batch: int) -> Tensor:
-    """Describe `mask` in `call`; returns the tensor that must outlive the call."""
+def _set_keys(call: Call, position: int, mask: Tensor | None, length: int) -> Tensor | None:
+    """Describe keys of a call and their mask; returns the tensor that must outlive the call.
+
+    Raises:
+        KernelError: there are none, or the mask is not one of theirs.
+    """
+    if length == 0:
+        raise KernelError("an attention core has no keys; expected at least one")
+    keys = call.keys[position]
+    keys.length = length
+    if mask is None:
+        return None
     if mask.dtype not in (torch.bool, torch.float32):
         mask = mask.to(torch.float32)
     while mask.dim() < 4:
         mask = mask.unsqueeze(0)
-    if mask.shape[-1] != call.key_length:
-        mask = mask.expand(*mask.shape[:-1], call.key_length)
+    if mask.shape[-1] != length:
+        mask = mask.expand(*mask.shape[:-1], length)
     if mask.stride(-1) != 1:
         mask = mask.contiguous()
-    if mask.shape[0] not in (1, batch) or mask.shape[2] not in (1, call.length):
+    if mask.shape[0] not in (1, call.batch) or mask.shape[2] not in (1, call.length):
         raise KernelError(
-            f"attention mask of shape {tuple(mask.shape)} does not fit batch {batch}, queries {call.length}"
+            f"attention mask of shape {tuple(mask.shape)} does not fit batch {call.batch}, queries {call.length}"
         )
-    call.mask = mask.data_ptr()
-    call.mask_kind = MASKS.index("bool" if mask.dtype == torch.bool else "float")
-    call.mask_stride[:] = [0 if mask.shape[i] == 1 else mask.stride(i) for i in range(3)]
+    keys.mask = mask.data_ptr()
+    keys.mask_kind = MASKS.index("bool" if mask.dtype == torch.bool else "float")
+    keys.mask_stride[:] = [0 if mask.shape[i] == 1 else mask.stride(i) for i in range(3)]
     return mask

@@ -71,6 +71,7 @@ class _Emission:
 
     def __init__(self) -> None:
         self.program = Program(spatial=True)
+        self.keys = 1
         self.size = (0, 0)
         self.external: list[bool] = []  # of the next results
 

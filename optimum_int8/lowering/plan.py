@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator as python_operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -42,12 +43,14 @@ class Step(NamedTuple):
         arguments: by name: references, constants, numbers, lists of these.
         external: of each result, whether the graph outside needs it.
         dead: values that no later step reads.
+        keys: see `Emission`.
     """
 
     emit: Callable[..., Any]
     arguments: dict[str, Any]
     external: tuple[bool, ...]
     dead: tuple[Reference, ...]
+    keys: int = 1
 
 
 class Result(NamedTuple):
@@ -74,10 +77,16 @@ class Plan:
     results: list[Result]
 
 
-def plan(graph_module: fx.GraphModule, segment: Segment, releases_items: bool) -> Plan:
+def plan(
+    graph_module: fx.GraphModule,
+    segment: Segment,
+    releases_items: bool,
+    keys: Mapping[fx.Node, int] = MappingProxyType({}),
+) -> Plan:
     """The steps of a segment.
 
     Args:
+        keys: by attention core, the kind of keys that it reads.
         releases_items: whether each of several results of a step ends with its own last reader, or all with the last of them.
     """
     inputs: list[Input] = []
@@ -109,7 +118,7 @@ def plan(graph_module: fx.GraphModule, segment: Segment, releases_items: bool) -
                 references[item] = Reference(len(steps), position)
                 results += [Result(item, references[item])] if external[position] else []
         references.setdefault(node, Reference(len(steps), 0))
-        steps.append(Step(_operator(node).emit, arguments, external, ()))
+        steps.append(Step(_operator(node).emit, arguments, external, (), keys.get(node, 1)))
     return Plan(_with_dead(steps, releases_items), inputs, results)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -16,7 +16,7 @@ from ..fx.rewrite import is_call, named
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
 from ..kernels.growing import grown
-from ..kernels.program import Program
+from ..kernels.program import KeysOfCall, Program
 
 _compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
 
@@ -31,15 +31,28 @@ def computing_padding() -> Iterator[None]:
         _compute_padding.reset(everything)
 
 
+class CallKeys(NamedTuple):
+    """Keys of one kind, as attention cores of a program read them.
+
+    Attributes:
+        position: an input of their length, where they have one of their own (they come from a cache, or from the encoder).
+        appended: whether those of the tokens come after them.
+        has_mask: whether a call has a mask for them.
+    """
+
+    position: int | None
+    appended: bool
+    has_mask: bool
+
+
 class ProgramCall(torch.nn.Module):
-    """A program as a node: takes its input tensors (and the attention mask last), allocates and returns its results.
+    """A program as a node: takes its input tensors (and the masks of its keys last), allocates and returns its results.
 
     Args:
         squeezed: of each result, whether its one column is no axis of the tensor.
         whole: an input that has all leading axes, and whether it has no axis besides them (ids).
-        keys: an input of the keys' length, where they have one of their own (they come from a cache, or from the encoder); else None.
-        after: of the results that begin with the rows of an input, and go on with those of the tokens, that input. The keys' length is then
-            theirs.
+        keys: the kinds of keys that its attention cores read, in order.
+        after: of the results that begin with the rows of an input, and go on with those of the tokens, that input.
     """
 
     def __init__(
@@ -48,19 +61,18 @@ class ProgramCall(torch.nn.Module):
         outputs: list[Rows],
         squeezed: list[bool],
         whole: tuple[int, bool],
-        keys: int | None = None,
+        keys: Sequence[CallKeys] = (),
         after: Mapping[int, int] = MappingProxyType({}),
-        *,
-        has_mask: bool,
     ) -> None:
         super().__init__()
         self.program = program
         self.outputs = outputs
         self.squeezed = squeezed
-        self.has_mask = has_mask
+        self.masks = sum(kind.has_mask for kind in keys)
         self.whole = whole
-        self.keys = keys
+        self.keys = tuple(keys)
         self.after = dict(after)
+        self._may_skip = self.masks == len(keys) == 1 and keys[0].position is None
 
     @property
     def built_programs(self) -> list[Program]:
@@ -69,18 +81,19 @@ class ProgramCall(torch.nn.Module):
 
     def forward(self, *tensors: Any) -> Any:
         """See the class."""
-        mask = tensors[-1] if self.has_mask else None
-        inputs = [as_rows(t) for t in (tensors[:-1] if self.has_mask else tensors)]
+        count = len(tensors) - self.masks
+        inputs = [as_rows(t) for t in tensors[:count]]
         position, is_ids = self.whole
         lead = inputs[position].shape if is_ids else inputs[position].shape[:-1]
         results = [
             empty_rows(lead, r.columns, r.dtype) if i not in self.after else grown(inputs[self.after[i]], lead[1])
             for i, r in enumerate(self.outputs)
         ]
-        key_length = None
-        if self.keys is not None:
-            key_length = inputs[self.keys].shape[1] + (lead[1] if self.after else 0)
-        self.run(inputs, results, lead, key_length, mask)
+        lengths = [
+            None if kind.position is None else inputs[kind.position].shape[1] + (lead[1] if kind.appended else 0)
+            for kind in self.keys
+        ]
+        self.run(inputs, results, lead, lengths, tensors[count:])
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -89,26 +102,35 @@ class ProgramCall(torch.nn.Module):
         inputs: list[Tensor],
         results: list[Tensor],
         lead: torch.Size,
-        key_length: int | None,
-        mask: Tensor | None,
+        lengths: Sequence[int | None],
+        masks: Sequence[Tensor],
     ) -> None:
         """Run on rows as they lie in memory.
 
         Args:
             lead: leading axes of what is computed.
-            key_length: that of the keys, where they have one of their own.
+            lengths: of each kind of keys, where they have one of their own.
+            masks: of the kinds that have one.
 
         Raises:
             KernelError: another number of sequences of keys than of queries.
         """
-        if self.keys is not None and inputs[self.keys].shape[0] != lead[0]:
-            raise KernelError(  # the kernels read as many sequences of keys as there are of queries
-                f"an attention core has {lead[0]} sequences of queries and {inputs[self.keys].shape[0]} of keys; "
-                "expected as many"
-            )
+        batch = lead[0] if len(lead) == 2 else 1
         length = lead[1] if len(lead) == 2 else lead.numel()
-        skip = mask is not None and key_length is None and not _compute_padding.get()
-        self.program.run(lead[0] if len(lead) == 2 else 1, length, inputs + results, mask, key_length, skip)
+        read: list[KeysOfCall] = []
+        place = 0
+        for kind, own_length in zip(self.keys, lengths, strict=True):
+            if kind.position is not None and inputs[kind.position].shape[0] != lead[0]:
+                raise KernelError(  # the kernels read as many sequences of keys as there are of queries
+                    f"an attention core has {lead[0]} sequences of queries and {inputs[kind.position].shape[0]} of "
+                    "keys; expected as many"
+                )
+            mask = masks[place] if kind.has_mask else None
+            place += kind.has_mask
+            read.append(KeysOfCall(mask, length if own_length is None else own_length))
+        first = read[0] if read else KeysOfCall(None, length)
+        skip = self._may_skip and not _compute_padding.get()
+        self.program.run(batch, length, inputs + results, *first, skip, read[1:])
 
     def __call__(self, *tensors: Any) -> Any:
         """`forward`: nothing hooks on to a program, and a call of a module takes two steps more, in cold caches."""

@@ -7,19 +7,20 @@ regroup or select columns cost nothing: they read the same value in another way.
 from __future__ import annotations
 
 import operator as python_operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from ..fx.rewrite import aten, is_call, is_last_axis, named
+from ..fx.rewrite import aten, is_call, is_last_axis, named, shape_of
 from ..fx.roles import broadcasts, called
 from ..kernels.emission import Rows, row_bytes
+from ..kernels.interface import KEYS
 from ..kernels.program import Program
 from ..operators import APPENDED, EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
 from .order import delay_others
 from .plan import Plan, Reference, Step, emit_steps, plan
-from .program_call import ProgramCall
+from .program_call import CallKeys, ProgramCall
 from .replace import replace_segment
 from .segments import Segment, is_value, segments
 
@@ -30,9 +31,11 @@ def lower_rows(graph_module: fx.GraphModule) -> int:
     delay_others(graph_module)
     found = segments(graph_module, RowDomain())
     for count, segment in enumerate(found):
-        steps = plan(graph_module, segment, releases_items=False)
-        call = _build(segment, steps)
-        inputs = [given.node for given in steps.inputs] + ([] if segment.mask is None else [segment.mask])
+        kinds = _kinds(segment)
+        numbers = {node: kinds.index(_kind(node, segment)) + 1 for node in segment.nodes if keys_of(node)}
+        steps = plan(graph_module, segment, releases_items=False, keys=numbers)
+        call = _build(segment, steps, kinds)
+        inputs = [given.node for given in steps.inputs] + [kind.mask for kind in kinds if kind.mask is not None]
         replace_segment(graph_module, segment, f"program_{count}", call, inputs, steps.results)
     return len(found)
 
@@ -54,16 +57,13 @@ class RowDomain:
         return shape[:-1] if type(shape[-1]) is int else None
 
     def joins(self, segment: Segment, node: fx.Node, operator: Operator) -> bool:
-        """See `Domain`. A call has one mask and one length of keys: another attention, or one whose keys come from the segment itself,
-        begins a new program."""
-        if not _is_attention(operator):
+        """See `Domain`. A call has a few kinds of keys: an attention with one more, or whose keys come from the segment itself, begins a
+        new program."""
+        if not operator.keys:
             return True
-        others = [n for n in segment.nodes if _is_attention(operator_of(n.target))]
-        other_mask = bool(others) and named(node)[MASK] is not segment.mask
-        other_keys = bool(others) and any(has_keys_outside(n, segment) for n in (node, *others))
-        inside = [segment.contains(key) for key in _keys(node)]
+        inside = [segment.contains(key) for key in keys_of(node)]
         own_keys = any(inside) and (operator.keys in (OUTSIDE, APPENDED) or not all(inside))
-        return not other_mask and not other_keys and not own_keys
+        return not own_keys and len({*_kinds(segment), _kind(node, segment)}) <= KEYS
 
     def is_alias(self, node: fx.Node) -> bool:
         """See `Domain`: an item of several results, or columns of the last axis for operators that take some."""
@@ -77,10 +77,6 @@ class RowDomain:
         return begins and is_last_axis(given["dim"], given["self"])
 
 
-def _is_attention(operator: Operator | None) -> bool:
-    return operator is not None and bool(operator.keys)
-
-
 def _takes_columns(reader: fx.Node, node: fx.Node) -> bool:
     """Whether an operator reads `node` only where it takes columns of a value."""
     operator = operator_of(reader.target)
@@ -89,11 +85,38 @@ def _takes_columns(reader: fx.Node, node: fx.Node) -> bool:
     return operator is not None and not in_lists and all(name in operator.columns for name in places)
 
 
-def _keys(node: fx.Node) -> tuple[Any, Any]:
-    """Keys and values of an attention; those of a cache, where it has some."""
+class Kind(NamedTuple):
+    """Keys and values of one length, under one mask.
+
+    Attributes:
+        length: as shapes name it; None where they are those of the tokens, which the program computes.
+        appended: whether those of the tokens come after them.
+    """
+
+    mask: fx.Node | None
+    length: Any
+    appended: bool
+
+
+def _kinds(segment: Segment) -> list[Kind]:
+    """Those that the attention cores of a segment read, in order."""
+    return list(dict.fromkeys(_kind(node, segment) for node in segment.nodes if keys_of(node)))
+
+
+def _kind(node: fx.Node, segment: Segment) -> Kind:
+    operator = operator_of(node.target)
+    assert operator is not None
+    length = shape_of(keys_of(node)[0])[1] if has_keys_outside(node, segment) else None
+    return Kind(named(node)[MASK], length, operator.keys == APPENDED)
+
+
+def keys_of(node: fx.Node) -> tuple[Any, ...]:
+    """Keys and values of an attention; those of a cache, where it has some; nothing of another operator."""
+    operator = operator_of(node.target)
+    if operator is None or not operator.keys:
+        return ()
     given = named(node)
-    key, value = key_names(node)
-    return given[key], given[value]
+    return tuple(given[name] for name in key_names(node))
 
 
 def key_names(node: fx.Node) -> tuple[str, str]:
@@ -105,7 +128,7 @@ def key_names(node: fx.Node) -> tuple[str, str]:
 def has_keys_outside(node: fx.Node, segment: Segment) -> bool:
     """Whether an attention's keys and values come from a cache or from the encoder, so that they have a length of their own."""
     keys = operator_of(node.target).keys  # type: ignore[union-attr]
-    return keys in (OUTSIDE, APPENDED) or (keys == EITHER and not all(segment.contains(key) for key in _keys(node)))
+    return keys in (OUTSIDE, APPENDED) or (keys == EITHER and not all(segment.contains(key) for key in keys_of(node)))
 
 
 def match_dtypes(graph_module: fx.GraphModule) -> None:
@@ -135,6 +158,7 @@ class _Emission:
 
     def __init__(self) -> None:
         self.program = Program()
+        self.keys = 1
         self.external: list[bool] = []  # of the next results
         self.after: dict[int, int] = {}  # of results that begin with the rows of another value
 
@@ -148,11 +172,11 @@ class _Emission:
         return Rows(value, columns, dtype)
 
 
-def _build(segment: Segment, made: Plan) -> ProgramCall:
+def _build(segment: Segment, made: Plan, kinds: list[Kind]) -> ProgramCall:
     emission = _Emission()
     values: dict[Reference, Rows] = {}
     whole: tuple[int, bool] | None = None  # an input with all leading axes, and whether it has no other
-    keys: int | None = None  # an input of the keys' length
+    keys: dict[Kind, int] = {}  # inputs of the keys' length
     for position, (node, reader, name) in enumerate(made.inputs):
         value = node.meta["val"]
         is_ids = name == "ids"
@@ -161,7 +185,7 @@ def _build(segment: Segment, made: Plan) -> ProgramCall:
         may_repeat = is_ids or name in operator_of(reader.target).periodic  # type: ignore[union-attr]
         periodic = may_repeat and tuple(value.shape)[: len(segment.lead)] != segment.lead
         if name in key_names(reader) and has_keys_outside(reader, segment):
-            keys = position
+            keys[_kind(reader, segment)] = position
         elif not periodic and whole is None:
             whole = (position, one_column)
         external = emission.program.external(row_bytes(columns, value.dtype), periodic)
@@ -169,6 +193,7 @@ def _build(segment: Segment, made: Plan) -> ProgramCall:
 
     def before(step: Step, known: dict[Reference, Rows]) -> None:
         emission.external = list(step.external)
+        emission.keys = step.keys
 
     emit_steps(made.steps, values, emission, before, delay=0)
     outputs = [values[result.reference.whole] for result in made.results]
@@ -176,4 +201,5 @@ def _build(segment: Segment, made: Plan) -> ProgramCall:
     after = {i: places[emission.after[rows.value]] for i, rows in enumerate(outputs) if rows.value in emission.after}
     squeezed = [result.node.meta["val"].dim() == len(segment.lead) for result in made.results]
     assert whole is not None
-    return ProgramCall(emission.program, outputs, squeezed, whole, keys, after, has_mask=segment.mask is not None)
+    read = [CallKeys(keys.get(kind), kind.appended, kind.mask is not None) for kind in kinds]
+    return ProgramCall(emission.program, outputs, squeezed, whole, read, after)

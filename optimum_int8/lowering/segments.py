@@ -9,7 +9,7 @@ from torch import fx
 
 from ..fx.rewrite import is_constant, named, tensor_of
 from ..fx.roles import called
-from ..operators import MASK, Operator
+from ..operators import Operator
 
 WEIGHTS = ("panels", "packed", "weight_sum", "weight_scale", "weight", "bias", "table", "row_scale")
 """Arguments that a program holds pointers to: they have to be tensors of the module."""
@@ -22,13 +22,11 @@ class Segment:
     Attributes:
         nodes, aliases: in the order of the graph; keys alone count.
         lead: leading axes of what the operators compute, as the domain tells them.
-        mask: of the attention cores; they share one.
     """
 
     lead: tuple[Any, ...]
     nodes: dict[fx.Node, None] = field(default_factory=dict)
     aliases: dict[fx.Node, None] = field(default_factory=dict)
-    mask: fx.Node | None = None
 
     def contains(self, node: Any) -> bool:
         """Whether the program computes `node`."""
@@ -70,7 +68,6 @@ def segments(graph_module: fx.GraphModule, domain: Domain) -> list[Segment]:
                 current = None
             current = current or Segment(lead)
             current.nodes[node] = None
-            current.mask = current.mask or named(node).get(MASK)
         elif current is not None and domain.is_alias(node) and current.contains(node.args[0]):
             current.aliases[node] = None
         elif current is not None and any(current.contains(used) for used in node.all_input_nodes):

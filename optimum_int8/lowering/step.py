@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..fx.rewrite import aten, is_call
 from ..kernels import as_rows, empty_rows
 from ..kernels.growing import grown_heads
-from .program_call import ProgramCall
+from .program_call import CallKeys, ProgramCall
 
 
 class _Past(NamedTuple):
@@ -37,13 +37,16 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
     after = {earlier: result for result, earlier in call.after.items()}
     plain: list[int] = []
     past: list[_Past] = []
+    states: list[int] = []
     for position, argument in enumerate(calls[0].args):
-        chain = _chain(argument, aten.flatten.using_ints, aten.transpose.int) if position in after else [argument]
-        if chain[-1] not in places:
+        chain = _chain(argument, aten.flatten.using_ints, aten.transpose.int)
+        if chain[-1] not in places or (position in after and len(chain) == 1):
             return None
         seen.update(chain)
         if position in after:
             past.append(_Past(places[chain[-1]], position, after[position]))
+        elif len(chain) > 1:
+            states.append(position)
         plain.append(places[chain[-1]])
     results: list[int] = []
     for node in output.args[0]:
@@ -57,7 +60,7 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
         results.append(int(item.args[1]))  # type: ignore[arg-type]
     if not all(n in seen for n in nodes) or len(past) != len(call.after) or any(call.squeezed):
         return None
-    return _runner(call, plain, past, results)
+    return _runner(call, plain, past, states, results)
 
 
 def _chain(node: Any, *targets: Any) -> list[Any]:
@@ -73,16 +76,18 @@ def _chain(node: Any, *targets: Any) -> list[Any]:
 
 
 def _runner(
-    call: ProgramCall, plain: list[int], past: list[_Past], results: list[int]
+    call: ProgramCall, plain: list[int], past: list[_Past], states: list[int], results: list[int]
 ) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
+    """See `whole_step`; `states` are inputs that are heads too, and not appended to."""
     position, is_ids = call.whole
     fresh = [(i, rows) for i, rows in enumerate(call.outputs) if i not in call.after]
-    heads = {earlier.position for earlier in past}
+    heads = {earlier.position for earlier in past} | set(states)
+    count = len(plain) - call.masks
 
     def run(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        mask = tensors[plain[-1]] if call.has_mask else None
-        count = len(plain) - call.has_mask
         inputs = [tensors[plain[i]] if i in heads else as_rows(tensors[plain[i]]) for i in range(count)]
+        for place in states:
+            inputs[place] = as_rows(tensors[plain[place]].transpose(1, 2).flatten(2))
         first = inputs[position].shape
         lead = first if is_ids else first[:-1]
         made: list[Any] = [None] * len(call.outputs)
@@ -90,7 +95,15 @@ def _runner(
             made[i] = empty_rows(lead, rows.columns, rows.dtype)
         for tensor, place, result in past:
             inputs[place], made[result] = grown_heads(tensors[tensor], lead[1])
-        call.run(inputs, made, lead, made[past[0].result].shape[2], mask)
+        lengths = [_length(inputs, kind, lead[1]) for kind in call.keys]
+        call.run(inputs, made, lead, lengths, [tensors[i] for i in plain[count:]])
         return tuple([made[i] for i in results])
 
     return run
+
+
+def _length(inputs: list[Tensor], kind: CallKeys, more: int) -> int | None:
+    if kind.position is None:
+        return None
+    given = inputs[kind.position]  # rows, or heads
+    return given.shape[-2] + (more if kind.appended else 0)

@@ -58,7 +58,9 @@ def _emit_attention_appended(
     keys = e.new(k.columns, torch.float32, after=past_k)
     values = e.new(v.columns, torch.float32, after=past_v)
     for past, new, joined in ((past_k, k, keys), (past_v, v, values)):
-        e.program.add("append", [past.value, new.value], [joined.value], columns=new.columns, column=new.column)
+        e.program.add(
+            "append", [past.value, new.value], [joined.value], columns=new.columns, column=new.column, key_side=e.keys
+        )
     append_core(e, out, (q, keys, values), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
     return out, keys, values
 

@@ -96,7 +96,7 @@ def _append(
     causal: bool,
     **fields: object,
 ) -> Rows:
-    fields |= {"heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
+    fields |= {"key_side": e.keys, "heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
     fields |= {"bfloat16": int(bfloat16), "column": [r.column for r in rows]}
     e.program.add("float_attention", [r.value for r in rows], [out.value], columns=out.columns, **fields)
     return out

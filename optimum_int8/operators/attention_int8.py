@@ -131,7 +131,7 @@ def _append(
         fields["scale_column"] = [s.column for s in scales]  # type: ignore[union-attr]
     else:
         fields["input_scale"] = [float(s) for s in scales]  # type: ignore[arg-type]
-    fields |= {"heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
+    fields |= {"key_side": e.keys, "heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
     e.program.add("attention", inputs, [out.value], columns=out.columns, column=[r.column for r in qkv], **fields)
     return out
 
@@ -258,7 +258,7 @@ def append_core(
     scales: list[Tensor | Rows] = []
     for x, known, groups in zip(floats, given, (heads, kv_heads, kv_heads), strict=True):
         local = Rows(e.program.local(row_bytes(x.columns, torch.uint8)), x.columns, torch.uint8)
-        fields: dict[str, object] = {"key_side": int(bool(rows)), "column": x.column}
+        fields: dict[str, object] = {"key_side": e.keys if rows else 0, "column": x.column}
         outputs = [local.value]
         rows.append(local)
         if known is None:

@@ -18,6 +18,7 @@ from .average_pools import average_pools
 from .channels_last import channels_last
 from .drop_noops import drop_noops
 from .fold_batch_norm import fold_batch_norm
+from .fold_scale import fold_scale
 from .fuse_activation import fuse_activation
 from .fuse_appended import fuse_appended
 from .fuse_attention import fuse_attention
@@ -52,6 +53,7 @@ REWRITES = (
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
+    Pass(fold_scale, rounds=True),  # before merging: the weight of one of several is scaled
     Pass(fuse_gated, rounds=True),  # before merging: torch's activations round columns of a merged linear otherwise
     Pass(merge_projections),  # before activations are folded: only plain linears merge
     Pass(fuse_activation, rounds=True),

@@ -151,6 +151,6 @@ def test_what_the_library_reports_is_compared(change: str) -> None:
         found["OI8_SWISH"] = 9
         expected = ["OI8_SWISH is 9, expected nothing of this name"]
     else:
-        found["oi8_call.mask"] = 8
-        expected = ["oi8_call.mask is 8, expected 16"]
+        found["oi8_call.keys"] = 8
+        expected = ["oi8_call.keys is 8, expected 16"]
     assert interface.differences(found) == expected

@@ -25,6 +25,7 @@ class Emission:
     def __init__(self) -> None:
         self.program = kernels.Program()
         self.outside = False
+        self.keys = 1
 
     def new(self, columns: int, dtype: torch.dtype) -> Rows:
         make = self.program.external if self.outside else self.program.local

@@ -67,6 +67,7 @@ def decoder(
     rotate: Callable[[Tensor], Tensor] = rotate_half,
     turned: int = HEAD,
     cached: bool = True,
+    factor: float | None = None,
     activation: Callable[[Tensor], Tensor] = F.silu,
 ) -> Case:
     """Norms, rotary embedding, attention with one key head on a cache, gated feed-forward."""
@@ -75,7 +76,7 @@ def decoder(
         batch, length, _ = x.shape
         cos, sin = angles(x, turned)
         h = m.before(x)
-        q = m.q(h).view(batch, length, -1, HEAD)
+        q = (m.q(h) if factor is None else m.q(h) * factor).view(batch, length, -1, HEAD)
         q = (m.q_norm(q) if head_norms else q).transpose(1, 2)
         k, v = (part(h).view(batch, length, -1, HEAD).transpose(1, 2) for part in (m.k, m.v))
         k = m.k_norm(k) if head_norms else k
@@ -111,6 +112,7 @@ DECODER_CASES: dict[str, Callable[[], Case]] = {
         "decoder step as of Gemma": {"plus_one": True, "activation": lambda x: F.gelu(x, approximate="tanh")},
         "decoder step with neighbours": {"rotate": rotate_neighbours, "turned": HEAD // 2, "head_norms": False},
         "decoder without cache": {"cached": False, "turned": HEAD // 2},
+        "decoder with scaled queries": {"factor": 0.3, "head_norms": False},
     }.items()
     for static in (True, False)
 }

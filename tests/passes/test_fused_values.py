@@ -116,6 +116,7 @@ def test_the_statement_names_what_rounds() -> None:
     assert rounding == {
         "fold_batch_norm",
         "average_pools",
+        "fold_scale",
         "fuse_gated",
         "fuse_activation",
         "fuse_conv",
@@ -128,6 +129,7 @@ def test_the_statement_names_what_rounds() -> None:
         "activations",
         "average pools",
         "batch norms",
+        "factors",
         "the next of its steps",
         f"{ROUNDING:.0%}".replace("%", " %"),
     ):

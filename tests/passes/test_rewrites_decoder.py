@@ -237,3 +237,38 @@ def test_keys_that_others_read_stay_concatenated() -> None:
     case.before("fuse_appended")
     assert case.apply("fuse_appended") == 0
     assert same(case)
+
+
+# -- scales ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "tolerance"), [(0.25, 0.0), (0.2, 1e-6), (3, 1e-6)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_folds_a_number_into_the_linear(factor: float, tolerance: float, bias: bool) -> None:
+    case = Case(lambda m, x: factor * m.q(x), q=linear(bias=bias))
+    stored = dict(case.graph.named_buffers())
+    before = {name: tensor.clone() for name, tensor in stored.items()}
+    assert case.apply("drop_noops", "fold_scale") == 1 and case.count(aten.mul.Tensor) == 0
+    assert same(case, tolerance)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stored.items())  # those of the module
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m.q(x) * -2.0,
+        lambda m, x: m.q(x) * x[..., :1],
+        lambda m, x: (lambda q: q * 2.0 + m.k(q))(m.q(x)),
+        lambda m, x: F.relu(m.q(x)) * 2.0,
+        lambda m, x: m.q(x) * float("inf"),
+    ],
+)
+def test_leaves_other_products_of_a_linear(forward: Callable[..., Tensor]) -> None:
+    case = Case(forward, q=linear(), k=linear(WIDTH, WIDTH, -2.0))
+    assert case.apply("drop_noops", "fold_scale") == 0
+
+
+def test_scaled_queries_and_plain_keys_are_one_linear() -> None:
+    case = Case(lambda m, x: torch.cat((m.q(x) * 0.5, m.k(x)), -1), q=linear(), k=linear())
+    assert case.apply("drop_noops", "share_quantization", "fold_scale", "merge_projections") == 1
+    assert case.count(ours.linear.default) == 1 and same(case)

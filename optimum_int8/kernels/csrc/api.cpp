@@ -31,6 +31,15 @@ const Isa *const isas[OI8_ISA_COUNT] = {
 };
 const char *const names[OI8_ISA_COUNT] = {"portable", "avx2", "avx512_vnni", "amx"};
 
+bool is_attention(const oi8_instruction &instruction) {
+  return instruction.op == OI8_ATTENTION || instruction.op == OI8_FLOAT_ATTENTION;
+}
+
+// Whether the rows are those of keys.
+bool is_of_keys(const oi8_instruction &instruction) {
+  return instruction.key_side && !is_attention(instruction);
+}
+
 // The rows of a call whose mask hides padding, and nothing but padding.
 class Padding {
  public:
@@ -40,7 +49,7 @@ class Padding {
     kept_.clear(), start_.clear(), dropped_.clear();
     for (int64_t sequence = 0; sequence < call.batch; sequence++) {
       const uint8_t *mask =
-          static_cast<const uint8_t *>(call.mask) + sequence * call.mask_stride[0];
+          static_cast<const uint8_t *>(call.keys[0].mask) + sequence * call.keys[0].mask_stride[0];
       const bool empty = std::memchr(mask, 1, static_cast<size_t>(call.length)) == nullptr;
       start_.push_back(static_cast<int32_t>(kept_.size()));
       for (int64_t token = 0; token < call.length; token++)
@@ -57,15 +66,14 @@ class Padding {
   // A mask over keys alone, and linears and attention that read the arena only: their tiles take
   // rows as they lie.
   static bool applies(const oi8_program &program, const oi8_call &call) {
-    if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[1] || call.mask_stride[2] ||
-        call.key_length != call.length)
+    const oi8_keys &keys = call.keys[0];
+    if (keys.mask_kind != OI8_BOOL_MASK || keys.mask_stride[1] || keys.mask_stride[2] ||
+        keys.length != call.length || call.keys[1].length)
       return false;
     for (int index = 0; index < program.instruction_count; index++) {
       const oi8_instruction &instruction = *program.instructions[index];
-      if (instruction.key_side || causal(instruction)) return false;
-      if (instruction.op != OI8_LINEAR && instruction.op != OI8_ATTENTION &&
-          instruction.op != OI8_FLOAT_ATTENTION)
-        continue;
+      if (is_of_keys(instruction) || causal(instruction)) return false;
+      if (instruction.op != OI8_LINEAR && !is_attention(instruction)) continue;
       for (const int value : instruction.input)
         if (value >= 0 && program.values[value].external >= 0) return false;
     }
@@ -88,9 +96,11 @@ constexpr int64_t group_tokens = 256;
 // Sequences are computed in groups where operators hand large values on, and only if no operator
 // has rows of another kind.
 bool can_group(const oi8_program &program, const oi8_call &call) {
-  if (program.instruction_count < 2 || call.key_length != call.length) return false;
+  if (program.instruction_count < 2) return false;
+  for (const oi8_keys &keys : call.keys)
+    if (keys.length && keys.length != call.length) return false;
   for (int index = 0; index < program.instruction_count; index++)
-    if (program.instructions[index]->key_side) return false;
+    if (is_of_keys(*program.instructions[index])) return false;
   return true;
 }
 
@@ -115,12 +125,15 @@ int64_t oi8_release_memory(void) { return Workspace::release_all(); }
 int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
   thread_local Workspace workspace;
   thread_local Padding padding;
-  if (!program || !call || call->batch < 0 || call->length < 0 || call->key_length < 0)
-    return OI8_BAD_ARGUMENT;
+  if (!program || !call || call->batch < 0 || call->length < 0) return OI8_BAD_ARGUMENT;
+  int64_t longest = call->length;
+  for (const oi8_keys &keys : call->keys) {
+    if (keys.length < 0) return OI8_BAD_ARGUMENT;
+    longest = longest > keys.length ? longest : keys.length;
+  }
   if (!oi8_isa_available(isa)) return OI8_UNSUPPORTED_ISA;
   if (call->batch == 0 || call->length == 0) return OI8_OK;
   const Workspace::Use use(workspace);
-  const int64_t longest = call->length > call->key_length ? call->length : call->key_length;
   Memory memory = {};
   memory.threads = omp_get_max_threads();
   padding.find(*program, *call, memory);

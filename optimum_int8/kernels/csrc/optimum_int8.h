@@ -4,11 +4,11 @@
 // single operator is a program of one instruction, so dispatch, tests and benchmarks have one way
 // in. The arithmetic is defined by optimum_int8/numerics.
 //
-// A *value* is a matrix with `batch * length` rows (`batch * key_length` on the key side of an
-// attention). It lies in an array of the caller (`external`) or in the arena, which the library
-// owns, one per calling thread. uint8 values that feed a linear or attention need readable (not
-// meaningful) memory up to a multiple of 64 columns and of 32 rows; arena values have it by
-// construction.
+// A *value* is a matrix with `batch * length` rows (of the keys of an attention, as many as these
+// have: a program reads up to OI8_KEYS kinds of keys, as a decoder's own and the encoder's). It
+// lies in an array of the caller (`external`) or in the arena, which the library owns, one per
+// calling thread. uint8 values that feed a linear or attention need readable (not meaningful)
+// memory up to a multiple of 64 columns and of 32 rows; arena values have it by construction.
 //
 // A *spatial* program (images) is run once for each batch entry, and each of its values says how
 // many rows, which are pixels, an entry has. Its arena offsets are bytes, and its uint8 rows may
@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 13
+#define OI8_ABI 14
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -94,7 +94,8 @@ typedef struct oi8_value {
 // What every instruction begins with. Indices are those of values, -1 where there is none.
 typedef struct oi8_instruction {
   int32_t op;        // enum oi8_op: which struct this is the beginning of
-  int32_t key_side;  // QUANTIZE, LINEAR: the rows are those of keys and values
+  int32_t key_side;  // which oi8_call.keys, counted from 1: QUANTIZE, LINEAR: the rows are theirs,
+                     // 0 those of the tokens; attention, APPEND: what it reads, the first with 0
   int32_t input[6];
   int32_t output[4];
 } oi8_instruction;
@@ -389,16 +390,23 @@ typedef struct oi8_program {
   int32_t reserved;
 } oi8_program;
 
+// Keys and values of one length, under one mask.
+typedef struct oi8_keys {
+  const void *mask;
+  int32_t mask_kind;       // enum oi8_mask
+  int32_t length;          // the queries are the last of them when causal
+  int64_t mask_stride[3];  // elements between batches, heads, queries; keys are adjacent
+} oi8_keys;
+
+#define OI8_KEYS 4
+
 typedef struct oi8_call {
   int32_t batch;
   int32_t length;
   void *const *external;
-  const void *mask;
-  int32_t mask_kind;   // enum oi8_mask
-  int32_t key_length;  // of keys and values; the queries are the last `length` of them when causal
-  int64_t mask_stride[3];  // elements between batches, heads, queries; keys are adjacent
-  int32_t skip_padding;  // tokens that a padding mask hides need not be computed; their results are
-                         // then zero
+  oi8_keys keys[OI8_KEYS];  // kinds that no instruction reads have no length
+  int32_t skip_padding;  // tokens that a padding mask of the only keys hides need not be computed;
+                         // their results are then zero
   int32_t reserved;
 } oi8_call;
 

@@ -3,8 +3,8 @@
 // lie, these stay.
 //
 // float32, copied. Any width and number of rows; nothing needs alignment. The results of each
-// sequence are `key_length` rows, the earlier ones `key_length - length`. Each thread owns a share
-// of the rows.
+// sequence are those of its keys, the earlier ones all but the last `length`. Each thread owns a
+// share of the rows.
 #pragma once
 #include <cstring>
 
@@ -13,7 +13,7 @@
 namespace OI8_NAMESPACE {
 
 inline void append(const oi8_append &instruction, const Context &context) {
-  const int64_t keys = context.call->key_length, earlier = keys - context.call->length;
+  const int64_t keys = context.keys(instruction.head).length, earlier = keys - context.call->length;
   const size_t bytes = static_cast<size_t>(instruction.columns) * sizeof(float);
   const bool stays = context.value<char>(instruction.head.input[OI8_APPEND_EARLIER]) ==
                      context.value<char>(instruction.head.output[OI8_APPEND_RESULT]);

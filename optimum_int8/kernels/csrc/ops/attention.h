@@ -247,17 +247,18 @@ inline void attend(const HeadTask &task, const AttentionScratch &scratch,
 
 // Keys that some query of this sequence sees, counted from the front: padding at the end costs
 // nothing.
-inline int kept_keys(const oi8_call &call, int64_t batch) {
-  if (call.mask_kind != OI8_BOOL_MASK || call.mask_stride[2] != 0 || call.mask_stride[1] != 0)
-    return call.key_length;
-  const uint8_t *mask = static_cast<const uint8_t *>(call.mask) + batch * call.mask_stride[0];
-  int count = call.key_length;
+inline int kept_keys(const oi8_keys &keys, int64_t batch) {
+  if (keys.mask_kind != OI8_BOOL_MASK || keys.mask_stride[2] != 0 || keys.mask_stride[1] != 0)
+    return keys.length;
+  const uint8_t *mask = static_cast<const uint8_t *>(keys.mask) + batch * keys.mask_stride[0];
+  int count = keys.length;
   while (count > 0 && !mask[count - 1]) count--;
-  return count > 0 ? count : call.key_length;
+  return count > 0 ? count : keys.length;
 }
 
 inline void attention(const oi8_attention &instruction, const Context &context) {
   const oi8_call &call = *context.call;
+  const oi8_keys &given = context.keys(instruction.head);
   const bool skipping =
       context.memory->kept;  // then every token that is left is seen by every other
   const int heads = instruction.heads, head = instruction.columns / heads,
@@ -266,7 +267,7 @@ inline void attention(const oi8_attention &instruction, const Context &context) 
              to_bytes = instruction.output_scale > 0;
   const Quantization quantization(to_bytes ? instruction.output_scale : 1.0f,
                                   instruction.output_zero_point);
-  const AttentionScratch scratch(context.scratch, call.key_length, head);
+  const AttentionScratch scratch(context.scratch, given.length, head);
   const Range mine = context.share(context.batch * instruction.key_heads);
   Prefetch prefetch = prefetch_of(next_linear(context, 512 << 10), (mine.end - mine.begin) * group,
                                   call.length);  // it reads little memory itself
@@ -274,7 +275,7 @@ inline void attention(const oi8_attention &instruction, const Context &context) 
     const int64_t batch = task / instruction.key_heads, key_head = task % instruction.key_heads,
                   first_row = context.begin(batch);
     const int length = static_cast<int>(context.begin(batch + 1) - first_row),
-              keys = skipping ? length : call.key_length;
+              keys = skipping ? length : given.length;
     const int64_t first_key = skipping ? first_row : batch * keys;
     const uint8_t *key_rows =
         context.row<uint8_t>(instruction.head.input[OI8_ATTENTION_KEYS], first_key) +
@@ -307,7 +308,7 @@ inline void attention(const oi8_attention &instruction, const Context &context) 
         head_task.key_rows = key_rows,
         head_task.k_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_KEYS]);
       head_task.head = head, head_task.length = length, head_task.keys = keys,
-      head_task.kept = skipping ? keys : kept_keys(call, context.first_batch + batch),
+      head_task.kept = skipping ? keys : kept_keys(given, context.first_batch + batch),
       head_task.dynamic = dynamic, head_task.causal = instruction.causal;
       const float scaling = instruction.scaling * LOG2E;
       head_task.scaling =
@@ -320,12 +321,12 @@ inline void attention(const oi8_attention &instruction, const Context &context) 
             context.row_bytes(instruction.head.input[OI8_ATTENTION_QUERY_SCALES]) / 4;
       head_task.value_scale = instruction.input_scale[2];
       const int64_t mask_at =
-          (context.first_batch + batch) * call.mask_stride[0] + head_index * call.mask_stride[1];
-      if (call.mask_kind == OI8_BOOL_MASK && !skipping)
-        head_task.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
-      if (call.mask_kind == OI8_FLOAT_MASK)
-        head_task.float_mask = static_cast<const float *>(call.mask) + mask_at;
-      head_task.mask_stride = call.mask_stride[2];
+          (context.first_batch + batch) * given.mask_stride[0] + head_index * given.mask_stride[1];
+      if (given.mask_kind == OI8_BOOL_MASK && !skipping)
+        head_task.bool_mask = static_cast<const uint8_t *>(given.mask) + mask_at;
+      if (given.mask_kind == OI8_FLOAT_MASK)
+        head_task.float_mask = static_cast<const float *>(given.mask) + mask_at;
+      head_task.mask_stride = given.mask_stride[2];
       attend(head_task, scratch,
              {context, instruction.head.output[OI8_ATTENTION_RESULT], first_row,
               static_cast<int>(head_index) * head, to_bytes, quantization},
@@ -335,7 +336,8 @@ inline void attention(const oi8_attention &instruction, const Context &context) 
 }
 
 inline int64_t attention_scratch(const oi8_attention &instruction, const oi8_call &call) {
-  return AttentionScratch::bytes(call.key_length, instruction.columns / instruction.heads);
+  return AttentionScratch::bytes(keys_of(call, instruction.head).length,
+                                 instruction.columns / instruction.heads);
 }
 
 }  // namespace OI8_NAMESPACE

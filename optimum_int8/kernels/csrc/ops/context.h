@@ -26,6 +26,11 @@ inline Range share_of(int64_t pieces, int64_t one, int64_t many) {
   return {pieces * one / many, pieces * (one + 1) / many};
 }
 
+// The keys that an instruction names, the first where it names none.
+inline const oi8_keys &keys_of(const oi8_call &call, const oi8_instruction &instruction) {
+  return call.keys[instruction.key_side > 0 ? instruction.key_side - 1 : 0];
+}
+
 struct Context {
   const oi8_program *program;
   const oi8_call *call;
@@ -43,7 +48,11 @@ struct Context {
       return program
           ->values[instruction.output[0] >= 0 ? instruction.output[0] : instruction.output[1]]
           .rows;
-    return instruction.key_side ? batch * call->key_length : begin(batch);
+    return instruction.key_side ? batch * keys(instruction).length : begin(batch);
+  }
+  // What an attention reads, or whose rows these are.
+  const oi8_keys &keys(const oi8_instruction &instruction) const {
+    return keys_of(*call, instruction);
   }
   // First row of a sequence of the group, counted from the group's first.
   int64_t begin(int64_t sequence) const {

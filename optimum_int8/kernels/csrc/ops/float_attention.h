@@ -185,20 +185,21 @@ inline void attend_floats(const FloatTask &task, const FloatScratch<Product> &sc
 template <class Product>
 inline void float_attention_by(const oi8_float_attention &instruction, const Context &context) {
   const oi8_call &call = *context.call;
+  const oi8_keys &given = context.keys(instruction.head);
   const bool skipping = context.memory->kept, to_bytes = instruction.output_scale > 0;
   const int heads = instruction.heads, head = instruction.columns / heads,
             group = heads / instruction.key_heads;
   const Quantization quantization(to_bytes ? instruction.output_scale : 1.0f,
                                   instruction.output_zero_point);
-  const FloatScratch<Product> scratch(context.scratch, call.key_length,
-                                      int64_t(call.length) * group, head);
+  const FloatScratch<Product> scratch(context.scratch, given.length, int64_t(call.length) * group,
+                                      head);
   const Range mine = context.share(context.batch * instruction.key_heads);
   for (int64_t task = mine.begin; task < mine.end; task++) {
     const int64_t batch = task / instruction.key_heads, key_head = task % instruction.key_heads,
                   first_row = context.begin(batch), first_head = key_head * group;
     FloatTask head_task = {};
     head_task.length = static_cast<int>(context.begin(batch + 1) - first_row),
-    head_task.keys = skipping ? head_task.length : call.key_length;
+    head_task.keys = skipping ? head_task.length : given.length;
     const int64_t first_key = skipping ? first_row : batch * head_task.keys;
     head_task.query_rows =
         context.row<float>(instruction.head.input[OI8_ATTENTION_QUERIES], first_row) +
@@ -212,15 +213,15 @@ inline void float_attention_by(const oi8_float_attention &instruction, const Con
     head_task.k_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_KEYS]) / 4,
     head_task.v_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_VALUES]) / 4;
     head_task.head = head, head_task.heads = group,
-    head_task.kept = skipping ? head_task.keys : kept_keys(call, context.first_batch + batch);
+    head_task.kept = skipping ? head_task.keys : kept_keys(given, context.first_batch + batch);
     head_task.scaling = instruction.scaling, head_task.causal = instruction.causal;
     const int64_t mask_at =
-        (context.first_batch + batch) * call.mask_stride[0] + first_head * call.mask_stride[1];
-    if (call.mask_kind == OI8_BOOL_MASK && !skipping)
-      head_task.bool_mask = static_cast<const uint8_t *>(call.mask) + mask_at;
-    if (call.mask_kind == OI8_FLOAT_MASK)
-      head_task.float_mask = static_cast<const float *>(call.mask) + mask_at;
-    head_task.mask_head = call.mask_stride[1], head_task.mask_query = call.mask_stride[2];
+        (context.first_batch + batch) * given.mask_stride[0] + first_head * given.mask_stride[1];
+    if (given.mask_kind == OI8_BOOL_MASK && !skipping)
+      head_task.bool_mask = static_cast<const uint8_t *>(given.mask) + mask_at;
+    if (given.mask_kind == OI8_FLOAT_MASK)
+      head_task.float_mask = static_cast<const float *>(given.mask) + mask_at;
+    head_task.mask_head = given.mask_stride[1], head_task.mask_query = given.mask_stride[2];
     attend_floats<Product>(
         head_task, scratch, [&](int64_t row, int first_column, int count, Floats values) {
           const int64_t row_index = first_row + row % head_task.length,
@@ -246,7 +247,8 @@ inline int64_t float_attention_scratch(const oi8_float_attention &instruction,
   const int64_t rows = int64_t(call.length) * (instruction.heads / instruction.key_heads),
                 head = instruction.columns / instruction.heads;
   return with_float_product(instruction, [&](auto product) {
-    return FloatScratch<decltype(product)>::bytes(call.key_length, rows, head);
+    return FloatScratch<decltype(product)>::bytes(keys_of(call, instruction.head).length, rows,
+                                                  head);
   });
 }
 
