@@ -46,6 +46,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3TextConfig", {"head_dim": 16, "sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}),
     "phi3": ("Phi3Config", {}),
     "partial phi3": ("Phi3Config", {"rope_parameters": _PARTIAL}),
+    "gpt2": ("GPT2Config", {}),
+    "opt": ("OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
+    "opt with norms last": ("OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 64, "do_layer_norm_before": False}),
+    "phi": ("PhiConfig", {}),
+    "gptj": ("GPTJConfig", {"rotary_dim": 8}),
+    "granite": ("GraniteConfig", {"residual_multiplier": 0.22}),
     "glm": ("GlmConfig", {"head_dim": 16, "partial_rotary_factor": 0.5}),
 }  # fmt: skip
 STEPS = 6
@@ -80,7 +86,10 @@ def generate(model: Any, batch: dict[str, Tensor], **settings: Any) -> tuple[Ten
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "approach"),
-    [*((family, "dynamic") for family in FAMILIES), *((family, "static") for family in ("llama", "gemma3", "glm"))],
+    [
+        *((family, "dynamic") for family in FAMILIES),
+        *((family, "static") for family in ("llama", "gemma3", "glm", "opt")),
+    ],
 )
 def test_fused_steps_say_what_the_modules_say(family: str, approach: str) -> None:
     unfused = make(family, approach, fuse=False)
@@ -113,7 +122,7 @@ def test_a_layer_is_one_program_a_step(family: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "partial phi3", "glm"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "partial phi3", "glm", "gptj"])
 def test_every_instruction_set_gives_the_same_logits(family: str) -> None:
     model = make(family)
     expected = None
@@ -125,7 +134,7 @@ def test_every_instruction_set_gives_the_same_logits(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3", "sliding mistral", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "sliding mistral", "gemma3", "gpt2", "opt"])
 def test_a_padded_batch_gives_each_row_what_it_gets_alone(family: str) -> None:
     model = make(family)
     batch = prompt(3)

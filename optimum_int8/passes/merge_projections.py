@@ -14,6 +14,7 @@ from ..fx.rewrite import add_call, add_columns, add_constant, named, tensor_of
 from ..fx.roles import has_role
 from ..kernels import PANEL
 from ..operators import LINEAR
+from .fuse_activation import activation_of
 
 # By the first of the panels, so that each graph of a model finds the same tensor.
 _joined: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -22,7 +23,8 @@ _joined: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def merge_projections(graph_module: fx.GraphModule) -> int:
     """Needs: shared quantizations. Leaves: one linear per quantized value, cut into columns. Preserves: bits.
 
-    Concatenating outputs is concatenating panels, which needs whole panels: widths that are not a multiple of 32 stay alone.
+    Concatenating outputs is concatenating panels, which needs whole panels: widths that are not a multiple of 32 stay alone. So do linears that take
+    the activation after them.
     """
     count = 0
     for node in list(graph_module.graph.nodes):
@@ -35,7 +37,7 @@ def merge_projections(graph_module: fx.GraphModule) -> int:
 
 
 def _mergeable(graph_module: fx.GraphModule, user: fx.Node, source: fx.Node) -> bool:
-    if not has_role(user, LINEAR) or named(user)["x"] is not source:
+    if not has_role(user, LINEAR) or named(user)["x"] is not source or activation_of(user) is not None:
         return False
     weight_scale = tensor_of(graph_module, named(user)["weight_scale"])
     return weight_scale is not None and weight_scale.shape[0] % PANEL == 0

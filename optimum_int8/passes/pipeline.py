@@ -16,6 +16,7 @@ from ..kernels import library
 from ..lowering import lower_images, lower_rows
 from .average_pools import average_pools
 from .channels_last import channels_last
+from .drop_flattening import drop_flattening
 from .drop_noops import drop_noops
 from .fold_batch_norm import fold_batch_norm
 from .fold_scale import fold_scale
@@ -48,6 +49,7 @@ class Pass(NamedTuple):
 
 REWRITES = (
     Pass(drop_noops),  # first: dropouts and casts stand between everything that belongs together
+    Pass(drop_flattening),  # early: what is merged or becomes a program shares its axes
     Pass(fold_batch_norm, rounds=True),  # before layouts: it stands between a convolution and its transpose
     Pass(average_pools, rounds=True),  # before layouts: its transposes cancel with those of the convolutions
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it

@@ -68,6 +68,7 @@ def decoder(
     turned: int = HEAD,
     cached: bool = True,
     factor: float | None = None,
+    flat: bool = False,
     activation: Callable[[Tensor], Tensor] = F.silu,
 ) -> Case:
     """Norms, rotary embedding, attention with one key head on a cache, gated feed-forward."""
@@ -86,7 +87,9 @@ def decoder(
         core = m.core(q, k, v, None, HEAD**-0.5, not cached)
         x = x + m.out(core.reshape(batch, length, -1).contiguous())
         h = m.after(x)
-        return x + m.down(activation(m.gate(h)) * m.up(h)), k, v
+        h = h.reshape(-1, WIDTH) if flat else h
+        h = m.down(activation(m.gate(h)) * m.up(h))
+        return x + (h.view(x.shape) if flat else h), k, v
 
     grids = {"query": (-2.0, 2.0), "key": (-2.0, 2.0), "value": (-1.5, 1.5)} if static else None
     parts = {name: linear(WIDTH, width, static=static) for name, width in (("q", WIDTH), ("k", HEAD), ("v", HEAD))}
@@ -112,7 +115,7 @@ DECODER_CASES: dict[str, Callable[[], Case]] = {
         "decoder step as of Gemma": {"plus_one": True, "activation": lambda x: F.gelu(x, approximate="tanh")},
         "decoder step with neighbours": {"rotate": rotate_neighbours, "turned": HEAD // 2, "head_norms": False},
         "decoder without cache": {"cached": False, "turned": HEAD // 2},
-        "decoder with scaled queries": {"factor": 0.3, "head_norms": False},
+        "decoder with scaled queries": {"factor": 0.3, "head_norms": False, "flat": True},
     }.items()
     for static in (True, False)
 }

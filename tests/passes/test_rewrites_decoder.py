@@ -239,6 +239,46 @@ def test_keys_that_others_read_stay_concatenated() -> None:
     assert same(case)
 
 
+# -- rows ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_rows_keep_their_axes(static: bool) -> None:
+    """As OPT's feed-forward, and one that other values are flattened for too."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, WIDTH)
+        h = m.down(F.relu(m.up(m.norm(flat))))
+        other = (x * 2.0).view(-1, WIDTH)
+        return (flat + h + other).view(x.shape)
+
+    case = Case(forward, norm=norm(), up=linear(WIDTH, 96, static=static), down=linear(96, WIDTH, static=static))
+    assert case.apply("drop_noops", "drop_flattening") == 1
+    assert case.count(aten.view.default) + case.count(aten.reshape.default) == 0
+    assert same(case)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m.q(x.reshape(-1, WIDTH)),
+        lambda m, x: m.q(x.reshape(-1, WIDTH)).view(*x.shape) + m.q(x.reshape(-1, WIDTH)).sum(),
+        lambda m, x: m.q(x.reshape(-1, WIDTH)).softmax(0).view(x.shape),
+        lambda m, x: m.q(x.reshape(-1, WIDTH)).view(x.shape[1], x.shape[0], WIDTH),
+    ],
+)
+def test_leaves_rows_that_stay_flat_or_meet(forward: Callable[..., Tensor]) -> None:
+    case = Case(forward, q=linear())
+    assert case.apply("drop_noops", "drop_flattening") == 0 and same(case)
+
+
+def test_linears_with_activations_of_their_own_do_not_merge() -> None:
+    """A layer whose feed-forward reads what its attention reads (GPT-J, Phi, Falcon)."""
+    case = Case(lambda m, x: (F.gelu(m.up(x)), m.q(x), m.k(x)), up=linear(WIDTH, 96), q=linear(), k=linear())
+    assert case.apply("drop_noops", "share_quantization", "merge_projections", "fuse_activation") == 1
+    assert case.count(ours.linear.default) == 2 and case.count(aten.gelu.default) == 0 and same(case, 1e-4)
+
+
 # -- scales ----------------------------------------------------------------------------------------------------------------
 
 
