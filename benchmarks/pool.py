@@ -50,7 +50,7 @@ class Worker:
         logs.mkdir(parents=True, exist_ok=True)
         self.log = logs / f"{model.replace('/', '_')}-{engine}.log"
         folder = str(cache_folder(cache, find_engine(engine), model))
-        cores = _cores(first_core, threads)
+        cores = pick_cores(first_core, threads)
         spec = WorkerSpec(engine, model, folder, threads, cores, fixed_shapes, str(self.log))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
         context = multiprocessing.get_context("spawn")
@@ -200,7 +200,8 @@ def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def _cores(first: int, threads: int) -> tuple[int, ...] | None:
+def pick_cores(first: int, threads: int) -> tuple[int, ...] | None:
+    """The cores for a process with fewer threads than there are cores; None where it gets all, or cannot be bound."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     allowed = sorted(os.sched_getaffinity(0))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .images import ImageWork
 from .models import Work
@@ -53,6 +57,28 @@ def measure_ceilings(isa: str, threads: int, weight_bytes: int, cache: Path) -> 
         "isa": isa,
         "threads": threads,
     }
+
+
+def measure_bandwidth(isa: str, threads: int, working_set: int, cache: Path) -> float:
+    """Bytes per second that are read from a working set over and over: by native code, or by torch where that cannot be compiled."""
+    found = measure_ceilings(isa, threads, working_set, cache)
+    return float(found["read_bytes"]) if "read_bytes" in found else read_with_torch(threads, working_set)
+
+
+def read_with_torch(threads: int, working_set: int, repetitions: int = 7) -> float:
+    """Bytes per second of summing float32 numbers; the best of several."""
+    before = torch.get_num_threads()
+    numbers = torch.ones(max(working_set // 4, 1))
+    best = math.inf
+    try:
+        torch.set_num_threads(threads)
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            numbers.sum()
+            best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return numbers.numel() * 4 / best
 
 
 def floor(work: Work | ImageWork, shape: Shape, ceilings: dict[str, Any]) -> dict[str, Any] | None:

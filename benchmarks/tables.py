@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .generation.rows import Row
 from .shapes import IMAGE_TYPES
 from .turns import STEADY, UNSTEADY, ratio_text
 
@@ -151,22 +152,72 @@ def _scaling(result: dict[str, Any]) -> TextTable:
 
 
 def _generation(result: dict[str, Any]) -> TextTable:
-    data, settings = result["rows"], result["settings"]
-    columns = ["engine", *(f"batch {row['shape'].split('x')[0]}" for row in data)]
-
-    def rate(row: dict[str, Any], ms: float) -> str:
-        return f"{row['tokens'] / ms * 1e3:.1f}/s"
-
-    title = result["engines"][result["baseline"]]["title"]
-    rows = [[title, *(rate(row, row["baseline_ms"]) for row in data)]]
-    for name, other in _running(result).items():
-        found = [(row, row["engines"].get(name)) for row in data]
-        rows.append([other, *(f"{rate(row, f['ms'])} ({ratio_text(f)})" if f else "" for row, f in found)])
+    notes = Footnotes()
+    titles = {result["baseline"]: result["engines"][result["baseline"]]["title"], **_running(result)}
+    rows = [
+        [_row_label(row), *(_generation_cell(result, row, name, notes) for name in titles)] for row in result["rows"]
+    ]
     text = (
-        f"Tokens per second of greedy `generate()`, {settings['prompt']} tokens of prompt, {settings['new_tokens']} new ones. Medians; in "
-        "brackets, how many times longer than the first line, from adjacent turns of one run."
+        "Tokens per second: of the prompt (prefill), of a step (decode), or of all new ones (generate, the prompt included; 32 where no "
+        "number is told). Medians; in brackets, how many times longer than the first column, from adjacent turns of one run."
     )
-    return TextTable(_title(result, "generation"), columns, rows, _caption(result, text, rows))
+    limits = result["limits"]
+    if "read_bytes" in limits:
+        text += (
+            " Percent: bytes of the weights of a step over its time, as a share of the bandwidth of memory measured in the same run "
+            f"({limits['read_bytes'] / 1e9:.1f} GB/s)."
+        )
+    if result["settings"].get("disturbed"):
+        text += f" In some turns other processes had up to {result['settings']['disturbed']:.0%} of the cores."
+    return TextTable(
+        _title(result, "generation"), ["", *titles.values()], rows, _caption(result, text + notes.text(), rows)
+    )
+
+
+class Footnotes:
+    """Remarks beside figures: a letter in the cell, the words below."""
+
+    def __init__(self) -> None:
+        self._letters: dict[str, str] = {}
+
+    def mark(self, remark: str) -> str:
+        """The mark of a remark, as ` (a)`; nothing where there is none."""
+        if not remark:
+            return ""
+        letter = self._letters.setdefault(remark, chr(ord("a") + len(self._letters)))
+        return f" ({letter})"
+
+    def text(self) -> str:
+        """All remarks with their letters."""
+        return "".join(f" ({letter}) {remark}." for remark, letter in self._letters.items())
+
+
+def _row_label(row: dict[str, Any]) -> str:
+    shape = row["shape"]
+    described = Row.parse(shape if ":" in shape else f"generate:{shape}")  # results from before there were kinds
+    beams = f", {described.beams} beams" if described.beams > 1 else ""
+    longer = f", {described.longer} new tokens" if described.longer else ""
+    return f"{described.kind}, batch {described.batch}, context {described.context}{beams}{longer}"
+
+
+def _share_of_bandwidth(result: dict[str, Any], name: str, milliseconds: float) -> float:
+    read = result["limits"]["step_weights"] * result["engines"][name]["bytes_per_weight"]
+    return read / (milliseconds / 1e3) / result["limits"]["read_bytes"]
+
+
+def _generation_cell(result: dict[str, Any], row: dict[str, Any], name: str, notes: Footnotes) -> str:
+    if name == result["baseline"]:
+        found = {"ms": row["baseline_ms"]}
+    elif name in row["engines"]:
+        found = row["engines"][name]
+    else:
+        return "-" + notes.mark(row.get("left_out", {}).get(name, ""))
+    text = f"{row['tokens'] / found['ms'] * 1e3:.1f}/s"
+    if "ratio" in found:
+        text += f" ({ratio_text(found)})"
+    if row.get("kind") == "decode":
+        text += f", {_share_of_bandwidth(result, name, found['ms']):.0%}"
+    return text + notes.mark(found.get("remarks", ""))
 
 
 _MAKERS = {"latency": _latency, "lengths": _lengths, "ragged": _ragged, "scaling": _scaling, "generation": _generation}

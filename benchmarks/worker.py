@@ -43,7 +43,7 @@ class WorkerSpec:
 def main(connection: Connection, spec: WorkerSpec) -> None:
     """Serve requests until told to stop; a failure is answered, never raised."""
     if spec.log is not None:
-        _redirect(spec.log)
+        redirect(spec.log)
     if spec.cores is not None:
         os.sched_setaffinity(0, spec.cores)  # before any library counts the cores
     os.environ["OMP_NUM_THREADS"] = str(spec.threads)
@@ -70,7 +70,7 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
             connection.send(("failed", " ".join(f"{type(error).__name__}: {error}".split())[:300]))
 
 
-def _redirect(log: str) -> None:
+def redirect(log: str) -> None:
     """Both outputs to a file, those of native code too."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)

@@ -73,7 +73,15 @@ def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["no-such-command"], ["report", "--check", "--show"], ["tuning"], ["training"]]
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["report", "--check", "--show"],
+        ["tuning"],
+        ["training"],
+        ["generation", "--rows", "1x8"],
+    ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -84,7 +92,9 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["generation", "--models", "gpt2,other"], "unknown model other; expected some of gpt2, t5-base, tiny"),
+        (["generation", "--models", "gpt2,other"], "unknown model other; expected some of llama-135m"),
+        (["generation", "--engines", "other"], "unknown engine other; expected some of int8_dynamic"),
+        (["generation", "--peers", "/no/such"], "--peers: /no/such: no such folder"),
         (["cards", "other"], "unknown model other; expected some of sst2"),
         (["kernels", "--op", "other"], "unknown operator other; expected some of add"),
         (["kernels", "--isa", "other"], "unknown instruction set other"),
@@ -103,13 +113,14 @@ def test_unknown_names_are_refused_and_the_known_ones_told(
 
 
 def test_the_names_of_the_command_line_are_those_that_are_measured() -> None:
-    from benchmarks import cards, generation, training
+    from benchmarks import cards, training
     from benchmarks.commands import cards as cards_command
     from benchmarks.commands import generation as generation_command
     from benchmarks.commands import training as training_command
+    from benchmarks.generation import models as generation_models
 
     assert tuple(cards.MODELS) == cards_command.MODELS
-    assert tuple(generation.MODELS) == generation_command.MODELS
+    assert list(generation_models.BUILDERS) == list(generation_command.MODELS)
     assert (*training.CASES, training.CIFAR10, "cost") == training_command.CASES
 
 
