@@ -87,16 +87,17 @@ def attention_floats_kernel(op: str, batch: int, heads: int, length: int, head: 
         if op == "float_attention":
             return *torch.randn(3, batch, heads, length, head), bfloat16, *tail
         rows = torch.randn(3, batch, length, heads * head)
-        if op == "attention_appended":
+        if op.endswith("appended"):
             one = torch.randn(3, batch, 1, heads * head)
-            return *one, *rows[:2], *[torch.tensor(0.03)] * 3, heads, heads, *tail
+            kind = (heads, heads, bfloat16) if op.startswith("float") else (*[torch.tensor(0.03)] * 3, heads, heads)
+            return *one, *rows[:2], *kind, *tail
         if op == "attention_floats":
             return *rows, *[torch.tensor(0.03)] * 3, heads, heads, *tail
-        return *rows, heads, heads, bfloat16, *tail, *(grid() if op.endswith("quantized") else ())
+        return *rows, heads, heads, bfloat16, *tail, *((0.0, *grid()) if op.endswith("quantized") else ())
 
     numbers = batch * heads * length * head
     words = f"{batch}x{heads}x{length}x{head}" + " bfloat16" * bfloat16
-    queries = 1 if op == "attention_appended" else length
+    queries = 1 if op.endswith("appended") else length
     return Kernel(op, words, make, 4 * numbers * queries, (13 if op.endswith("quantized") else 16) * numbers)
 
 
@@ -319,6 +320,8 @@ KERNELS = [
     attention_kernel(1, 12, 384, 64, dynamic=False),
     attention_floats_kernel("attention_floats", 1, 12, 128, 64),
     attention_floats_kernel("attention_appended", 1, 12, 128, 64),
+    attention_floats_kernel("float_attention_appended", 1, 12, 128, 64),
+    row_kernel("take_heads", 128, 2304, 0, 192, 12, 64, item_bytes=4),
     *[attention_floats_kernel("float_attention", 1, 12, 128, 64, bfloat16) for bfloat16 in (False, True)],
     attention_floats_kernel("float_attention_rows", 1, 12, 128, 64, True),
     attention_floats_kernel("float_attention_rows_quantized", 1, 12, 128, 64, True),

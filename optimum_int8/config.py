@@ -63,12 +63,12 @@ class Int8Config:
         max_trials: models that tuning may make and measure.
         timeout: seconds after which tuning stops, in the middle of a trial but for the first; None sets no limit.
         fuse: run fine-grained FX. Without it a model is slower and equal up to rounding: blocks sum the rows of norms in another order,
-            compute activations by polynomials, sum average pools as integers and fold batch norms and factors into scales, so that here and
-            there an INT8 value is the next of its steps. Either that moves the result of a block of up to 16 INT8 layers by at most 2 % of its
-            size (a deeper one's by more, as the root of their number), or no value moves by more than one step from one quantization to
-            the next; else the block is not compiled. In model types that were measured, the result of a model moves by less than
-            quantization moves it. All other rewrites keep the bits. `residuals` needs it: without blocks, and where a block's own code runs
-            (`torch.compile`, hooks inside a block), sums are float32.
+            compute activations and attention that a model writes out by polynomials, sum average pools as integers and fold batch norms and
+            factors into scales, so that here and there an INT8 value is the next of its steps. Either that moves the result of a block of
+            up to 16 INT8 layers by at most 2 % of its size (a deeper one's by more, as the root of their number), or no value moves by more
+            than one step from one quantization to the next; else the block is not compiled. In model types that were measured, the result
+            of a model moves by less than quantization moves it. All other rewrites keep the bits. `residuals` needs it: without blocks, and
+            where a block's own code runs (`torch.compile`, hooks inside a block), sums are float32.
 
     Raises:
         ConfigError: a value outside what is listed here.

@@ -52,6 +52,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi": ("PhiConfig", {}),
     "gptj": ("GPTJConfig", {"rotary_dim": 8}),
     "granite": ("GraniteConfig", {"residual_multiplier": 0.22}),
+    "bloom": ("BloomConfig", {}),
+    "neox": ("GPTNeoXConfig", {}),
+    "gemma2": ("Gemma2Config", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 7, "attn_logit_softcapping": 2.0}),
     "glm": ("GlmConfig", {"head_dim": 16, "partial_rotary_factor": 0.5}),
 }  # fmt: skip
 STEPS = 6
@@ -88,7 +91,7 @@ def generate(model: Any, batch: dict[str, Tensor], **settings: Any) -> tuple[Ten
     ("family", "approach"),
     [
         *((family, "dynamic") for family in FAMILIES),
-        *((family, "static") for family in ("llama", "gemma3", "glm", "opt")),
+        *((family, "static") for family in ("llama", "gemma3", "glm", "opt", "bloom")),
     ],
 )
 def test_fused_steps_say_what_the_modules_say(family: str, approach: str) -> None:
@@ -122,7 +125,7 @@ def test_a_layer_is_one_program_a_step(family: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "partial phi3", "glm", "gptj"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "partial phi3", "glm", "gptj", "bloom", "gemma2"])
 def test_every_instruction_set_gives_the_same_logits(family: str) -> None:
     model = make(family)
     expected = None
@@ -134,7 +137,7 @@ def test_every_instruction_set_gives_the_same_logits(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3", "sliding mistral", "gemma3", "gpt2", "opt"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "sliding mistral", "gemma3", "gpt2", "opt", "bloom", "gemma2"])
 def test_a_padded_batch_gives_each_row_what_it_gets_alone(family: str) -> None:
     model = make(family)
     batch = prompt(3)

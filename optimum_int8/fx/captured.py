@@ -71,7 +71,13 @@ def capture(module: nn.Module, forward: Callable[..., Any], key: Key, tensors: l
     """
     image = tuple(tensors[0].shape[2:]) if tensors and is_image(tensors[0]) else None
     if image is None:
-        return _export(module, forward, key, *other_shapes(tensors, (), cache_tensors(key)))
+        cached = cache_tensors(key)
+        try:
+            return _export(module, forward, key, *other_shapes(tensors, (), cached))
+        except NotCapturable:  # a bias of each head may have an axis for batch and heads together
+            if not any(_heads_in_batch(tensor, tensors[0]) for tensor in tensors[1:]):
+                raise
+            return _export(module, forward, key, *other_shapes(tensors, (), cached, heads_in_batch=True))
     try:
         return _export(module, forward, key, *other_shapes(tensors, image))
     except NotCapturable:  # it may be made for one size of image
@@ -120,7 +126,10 @@ class _Call(nn.Module):
 
 
 def other_shapes(
-    tensors: list[Tensor], image: tuple[int, ...] = (), cached: Mapping[int, str] | None = None
+    tensors: list[Tensor],
+    image: tuple[int, ...] = (),
+    cached: Mapping[int, str] | None = None,
+    heads_in_batch: bool = False,
 ) -> tuple[list[Tensor], list[dict[int, Any]]]:
     """Examples at a larger batch and length, and the dynamic axes of each.
 
@@ -131,6 +140,8 @@ def other_shapes(
     Args:
         cached: which tensors are states of a cache, `[batch, heads, states, head]`. A single token that comes to such states stays a
             single one; the states grow, and so does what has one entry for each of them and of the new tokens.
+        heads_in_batch: 3-D floats whose first axis is a multiple of the batch have an entry for each head of each sequence there, and perhaps
+            the length or the states in their last.
     """
     if not tensors:
         raise NotCapturable("the call has no tensor")
@@ -142,9 +153,12 @@ def other_shapes(
     shapes = []
     for position, tensor in enumerate(tensors):
         sizes: dict[int, Any] = {}
-        for axis in (0, 2) if position in cached else varying_axes(tensor):
+        folded = heads_in_batch and position > 0 and _heads_in_batch(tensor, tensors[0])
+        for axis in (0, 2) if position in cached else (0, 1, 2) if folded else varying_axes(tensor):
             size = tensor.shape[axis]
-            if axis == 0 and size == batch:
+            if folded and axis == 0:
+                tensor = _grow(tensor, axis, size // batch * new_batch)
+            elif axis == 0 and size == batch:
                 tensor = _grow(tensor, axis, new_batch)
             elif axis > 0 and (new := past if cached.get(position) == SELF else grown.get(size)):
                 tensor = _grow(tensor, axis, new)
@@ -155,6 +169,13 @@ def other_shapes(
         example.append(tensor)
         shapes.append(sizes)
     return example, shapes
+
+
+def _heads_in_batch(tensor: Tensor, first: Tensor) -> bool:
+    """Whether a tensor may have an entry for each head of each sequence in its first axis."""
+    batch = first.shape[0] if first.dim() else 0
+    is_multiple = tensor.dim() == 3 and batch > 0 and tensor.shape[0] > batch and tensor.shape[0] % batch == 0
+    return is_multiple and tensor.is_floating_point()
 
 
 def _larger(

@@ -9,6 +9,7 @@ from torch import fx
 from ..operators import (
     PER_TENSOR,
     QUANTIZATION,
+    Appending,
     OnRows,
     Operator,
     Quantizing,
@@ -74,3 +75,9 @@ def rows_form(node: Any) -> Operator | None:
     """The form on rows of the attention core on heads that `node` calls, None where there is none."""
     operator = called(node)
     return None if operator is None else operator_with_form(OnRows(operator.name))
+
+
+def appending_form(node: Any) -> Operator | None:
+    """The form of the attention core on rows that `node` calls which appends to a cache first, None where there is none."""
+    operator = called(node)
+    return None if operator is None else operator_with_form(Appending(operator.name))

@@ -29,10 +29,11 @@ from .structs import (
     QuantizeSample,
     Recurrent,
     Rotary,
+    TakeHeads,
     ints,
 )
 
-ABI = 14
+ABI = 15
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
@@ -107,6 +108,7 @@ OPERATORS: dict[str, type[ctypes.Structure]] = {
     "rotary": Rotary,
     "head_norm": HeadNorm,
     "append": Append,
+    "take_heads": TakeHeads,
 }
 """The struct of each operator, in the order of `enum oi8_op`."""
 OPS = tuple(OPERATORS)

@@ -89,7 +89,15 @@ class Attention(ctypes.Structure):
 class FloatAttention(ctypes.Structure):
     """`oi8_float_attention`."""
 
-    _fields_ = [*HEAD, *_HEADS, ("bfloat16", _i32), ("scaling", _f32), ("column", _i32 * 3), *_OUTPUT]
+    _fields_ = [
+        *HEAD,
+        *_HEADS,
+        ("bfloat16", _i32),
+        ("scaling", _f32),
+        ("softcap", _f32),
+        ("column", _i32 * 3),
+        *_OUTPUT,
+    ]
 
 
 class Embedding(ctypes.Structure):
@@ -210,3 +218,9 @@ class Append(ctypes.Structure):
     """`oi8_append`."""
 
     _fields_ = [*HEAD, ("columns", _i32), ("column", _i32)]
+
+
+class TakeHeads(ctypes.Structure):
+    """`oi8_take_heads`."""
+
+    _fields_ = [*HEAD, *ints("columns", "heads", "column", "stride")]

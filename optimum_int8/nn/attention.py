@@ -170,10 +170,16 @@ def int8_eager_attention_forward(
 
 
 def float32_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    causal: bool,
+    bfloat16: bool = False,
 ) -> Tensor:
-    """A core in float32, of `Int8Attention`'s arguments and result; see `numerics.float_attention`."""
-    return torch.ops.optimum_int8.float_attention(query, key, value, False, mask, scaling, causal).to(query.dtype)
+    """A core in float32, or on operands rounded to bfloat16, of `Int8Attention`'s arguments and result; see `numerics.float_attention`."""
+    return torch.ops.optimum_int8.float_attention(query, key, value, bfloat16, mask, scaling, causal).to(query.dtype)
 
 
 def fits_eager_core(module: nn.Module, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..numerics import for_each_query
+from .attention import float32_attention
 from .base import Int8Module
 from .gradient import wants_gradients
 
@@ -31,9 +32,7 @@ class Bfloat16Attention(Int8Module):
         """float `[batch, heads, length, head]` to `[batch, length, heads, head]`, in query's dtype."""
         dropped = dropout if self.training else 0.0
         if not dropped and not wants_gradients(query, key, value):
-            return torch.ops.optimum_int8.float_attention(query, key, value, True, mask, scaling, causal).to(
-                query.dtype
-            )
+            return float32_attention(query, key, value, mask, scaling, causal, bfloat16=True)
         q, k, v = (x.to(torch.bfloat16) for x in (query, *for_each_query(query, key, value)))
         out = functional.scaled_dot_product_attention(q, k, v, mask, dropped, causal, scale=scaling)
         return out.transpose(1, 2).to(query.dtype).contiguous()

@@ -38,6 +38,7 @@ from .attention_int8 import MASKED, int8_attention, mask_scores
 from .convolutions import MAX_TAPS, conv, conv_int32
 from .embeddings import BAG_MODES, check_bags, embedding, embedding_bag
 from .gates import gated
+from .heads import take_heads
 from .linears import MAX_REDUCTION, linear, matmul_int32
 from .norms import head_norm, layer_norm, rms_norm, row_sum, square_root
 from .pooling import avg_pool, max_pool
@@ -148,5 +149,6 @@ __all__ = [
     "symmetric_row_scale",
     "symmetric_rows",
     "symmetric_scale",
+    "take_heads",
     "tanh",
 ]

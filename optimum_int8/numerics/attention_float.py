@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .activations import exp
+from .activations import exp, tanh
 from .attention_int8 import MASKED, mask_scores
 from .norms import row_sum
 from .quantization import reciprocal
@@ -32,6 +32,7 @@ def float_attention(
     causal: bool = False,
     rounded: Callable[[Tensor], Tensor] = lambda x: x,
     product: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    softcap: float = 0.0,
 ) -> Tensor:
     """Attention core in float32: `[batch, heads, queries, head]`. A query that sees no key gets the mean of the values.
 
@@ -40,12 +41,17 @@ def float_attention(
         mask, causal: as `int8_attention`.
         rounded: applied to queries, keys, values and exponentials (not to the sums that divide them).
         product: in place of `multiply_add`, for speed where bits do not matter.
+        softcap: makes scores `softcap * tanh(score / softcap)` before the mask, 0 leaves them.
     """
     product = multiply_add if product is None else product
     q, k, v = (rounded(t.to(torch.float32)) for t in (query, *for_each_query(query, key, value)))
     zeros = torch.zeros(*q.shape[:-1], k.shape[-2])
     factor = torch.tensor(scaling, dtype=torch.float32)
-    scores = mask_scores(product(q, k.transpose(-1, -2), zeros) * factor, mask, causal)
+    scores = product(q, k.transpose(-1, -2), zeros) * factor
+    if softcap:
+        cap = torch.tensor(softcap, dtype=torch.float32)
+        scores = tanh(scores * reciprocal(cap)) * cap
+    scores = mask_scores(scores, mask, causal)
     sums = torch.zeros_like(q)
     total = torch.zeros(q.shape[:-1])
     peak = torch.full(q.shape[:-1], MASKED)
@@ -91,7 +97,13 @@ def _fused(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 
 
 def bfloat16_attention(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None, causal: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    softcap: float = 0.0,
 ) -> Tensor:
     """Attention core on operands in bfloat16, with scores, softmax and sums in float32: float32 `[batch, heads, queries, head]`.
 
@@ -101,7 +113,7 @@ def bfloat16_attention(
 
     Args: as `float_attention`.
     """
-    return float_attention(query, key, value, scaling, mask, causal, round_to_bfloat16)
+    return float_attention(query, key, value, scaling, mask, causal, round_to_bfloat16, softcap=softcap)
 
 
 def round_to_bfloat16(x: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ One file per family, named as in `numerics`; each defines its operators by `regi
 `attention`, `conv`, `add` and the like; those on rows and the `_quantized` ones are what fine-grained FX rewrites to.
 """
 
-from . import attention_appended, convolutions, embedding_bags, pooling, recurrent
+from . import attention_appended, attention_float_appended, convolutions, embedding_bags, pooling, recurrent
 from .attention_float import float_attention
 from .attention_int8 import attention
 from .embeddings import embedding
 from .gates import gated
 from .head_norms import head_norm
+from .heads import take_heads
 from .linears import linear
 from .norms import norm
 from .positions import rotary
@@ -43,6 +44,7 @@ from .roles import (
     PER_TENSOR,
     POOLING,
     QUANTIZATION,
+    Appending,
     OnRows,
     Quantizing,
 )
@@ -66,12 +68,14 @@ __all__ = [
     "QUANTIZATION",
     "REGISTRY",
     "ROWS",
+    "Appending",
     "OnRows",
     "Operator",
     "Quantizing",
     "add",
     "attention",
     "attention_appended",
+    "attention_float_appended",
     "bind",
     "convolutions",
     "define",
@@ -94,4 +98,5 @@ __all__ = [
     "rotary",
     "run_as_program",
     "scores",
+    "take_heads",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..kernels.emission import Emission, Rows
 from .attention_int8 import append_core, attention_floats, define_attention_floats
 from .registry import APPENDED, ROWS, define
+from .roles import Appending
 from .shapes import like
 
 _PAST = "Tensor past_k, Tensor past_v"
@@ -55,19 +56,26 @@ def _emit_attention_appended(
     causal: bool,
 ) -> tuple[Rows, Rows, Rows]:
     out = e.new(q.columns, torch.float32)
+    keys, values = append_states(e, k, v, past_k, past_v)
+    append_core(e, out, (q, keys, values), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
+    return out, keys, values
+
+
+def append_states(e: Emission, k: Rows, v: Rows, past_k: Rows, past_v: Rows) -> tuple[Rows, Rows]:
+    """Append the append of keys and values to those of a cache; gives all of them."""
     keys = e.new(k.columns, torch.float32, after=past_k)
     values = e.new(v.columns, torch.float32, after=past_v)
     for past, new, joined in ((past_k, k, keys), (past_v, v, values)):
         e.program.add(
             "append", [past.value, new.value], [joined.value], columns=new.columns, column=new.column, key_side=e.keys
         )
-    append_core(e, out, (q, keys, values), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
-    return out, keys, values
+    return keys, values
 
 
-def _fake_attention_appended(
+def fake_appended(
     q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, *rest: Any, **named: Any
 ) -> tuple[Tensor, ...]:
+    """Shapes and dtypes of the result, and of the keys and values there are then."""
     return like(q, *q.shape), *[_joined(past, new) for past, new in ((past_k, k), (past_v, v))]
 
 
@@ -85,10 +93,11 @@ define(
     " -> (Tensor, Tensor, Tensor)",
     compute=attention_appended,
     definition=_define_attention_appended,
-    fake=_fake_attention_appended,
+    fake=fake_appended,
     emit=_emit_attention_appended,
     domains=(ROWS,),
     values=("q", "k", "v", "past_k", "past_v"),
     columns=("q", "k", "v"),
     keys=APPENDED,
+    form=Appending("attention_floats"),
 )

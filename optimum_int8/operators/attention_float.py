@@ -21,23 +21,37 @@ _ROWS = f"Tensor q, Tensor k, Tensor v, int heads, int kv_heads, {_CORE}"
 
 
 def float_attention(
-    query: Tensor, key: Tensor, value: Tensor, bfloat16: bool, mask: Tensor | None, scaling: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bfloat16: bool,
+    mask: Tensor | None,
+    scaling: float,
+    causal: bool,
+    softcap: float = 0.0,
 ) -> Tensor:
     """Float `[batch, heads, length, head]` to float32 `[batch, length, heads, head]`; see `numerics.float_attention`."""
     if not native(query, key):
-        return _in_torch(query, key, value, bfloat16, mask, scaling, causal).transpose(1, 2).contiguous()
+        return _in_torch(query, key, value, bfloat16, mask, scaling, causal, softcap).transpose(1, 2).contiguous()
     batch, heads, length, head = query.shape
     q, k, v = (x.to(torch.float32).transpose(1, 2).flatten(2) for x in (query, key, value))
-    out = float_attention_rows(q, k, v, heads, key.shape[1], bfloat16, mask, scaling, causal)
+    out = float_attention_rows(q, k, v, heads, key.shape[1], bfloat16, mask, scaling, causal, softcap)
     return out.view(batch, length, heads, head)
 
 
 def _in_torch(
-    query: Tensor, key: Tensor, value: Tensor, bfloat16: bool, mask: Tensor | None, scaling: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bfloat16: bool,
+    mask: Tensor | None,
+    scaling: float,
+    causal: bool,
+    softcap: float,
 ) -> Tensor:
     """The definition but for the order of sums, which torch chooses: without the library, for speed."""
     rounded = numerics.round_to_bfloat16 if bfloat16 else Tensor.contiguous
-    return numerics.float_attention(query, key, value, scaling, mask, causal, rounded, torch_product)
+    return numerics.float_attention(query, key, value, scaling, mask, causal, rounded, torch_product, softcap)
 
 
 def torch_product(x: Tensor, y: Tensor, sums: Tensor) -> Tensor:
@@ -45,14 +59,14 @@ def torch_product(x: Tensor, y: Tensor, sums: Tensor) -> Tensor:
     return sums + x @ y
 
 
-def _define_float_attention(query, key, value, bfloat16, mask, scaling, causal) -> Tensor:  # type: ignore[no-untyped-def]
+def _define_float_attention(query, key, value, bfloat16, mask, scaling, causal, softcap=0.0) -> Tensor:  # type: ignore[no-untyped-def]
     core = numerics.bfloat16_attention if bfloat16 else numerics.float_attention
-    return core(query, key, value, scaling, mask, causal).transpose(1, 2)
+    return core(query, key, value, scaling, mask, causal, softcap=softcap).transpose(1, 2)
 
 
 define(
     "float_attention",
-    f"(Tensor query, Tensor key, Tensor value, {_CORE}) -> Tensor",
+    f"(Tensor query, Tensor key, Tensor value, {_CORE}, float softcap=0.0) -> Tensor",
     compute=float_attention,
     definition=_define_float_attention,
     fake=_fake_attention,
@@ -69,23 +83,26 @@ def float_attention_rows(
     mask: Tensor | None,
     scaling: float,
     causal: bool,
+    softcap: float = 0.0,
 ) -> Tensor:
     """`float_attention` on float rows: q `[batch, length, heads * head]`, k and v `[batch, keys, kv_heads * head]`, to float32 of q's shape."""
     if not native(q, k):
         parts = to_heads(q, heads), to_heads(k, kv_heads), to_heads(v, kv_heads)
-        return float_attention(*parts, bfloat16, mask, scaling, causal).flatten(2)
+        return float_attention(*parts, bfloat16, mask, scaling, causal, softcap).flatten(2)
     e = Immediate(q.shape[:-1])
     q_rows, k_rows, v_rows = (e.input(x.to(torch.float32)) for x in (q, k, v))
-    out = _emit_float_attention_rows(e, q_rows, k_rows, v_rows, heads, kv_heads, bfloat16, scaling, causal)
+    rows = q_rows, k_rows, v_rows
+    out = _emit_float_attention_rows(e, *rows, heads, kv_heads, bfloat16, scaling, causal, softcap)
     return e.run(out, q.shape[0], q.shape[1], mask, k.shape[1])
 
 
-def _define_float_attention_rows(q, k, v, heads, kv_heads, *core) -> Tensor:  # type: ignore[no-untyped-def]
+def define_float_attention_rows(q, k, v, heads, kv_heads, *core) -> Tensor:  # type: ignore[no-untyped-def]
+    """The definition of `float_attention_rows`."""
     parts = to_heads(q, heads), to_heads(k, kv_heads), to_heads(v, kv_heads)
     return _define_float_attention(*parts, *core).flatten(2)
 
 
-def _append(
+def append_float_core(
     e: Emission,
     out: Rows,
     rows: Sequence[Rows],
@@ -94,26 +111,28 @@ def _append(
     bfloat16: bool,
     scaling: float,
     causal: bool,
+    softcap: float,
     **fields: object,
 ) -> Rows:
+    """Append the core on float rows of queries, keys and values."""
     fields |= {"key_side": e.keys, "heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
-    fields |= {"bfloat16": int(bfloat16), "column": [r.column for r in rows]}
+    fields |= {"softcap": softcap, "bfloat16": int(bfloat16), "column": [r.column for r in rows]}
     e.program.add("float_attention", [r.value for r in rows], [out.value], columns=out.columns, **fields)
     return out
 
 
 def _emit_float_attention_rows(  # type: ignore[no-untyped-def]
-    e: Emission, q: Rows, k: Rows, v: Rows, heads, kv_heads, bfloat16, scaling, causal
+    e: Emission, q: Rows, k: Rows, v: Rows, heads, kv_heads, bfloat16, scaling, causal, softcap=0.0
 ) -> Rows:
     out = e.new(q.columns, torch.float32)
-    return _append(e, out, (q, k, v), heads, kv_heads, bfloat16, scaling, causal)
+    return append_float_core(e, out, (q, k, v), heads, kv_heads, bfloat16, scaling, causal, softcap)
 
 
 define(
     "float_attention_rows",
-    f"({_ROWS}) -> Tensor",
+    f"({_ROWS}, float softcap=0.0) -> Tensor",
     compute=float_attention_rows,
-    definition=_define_float_attention_rows,
+    definition=define_float_attention_rows,
     fake=lambda q, *rest, **named: like(q, *q.shape),
     emit=_emit_float_attention_rows,
     domains=(ROWS,),
@@ -132,20 +151,20 @@ def float_attention_rows_quantized(*rows_arguments: Any) -> Tensor:
 
 def _define_float_attention_rows_quantized(*rows_arguments: Any) -> Tensor:
     *core, scale, zero_point = rows_arguments
-    return numerics.quantize_affine(_define_float_attention_rows(*core), scale, zero_point)
+    return numerics.quantize_affine(define_float_attention_rows(*core), scale, zero_point)
 
 
 def _emit_float_attention_rows_quantized(  # type: ignore[no-untyped-def]
-    e: Emission, q: Rows, k: Rows, v: Rows, heads, kv_heads, bfloat16, scaling, causal, scale, zero_point
+    e: Emission, q: Rows, k: Rows, v: Rows, heads, kv_heads, bfloat16, scaling, causal, softcap, scale, zero_point
 ) -> Rows:
     out = e.new(q.columns, torch.uint8)
     fields = output_fields(scale, zero_point)
-    return _append(e, out, (q, k, v), heads, kv_heads, bfloat16, scaling, causal, **fields)
+    return append_float_core(e, out, (q, k, v), heads, kv_heads, bfloat16, scaling, causal, softcap, **fields)
 
 
 define(
     "float_attention_rows_quantized",
-    f"({_ROWS}, Tensor scale, Tensor zero_point) -> Tensor",
+    f"({_ROWS}, float softcap, Tensor scale, Tensor zero_point) -> Tensor",
     compute=float_attention_rows_quantized,
     definition=_define_float_attention_rows_quantized,
     fake=lambda q, *rest, **named: like(q, *q.shape, dtype=torch.uint8),

@@ -56,4 +56,16 @@ class OnRows:
     of: str
 
 
-Form = Quantizing | OnRows
+@dataclass(frozen=True)
+class Appending:
+    """Form of an attention core on rows that appends the tokens' keys and values to those of a cache first: it also takes `past_k` and
+    `past_v`, and gives the keys and values there are then after its result.
+
+    Attributes:
+        of: name of the core.
+    """
+
+    of: str
+
+
+Form = Quantizing | OnRows | Appending

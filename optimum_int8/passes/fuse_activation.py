@@ -42,7 +42,7 @@ class Activation(NamedTuple):
 
 def activation_of(node: fx.Node) -> Activation | None:
     """The activation that alone reads `node`, None where there is none."""
-    found = _simple(node) or _gelu_formula(node)
+    found = _simple(node) or _gelu_formula(node) or _gelu_factored(node)
     return None if found is None else Activation(*found)
 
 
@@ -68,6 +68,26 @@ def _gelu_formula(x: fx.Node) -> tuple[str, fx.Node] | None:
     if last is None or half is None or not is_call(last, aten.mul.Tensor) or half not in last.args or len(x.users) != 3:
         return None
     return "gelu_tanh", last
+
+
+def _gelu_factored(x: fx.Node) -> tuple[str, fx.Node] | None:
+    """The same as `0.5 x (1 + tanh(sqrt(2 / pi) x (1 + 0.044715 x x)))`, as BLOOM writes it."""
+    square = next((u for u in x.users if is_call(u, aten.mul.Tensor) and _has_number(u, 0.044715)), None)
+    wide = next((u for u in x.users if is_call(u, aten.mul.Tensor) and _has_number(u, math.sqrt(2.0 / math.pi))), None)
+    half = next((u for u in x.users if is_call(u, aten.mul.Tensor) and 0.5 in u.args), None)
+    node = _step(square, aten.mul.Tensor, x)
+    node = _step(node, aten.add.Tensor, 1.0)
+    if wide is None or half is None or len(x.users) != 4:
+        return None
+    node = _step(node, aten.mul.Tensor, wide)
+    node = only_user(node) if node is not None and is_call(only_user(node), aten.tanh.default) else None
+    node = _step(node, aten.add.Tensor, 1.0)
+    last = _step(node, aten.mul.Tensor, half)
+    return None if last is None else ("gelu_tanh", last)
+
+
+def _has_number(node: fx.Node, number: float) -> bool:
+    return any(isinstance(a, (int, float)) and math.isclose(a, number, rel_tol=1e-7) for a in node.args)
 
 
 def _step(node: fx.Node | None, target: object, other: object) -> fx.Node | None:

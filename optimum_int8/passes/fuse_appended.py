@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, add_item, aten, is_call, named, ours, shape_of
+from ..fx.rewrite import add_call, add_item, aten, is_call, named, shape_of
+from ..fx.roles import appending_form
+from ..operators import Operator
 from .heads import heads_of
 
 
@@ -20,16 +22,17 @@ class _Joined(NamedTuple):
 
 
 def fuse_appended(graph_module: fx.GraphModule) -> int:
-    """Needs: attention on rows, with concatenations along rows. Leaves: `attention_appended`, which gives what the cache then holds.
+    """Needs: attention on rows, with concatenations along rows. Leaves: the form of the core that appends and gives what the cache then holds.
     Preserves: bits."""
     count = 0
     for node in list(graph_module.graph.nodes):
-        if is_call(node, ours.attention_floats.default):
-            count += _rewrite(graph_module, node)
+        form = appending_form(node)
+        if form is not None:
+            count += _rewrite(graph_module, node, form)
     return count
 
 
-def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+def _rewrite(graph_module: fx.GraphModule, node: fx.Node, form: Operator) -> bool:
     given = named(node)
     joined = [_joined(given[name], node) for name in ("k", "v")]
     keys, values = joined
@@ -39,7 +42,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     with graph.inserting_before(node):
         new = {name: _rows(graph_module, part.new) for name, part in zip("kv", (keys, values), strict=True)}
         past = {f"past_{name}": _rows(graph_module, part.past) for name, part in zip("kv", (keys, values), strict=True)}
-        core = add_call(graph_module, ours.attention_appended.default, **{**given, **new, **past})
+        core = add_call(graph_module, form.overload, **{**given, **new, **past})
         core.meta["val"] = (node.meta["val"], given["k"].meta["val"], given["v"].meta["val"])
         items = [add_item(graph_module, core, position) for position in range(3)]
         node.replace_all_uses_with(items[0])
@@ -51,7 +54,7 @@ def _rewrite(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _joined(rows: fx.Node, reader: fx.Node) -> _Joined | None:
-    """What an attention core reads, if nothing else but results of the graph does."""
+    """What an attention core reads, if nothing else but results of the graph and copies does, and nothing that the core reads is made of these."""
     if not is_call(rows, aten.flatten.using_ints) or list(rows.users) != [reader]:
         return None
     node = rows.args[0]
@@ -64,10 +67,24 @@ def _joined(rows: fx.Node, reader: fx.Node) -> _Joined | None:
     if not same or shape_of(parts[1])[:2] != shape_of(reader)[:2]:
         return None
     others = [user for user in node.users if user is not rows]
-    are_results = all(
-        is_call(user, aten.transpose.int) and all(last.op == "output" for last in user.users) for user in others
+    may_move = all(
+        is_call(user, aten.transpose.int)
+        and all(last.op == "output" or is_call(last, aten.clone.default) for last in user.users)
+        for user in others
     )
-    return _Joined(node, *parts) if are_results else None
+    return _Joined(node, *parts) if may_move and reader not in _made_of(node, rows) else None
+
+
+def _made_of(node: fx.Node, but: fx.Node | None = None) -> set[fx.Node]:
+    """What is computed from `node`, not by way of `but`, up to the results of the graph."""
+    found: set[fx.Node] = set()
+    new = [user for user in node.users if user is not but]
+    while new:
+        user = new.pop()
+        if user.op != "output" and user not in found:
+            found.add(user)
+            new += user.users
+    return found
 
 
 def _rows(graph_module: fx.GraphModule, heads: fx.Node) -> fx.Node:
@@ -82,14 +99,18 @@ def _rows(graph_module: fx.GraphModule, heads: fx.Node) -> fx.Node:
 
 
 def _replace(graph_module: fx.GraphModule, joined: fx.Node, rows: fx.Node) -> None:
-    """Rows in the place of a concatenation; what makes results of it moves behind them."""
+    """Rows in the place of a concatenation; what is made of it moves behind them."""
     _, _, count, head = shape_of(joined)
     with graph_module.graph.inserting_after(rows):
         heads = graph_module.graph.call_function(aten.unflatten.int, (rows, 2, [int(count), int(head)]))
     heads.meta["val"] = joined.meta["val"]
+    made_of = _made_of(joined)
+    joined.replace_all_uses_with(heads)
     after = heads
-    for user in list(joined.users):
-        user.replace_input_with(joined, heads)
-        after.append(user)
-        after = user
+    for node in list(graph_module.graph.nodes):
+        if node is heads:
+            break
+        if node in made_of:
+            after.append(node)
+            after = node
     graph_module.graph.erase_node(joined)

@@ -30,6 +30,7 @@ from .fuse_gated import fuse_gated
 from .fuse_head_norm import fuse_head_norm
 from .fuse_norm import fuse_norm
 from .fuse_rotary import fuse_rotary
+from .fuse_written_attention import fuse_written_attention
 from .int8_residuals import int8_residuals
 from .merge_projections import merge_projections
 from .quantize_before_pool import quantize_before_pool
@@ -38,6 +39,7 @@ from .quantize_in_producer import quantize_in_producer
 from .quantize_in_sum import quantize_in_sum
 from .rounding import Run, only_rounds
 from .share_quantization import share_quantization
+from .split_heads import split_heads
 
 
 class Pass(NamedTuple):
@@ -55,6 +57,7 @@ REWRITES = (
     Pass(channels_last),  # before sharing: two readers of a value then read one transpose of it
     Pass(quantize_in_sum),  # before sharing: the parts of a concatenation get quantizations that others may have too
     Pass(share_quantization),  # before merging: it makes q, k and v read one quantized value
+    Pass(split_heads),  # before merging: it wants heads of one linear
     Pass(fold_scale, rounds=True),  # before merging: the weight of one of several is scaled
     Pass(fuse_gated, rounds=True),  # before merging: torch's activations round columns of a merged linear otherwise
     Pass(merge_projections),  # before activations are folded: only plain linears merge
@@ -64,6 +67,7 @@ REWRITES = (
     Pass(fuse_head_norm, rounds=True),  # before the other norms, which would take it on heads
     Pass(fuse_norm, rounds=True),
     Pass(fuse_rotary),  # after the norms of heads, before attention: it wants queries and keys on rows
+    Pass(fuse_written_attention, rounds=True),  # before what wants cores on rows
     Pass(fuse_attention),  # after merging: it wants the three projections in one linear
     Pass(fuse_cached_attention),
     Pass(fuse_appended),  # after it: it wants keys and values as rows

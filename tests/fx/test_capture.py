@@ -164,3 +164,26 @@ def test_a_write_stays_in_the_graph_though_nothing_reads_it() -> None:
 
     x = torch.randn(2, 7, 16)
     assert torch.equal(captured(Writes(), torch.randn(3, 5, 16)).bind(Writes())(x)[0], x * 2.0 + 1.0)
+
+
+class _Biased(nn.Module):
+    """Scores with a bias whose first axis has batch and heads, as ALiBi of BLOOM, MPT and Falcon."""
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        heads = x.view(*x.shape[:2], 4, -1).transpose(1, 2).flatten(0, 1)
+        return bias.baddbmm(heads, heads.transpose(1, 2)).view(x.shape[0], 4, x.shape[1], -1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("queries", [1, 7])
+def test_batch_and_heads_in_one_axis(batch: int, queries: int) -> None:
+    """One row of a bias for all queries, or one for each."""
+    module = _Biased().eval()
+    given = [torch.randn(batch, 7, 32), torch.randn(4 * batch, queries, 7)]
+    key, tensors = flatten(given, {})
+    captured = capture(module, module.forward, key, tensors)
+    for rows, length in ((batch, 7), (2, 5), (5, 11)):
+        others = [torch.randn(rows, length, 32), torch.randn(4 * rows, 1 if queries == 1 else length, length)]
+        assert captured.holds(others)
+        assert torch.equal(captured.bind(module)(*others)[0], module(*others))
+    assert not captured.holds([torch.randn(2, 5, 32), torch.randn(12, queries, 5)])

@@ -88,3 +88,23 @@ def test_gated_activations(name: str, function: object) -> None:
     expected = function(gate) * up  # type: ignore[operator]
     assert torch.allclose(numerics.gated(gate, up, name), expected, rtol=1e-5, atol=1e-4)
     assert torch.equal(numerics.gated(gate, up, name), numerics.activate(gate, name) * up)
+
+
+def test_a_soft_cap_bounds_scores() -> None:
+    query, key, value = torch.randn(3, 2, 4, 9, 16).mul(3.0).unbind()
+    mask = torch.randn(2, 1, 9, 9)
+    scores = query @ key.transpose(-1, -2) * 0.3
+    expected = torch.softmax(torch.tanh(scores / 2.5) * 2.5 + mask, -1) @ value
+    found = numerics.float_attention(query, key, value, 0.3, mask, softcap=2.5)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    rounded = numerics.bfloat16_attention(query, key, value, 0.3, mask, softcap=2.5)
+    assert 1e-4 < (rounded - expected).norm() / expected.norm() < 0.02
+
+
+def test_heads_of_interleaved_rows() -> None:
+    x = torch.randn(2, 5, 4 * 3 * 8)
+    parts = [numerics.take_heads(x, 8 * i, 24, 4, 8) for i in range(3)]
+    for part, expected in zip(parts, x.view(2, 5, 4, 3, 8).unbind(3), strict=True):
+        assert torch.equal(part, expected.flatten(2))
+    with pytest.raises(ValueError, match="up to column 104 of rows of 96"):
+        numerics.take_heads(x, 16, 24, 4, 16)

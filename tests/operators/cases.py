@@ -196,6 +196,8 @@ _BY_OP: dict[str, Callable[[], Iterator[tuple[str, Callable[[], tuple[Any, ...]]
     "attention_rows": cases_attention.attention_rows,
     "attention_floats": cases_attention.attention_floats,
     "attention_appended": cases_attention.attention_appended,
+    "float_attention_appended": cases_attention.float_attention_appended,
+    "take_heads": cases_decoder.take_heads,
     "attention_rows_quantized": lambda: cases_attention.attention_rows(static_grid(-2.0, 2.0)),
     "float_attention": cases_attention.float_attention,
     "float_attention_rows": cases_attention.float_attention_rows,

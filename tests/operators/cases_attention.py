@@ -159,15 +159,46 @@ def float_attention() -> Iterator[tuple[str, Arguments]]:
             name,
             lambda s=shape, b=bfloat16, m=mask, c=causal: (*_float_inputs(s), b, _mask(m, s), s[5] ** -0.5, c),
         )
+    for bfloat16 in (False, True):
+        for softcap in (0.5, 3.0, 50.0):
+            name = f"softcap-{softcap}-{bfloat16}"
+            yield (
+                name,
+                lambda s=(2, 4, 2, 17, 33, 24), b=bfloat16, c=softcap: (
+                    *_float_inputs(s),
+                    b,
+                    _mask("bool", s),
+                    1.0,
+                    True,
+                    c,
+                ),
+            )
 
 
 def float_attention_rows(grid: tuple[Tensor, ...] = ()) -> Iterator[tuple[str, Arguments]]:
     def rows(shape: tuple[int, ...], bfloat16: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:
         floats = [x.transpose(1, 2).flatten(2) for x in _float_inputs(shape)]
-        return *floats, shape[1], shape[2], bfloat16, _mask(mask, shape), shape[5] ** -0.5, causal, *grid
+        settings = bfloat16, _mask(mask, shape), shape[5] ** -0.5, causal
+        return *floats, shape[1], shape[2], *settings, 2.0 * causal, *grid
 
     for name, shape, bfloat16, mask, causal in list(_float_variants())[len(grid) :: 5]:
         yield name, lambda s=shape, b=bfloat16, m=mask, c=causal: rows(s, b, m, c)
+
+
+def float_attention_appended() -> Iterator[tuple[str, Arguments]]:
+    """As `attention_appended`."""
+
+    def rows(shape: tuple[int, ...], bfloat16: bool, mask: str | None, causal: bool) -> tuple[Any, ...]:
+        q, k, v = [x.transpose(1, 2).flatten(2) for x in _float_inputs(shape)]
+        earlier = shape[4] - shape[3]
+        past = k[:, :earlier].contiguous(), v[:, :earlier].contiguous()
+        rest = bfloat16, _mask(mask, shape), shape[5] ** -0.5, causal, 4.0 * causal
+        return q, k[:, earlier:], v[:, earlier:], *past, shape[1], shape[2], *rest
+
+    for name, shape, bfloat16, mask, causal in list(_float_variants())[::3]:
+        if shape[4] > shape[3]:
+            yield name, lambda s=shape, b=bfloat16, m=mask, c=causal: rows(s, b, m, c)
+    yield "64", lambda: rows((1, 2, 1, 3, 9, 32), False, None, True)
 
 
 def matmul() -> Iterator[tuple[str, Arguments]]:

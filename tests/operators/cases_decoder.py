@@ -59,6 +59,14 @@ def _head_norm(kind: str, heads: int, head: int, weight: bool = True, bias: bool
     return _rows(17, heads * head), scale, shift, heads, kind, 1e-5
 
 
+def take_heads() -> Cases:
+    for head in _HEADS:
+        yield f"third-{head}", lambda h=head: (_rows(17, 9 * h), h, 3 * h, 3, h)
+    yield "one", lambda: (_rows(5, 33), 1, 1, 1, 32)
+    yield "overlapping", lambda: (_rows(5, 33), 0, 7, 4, 12)
+    yield "leading_axes", lambda: (_rows(2, 3, 96), 16, 48, 2, 16)
+
+
 def rotary() -> Cases:
     for interleaved in (False, True):
         kind = "interleaved" if interleaved else "half"

@@ -108,6 +108,31 @@ def decoder(
     )
 
 
+def repeat(x: Tensor, times: int) -> Tensor:
+    """Each head several times in a row."""
+    batch, heads, length, head = x.shape
+    return x[:, :, None].expand(batch, heads, times, length, head).reshape(batch, heads * times, length, head)
+
+
+def written_out(static: bool = True, *, softcap: float | None = None, returned: bool = False) -> Case:
+    """Attention in torch on heads that one linear gives head by head, with a mask for the keys of a cache and of the tokens."""
+
+    def forward(m: Any, x: Tensor) -> tuple[Tensor, ...]:
+        batch, length, _ = x.shape
+        q, k, v = m.qkv(m.before(x)).view(batch, length, HEADS, 3 * HEAD).transpose(1, 2).chunk(3, dim=-1)
+        past = [torch.cat((p, p * 0.5), 1) for p in past_of(x)]
+        k, v = (torch.cat(pair, dim=-2) for pair in zip(past, (k, v), strict=True))
+        scores = torch.matmul(q, k.transpose(2, 3)) * 0.3
+        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
+        mask = torch.cat((x[..., :1], x[..., 1:2]), 1).transpose(1, 2).unsqueeze(1)
+        weights = F.softmax(scores + mask, dim=-1, dtype=torch.float32)
+        core = torch.matmul(weights, v).transpose(1, 2).contiguous()
+        x = x + m.out(core.reshape(batch, length, -1))
+        return (x, k, v, weights) if returned else (x, k, v)
+
+    return Case(forward, qkv=linear(WIDTH, 3 * WIDTH, static=static), out=linear(static=static), before=RMSNorm(WIDTH))
+
+
 DECODER_CASES: dict[str, Callable[[], Case]] = {
     f"{name} {'static' if static else 'dynamic'}": (lambda static=static, given=given: decoder(static, **given))
     for name, given in {
@@ -117,6 +142,11 @@ DECODER_CASES: dict[str, Callable[[], Case]] = {
         "decoder without cache": {"cached": False, "turned": HEAD // 2},
         "decoder with scaled queries": {"factor": 0.3, "head_norms": False, "flat": True},
     }.items()
+    for static in (True, False)
+} | {
+    f"attention written out {'static' if static else 'dynamic'}": lambda static=static: written_out(
+        static, softcap=2.0, returned=static
+    )
     for static in (True, False)
 }
 """Every pass is run on each of these too."""

@@ -122,6 +122,7 @@ def test_the_statement_names_what_rounds() -> None:
         "fuse_conv",
         "fuse_head_norm",
         "fuse_norm",
+        "fuse_written_attention",
     }
     text = " ".join(str(Int8Config.__doc__).split())
     for words in (
@@ -129,6 +130,7 @@ def test_the_statement_names_what_rounds() -> None:
         "activations",
         "average pools",
         "batch norms",
+        "attention that a model writes out",
         "factors",
         "the next of its steps",
         f"{ROUNDING:.0%}".replace("%", " %"),

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 14
+#define OI8_ABI 15
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -54,6 +54,7 @@ enum oi8_op {
   OI8_ROTARY,
   OI8_HEAD_NORM,
   OI8_APPEND,
+  OI8_TAKE_HEADS,
   OI8_OP_COUNT
 };
 
@@ -177,7 +178,7 @@ typedef struct oi8_attention {
 } oi8_attention;
 
 // float32 queries, keys and values at element `column` of their rows to float32, or to uint8 when
-// `output_scale` > 0.
+// `output_scale` > 0. With a `softcap`, scores are that many times the tanh of what they are of it.
 typedef struct oi8_float_attention {
   oi8_instruction head;
   int32_t columns;
@@ -186,6 +187,7 @@ typedef struct oi8_float_attention {
   int32_t causal;
   int32_t bfloat16;  // on operands rounded to it
   float scaling;
+  float softcap;  // or 0
   int32_t column[3];
   float output_scale;
   int32_t output_zero_point;
@@ -379,6 +381,18 @@ typedef struct oi8_append {
   int32_t columns;
   int32_t column;
 } oi8_append;
+
+// Pieces of float32 rows, one beside the other: the first at element `column` of their rows, the
+// others each `stride` elements further.
+enum oi8_take_heads_input { OI8_TAKE_HEADS_FLOATS };
+enum oi8_take_heads_output { OI8_TAKE_HEADS_RESULT };
+typedef struct oi8_take_heads {
+  oi8_instruction head;
+  int32_t columns;  // of all pieces
+  int32_t heads;    // their number
+  int32_t column;
+  int32_t stride;
+} oi8_take_heads;
 
 typedef struct oi8_program {
   const oi8_instruction *const *instructions;  // each the beginning of its operator's struct

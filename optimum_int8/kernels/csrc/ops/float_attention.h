@@ -57,6 +57,7 @@ struct FloatTask {
   int64_t q_stride, k_stride, v_stride;  // floats
   int head, heads, length, keys, kept;   // `heads` share the keys
   float scaling;
+  float softcap;
   bool causal;
   const uint8_t *bool_mask;
   const float *float_mask;
@@ -84,11 +85,13 @@ inline __attribute__((noinline)) float rescaling(float step) {
 template <class Product>
 inline float weigh_row(const FloatTask &task, int64_t row, int64_t from, int visible, float *scores,
                        typename Product::Weight *weights, float &peak, float &total) {
-  const Floats masked = set(-1e30f), factor = set(task.scaling);
+  const Floats masked = set(-1e30f), factor = set(task.scaling),
+               inverse_cap = set(task.softcap > 0.0f ? 1.0f / task.softcap : 0.0f);
   const int64_t mask = task.mask_at(row) + from;
   Floats top = set(peak);
   by_16(visible, [&](int key, auto count) {
     Floats score = mul(load(scores + key), factor);
+    if (task.softcap > 0.0f) score = mul(tanh(mul(score, inverse_cap)), set(task.softcap));
     if (task.bool_mask) score = select(task.bool_mask + mask + key, count, score, masked);
     if (task.float_mask) score = add(score, max(load(task.float_mask + mask + key, count), masked));
     store(scores + key, score);
@@ -214,7 +217,8 @@ inline void float_attention_by(const oi8_float_attention &instruction, const Con
     head_task.v_stride = context.row_bytes(instruction.head.input[OI8_ATTENTION_VALUES]) / 4;
     head_task.head = head, head_task.heads = group,
     head_task.kept = skipping ? head_task.keys : kept_keys(given, context.first_batch + batch);
-    head_task.scaling = instruction.scaling, head_task.causal = instruction.causal;
+    head_task.scaling = instruction.scaling, head_task.softcap = instruction.softcap;
+    head_task.causal = instruction.causal;
     const int64_t mask_at =
         (context.first_batch + batch) * given.mask_stride[0] + first_head * given.mask_stride[1];
     if (given.mask_kind == OI8_BOOL_MASK && !skipping)

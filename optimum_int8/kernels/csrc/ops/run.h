@@ -22,6 +22,7 @@
 #include "quantize.h"
 #include "recurrent.h"
 #include "rotary.h"
+#include "take_heads.h"
 
 namespace OI8_NAMESPACE {
 
@@ -46,6 +47,7 @@ struct Operators {
     table[OI8_ROTARY] = {run_as<rotary>, nullptr};
     table[OI8_HEAD_NORM] = {run_as<head_norm>, nullptr};
     table[OI8_APPEND] = {run_as<append>, nullptr};
+    table[OI8_TAKE_HEADS] = {run_as<take_heads>, nullptr};
   }
   constexpr bool complete() const {
     for (const Operator &it : table)
