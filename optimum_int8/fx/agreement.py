@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,20 +42,21 @@ def run_once(graph: fx.GraphModule, tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(run.run(*tensors))
 
 
-def gives_same_bits(graph: fx.GraphModule, tensors: Sequence[Tensor], expected: list[Tensor]) -> bool:
+def gives_same_bits(run: Callable[[Sequence[Tensor]], Any], tensors: Sequence[Tensor], expected: list[Tensor]) -> bool:
     """Whether a graph gives what its module gave; one that fails does not."""
     try:
-        return agree(run_once(graph, tensors), expected)
+        return agree(run(tensors), expected)
     except Exception:  # made for other sizes, it may index what is not there
         return False
 
 
-def rounding_tolerance(graph_module: fx.GraphModule) -> float:
+def rounding_tolerance(graph: fx.Graph | fx.GraphModule) -> float:
     """How far rewrites that round may move the results of a block, for `agree`.
 
     What layers that follow each other round is independent, so that it adds up as the root of their number does: a batch norm folded
     into each of 52 convolutions (the encoder of a ResNet-50) moves the result by 0.022 of its size, into 10 to 19 by at most 0.010. GELU's
     polynomial in each of the twelve layers of a BERT-base (72 linears) does by 0.021 where its weights are random, in one by 0.0003.
     """
-    count = sum(has_role(node, CONVOLUTION, LINEAR) for node in graph_module.graph.nodes)
+    nodes = graph.graph.nodes if isinstance(graph, fx.GraphModule) else graph.nodes
+    count = sum(has_role(node, CONVOLUTION, LINEAR) for node in nodes)
     return ROUNDING * max(1.0, math.sqrt(count / _LAYERS))

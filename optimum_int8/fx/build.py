@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .agreement import agree, gives_same_bits, run_once
+from .agreement import agree, gives_same_bits
 from .arguments import Key, NotCapturable, SliceDiffers, copies
 from .call import Call
 from .captured import capture
@@ -64,7 +64,7 @@ class Builder:
             with torch.no_grad():
                 known = self._known(key, whole, structure, results, calls)
                 bound = known or self._capture(key, whole, structure, results)
-                variant = self.compiler.finish(bound, whole, results, watching, module=self.module, check=known is None)
+                variant = self.compiler.finish(bound, whole, results, watching, check=known is None)
         return variant, watching
 
     def _build_on_slice(self, key: Key, tensors: list[Tensor], sources: Sources) -> Variant | None:
@@ -88,7 +88,7 @@ class Builder:
                 bound = known or self._capture(key, small, *ran, tensors)
                 if between(bound.captured.assumed, small, tensors) and not self._same_on_all(bound, key, tensors):
                     raise SliceDiffers("its graph holds for a slice of the call")
-                return self.compiler.finish(bound, small, ran[1], sources, module=self.module, check=known is None)
+                return self.compiler.finish(bound, small, ran[1], sources, check=known is None)
         except SliceDiffers as error:
             logger.debug("%s: on a slice, %s", self.name, error)
         if earlier is None:
@@ -98,7 +98,7 @@ class Builder:
     def _same_on_all(self, bound: Bound, key: Key, tensors: list[Tensor]) -> bool:
         whole = copies(tensors)
         _, results = self._run_own(key, whole)
-        return gives_same_bits(bound.graph, whole, results)
+        return gives_same_bits(bound.run, whole, results)
 
     def _run_own(self, key: Key, tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
         return run_own(self.module, self.forward, key, tensors, self.layer)
@@ -131,8 +131,8 @@ class Builder:
             return self._stored(key, tensors, structure, results, calls)
         if known.output != structure or known.image not in (None, tensors[0].shape[2:]):
             return None
-        graph = known.bind(self.module)
-        return Bound(known, graph) if known.holds(tensors) and gives_same_bits(graph, tensors, results) else None
+        bound = Bound(known, self.module)
+        return bound if known.holds(tensors) and gives_same_bits(bound.run, tensors, results) else None
 
     def _stored(
         self, key: Key, tensors: list[Tensor], structure: Key, results: list[Tensor], calls: Any
@@ -163,11 +163,11 @@ class Builder:
             raise
         if captured.output != structure or not captured.holds(tensors) or not captured.holds(whole or tensors):
             raise SliceDiffers("the captured graph does not hold for this call's sizes")
-        graph = captured.bind(self.module)
-        if not agree(run_once(graph, tensors), results):
+        bound = Bound(captured, self.module)
+        if not agree(bound.run(tensors), results):
             raise NotCapturable("the captured graph disagrees with the module at a second shape")
         self.compiler.captured[self.shared(key)] = captured
-        return Bound(captured, graph)
+        return bound
 
     def same_bits(self, variant: Variant, call: Call) -> bool:
         """Whether the captured graph of a variant gives what the module does, on a slice of the call or on all of it.
@@ -176,11 +176,11 @@ class Builder:
             OwnError, Ran, NotCapturable: see `run_own`.
         """
         captured = variant.captured
-        graph = captured.bind(self.module)
+        bound = Bound(captured, self.module)
         small = slice_call(call.key, call.tensors, self.layer)
         if small is not None and captured.holds(small) and not between(captured.assumed, small, call.tensors):
             ran = try_own(self.module, self.forward, call.key, small, self.layer)
             if ran is not None:
-                return gives_same_bits(graph, small, ran[1])
+                return gives_same_bits(bound.run, small, ran[1])
         whole = copies(call.tensors)
-        return gives_same_bits(graph, whole, self._run_own(call.key, whole)[1])
+        return gives_same_bits(bound.run, whole, self._run_own(call.key, whole)[1])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -15,10 +16,12 @@ from ..errors import KernelError, QuantizationError
 from ..heap import trim
 from .agreement import ROUNDED, agree, rounding_tolerance, run_once
 from .arguments import Key, NotCapturable, SliceDiffers
-from .captured import Captured
+from .captured import Captured, explain
 from .guards import single_axes
 from .notice import Notice
-from .sources import MOVED, Sources, count_uses, tensors_read
+from .recipe import MOVED
+from .silence import logger
+from .sources import Sources, count_uses, uses_by_name
 from .variants import Run, Variant
 
 
@@ -27,6 +30,17 @@ class Compile(Protocol):
 
     def __call__(self, graph: fx.GraphModule, tensors: list[Tensor], *, check: bool) -> fx.GraphModule:
         """See the class."""
+
+
+class Template(Protocol):
+    """A compiled graph, to be made for modules with other tensors of the same names, shapes and dtypes."""
+
+    def bind(self, tensors: Mapping[str, Any]) -> fx.GraphModule | None:
+        """What compiling the captured graph on these tensors would give; None where values of theirs may decide otherwise."""
+
+
+def _no_template(graph: fx.GraphModule) -> Template | None:
+    return None
 
 
 def _no_tensors(graph: fx.GraphModule) -> Iterable[Tensor]:
@@ -46,6 +60,7 @@ class Backend:
         tensors: the tensors that modules of a compiled graph read in place, besides those of the graph itself.
         direct: a compiled graph as a function of the call's tensors to its results, where that saves running the graph.
         comparing: within, a compiled graph computes all that its module does, also what nobody reads (padding).
+        template: of a compiled graph, where siblings need not be compiled again.
     """
 
     compile: Compile
@@ -53,13 +68,39 @@ class Backend:
     tensors: Callable[[fx.GraphModule], Iterable[Tensor]] = _no_tensors
     direct: Callable[[fx.GraphModule], Run | None] = _no_run
     comparing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    template: Callable[[fx.GraphModule], Template | None] = _no_template
 
 
-class Bound(NamedTuple):
-    """A captured graph, and that graph on the tensors of one module."""
+class Reusable(NamedTuple):
+    """What a captured graph was compiled to, for siblings.
 
-    captured: Captured
-    graph: fx.GraphModule
+    Attributes:
+        uses: how often operators of the captured graph, once defined, read each of its tensors.
+    """
+
+    template: Template
+    uses: dict[str, int]
+
+
+class Bound:
+    """A captured graph on the tensors of one module.
+
+    Attributes:
+        tensors: those that the graph reads, by name.
+    """
+
+    def __init__(self, captured: Captured, module: nn.Module) -> None:
+        self.captured = captured
+        self.tensors = captured.tensors(module)
+        self._module = module
+
+    def graph(self) -> fx.GraphModule:
+        """A graph of its own to be compiled."""
+        return self.captured.bind(self._module)
+
+    def run(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """What the graph gives for a call's tensors."""
+        return self.captured.run(self.tensors, tensors)
 
 
 class Candidate(Protocol):
@@ -148,49 +189,76 @@ class Compiler:
         results: list[Tensor],
         sources: Sources,
         *,
-        module: nn.Module,
         check: bool,
     ) -> Variant:
-        """Compile a graph of `module` that gave `results` for `tensors`; `sources` then watches what it copied.
+        """Compile a graph that gave `results` for `tensors`; `sources` then watches what it copied.
 
         Raises:
             NotCapturable: with what failed; `SliceDiffers` where other tensors may pass.
         """
         backend = self.backend
-        captured, graph = bound
-        tolerance = rounding_tolerance(graph)
+        captured = bound.captured
+        tolerance = rounding_tolerance(captured.graph)
+        addresses = {name: x.data_ptr() for name, x in bound.tensors.items() if isinstance(x, Tensor)}
         try:
             with backend.comparing():
-                if backend.define is not None and backend.define(graph):
-                    results = run_once(graph, tensors)
-                read = tensors_read(graph)
-                uses = count_uses(graph)
-                compiled = self._compile(bound, tensors, module, check)
+                compiled = None if check else self._from_sibling(bound)
+                if compiled is not None:
+                    uses = captured.reusable.uses
+                    is_defined = False
+                else:
+                    graph = bound.graph()
+                    is_defined = backend.define is not None and backend.define(graph) > 0
+                    results = run_once(graph, tensors) if is_defined else results
+                    uses = uses_by_name(graph.graph)
+                    compiled = self._compile(graph, bound, tensors, check)
+                    captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
                 direct = backend.direct(compiled)
                 found = compiled(*tensors) if direct is None else direct(tensors)
         except Exception as error:  # the model's own code is always there to run
             may_be_sizes = isinstance(error, (KernelError, QuantizationError))
             kind = SliceDiffers if may_be_sizes else NotCapturable
             raise kind(f"compiling failed: {type(error).__name__}: {error}") from error
-        captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
         if not agree(found, results, tolerance) and not captured.rounded:
             raise SliceDiffers("the compiled graph disagrees with the module")
+        if captured.reusable is None and not captured.rounded and not is_defined:
+            template = backend.template(compiled)
+            captured.reusable = None if template is None else Reusable(template, uses)
+        counted: Counter[int] = Counter()
+        for name, count in uses.items():
+            if name in addresses:
+                counted[addresses[name]] += count
         moved = getattr(compiled, "meta", {}).get(MOVED, ())
-        sources.add_copied(read, uses, count_uses(compiled, backend.tensors(compiled)), moved)
+        read = [bound.tensors[name] for name in addresses]
+        sources.add_copied(read, counted, count_uses(compiled, backend.tensors(compiled)), moved)
         variant = Variant(compiled, captured, direct)
         variant.singles[single_axes(tensors)] = True
         trim()
         return variant
 
-    def _compile(self, bound: Bound, tensors: list[Tensor], module: nn.Module, check: bool) -> fx.GraphModule:
-        captured, graph = bound
-        if check or not captured.rounded:
+    def _from_sibling(self, bound: Bound) -> fx.GraphModule | None:
+        """The compiled graph, made as that of a sibling was; None where it has to be compiled."""
+        captured = bound.captured
+        if captured.reusable is None or captured.rounded:
+            return None
+        try:
+            made: fx.GraphModule | None = captured.reusable.template.bind(bound.tensors)
+        except Exception as error:  # compiling tells what is wrong, if anything
+            logger.debug("a sibling is compiled by itself: %s", explain(error))
+            return None
+        return made
+
+    def _compile(self, graph: fx.GraphModule, bound: Bound, tensors: list[Tensor], check: bool) -> fx.GraphModule:
+        if check or not bound.captured.rounded:
             return self.backend.compile(graph, tensors, check=check)
         graph.meta[ROUNDED] = True
         try:
             return self.backend.compile(graph, tensors, check=False)
         except QuantizationError:  # rounding of several passes together
-            return self.backend.compile(self.bind(captured, module), tensors, check=True)
+            graph = bound.graph()
+            if self.backend.define is not None:
+                self.backend.define(graph)
+            return self.backend.compile(graph, tensors, check=True)
 
     def bind(self, captured: Captured, module: Any) -> fx.GraphModule:
         """A captured graph on the tensors of `module`, defined but before any pass."""

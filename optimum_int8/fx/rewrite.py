@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx
 
 from ..operators import REGISTRY, bind
+from .recipe import MOVED, Compared, Derived, Recipe, derive, same_values
 from .shapes import Shaped, shaped
 
 aten = torch.ops.aten
@@ -34,13 +35,19 @@ def only_user(node: fx.Node) -> fx.Node | None:
 
 
 def tensor_of(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
-    """The tensor behind a `get_attr` node."""
-    if not (isinstance(node, fx.Node) and node.op == "get_attr"):
+    """The tensor behind a `get_attr` node. Whoever reads values of it has each sibling compiled by itself: see `same_constant` and
+    `add_derived`; shapes and dtypes stand in `node.meta["val"]`."""
+    if not is_constant(node):
         return None
-    value: Any = graph_module
-    for name in str(node.target).split("."):
-        value = getattr(value, name)
-    return value
+    Recipe.of(graph_module).is_complete = False
+    return attribute(graph_module, str(node.target))
+
+
+def attribute(root: Any, target: str) -> Any:
+    """What a module calls `target`, with dots."""
+    for name in target.split("."):
+        root = getattr(root, name)
+    return root
 
 
 def is_constant(node: Any) -> TypeGuard[fx.Node]:
@@ -52,9 +59,12 @@ def same_constant(graph_module: fx.GraphModule, a: Any, b: Any) -> bool:
     """Whether two arguments are the same node, the same number, or tensors of equal values."""
     if a is b:
         return True
-    x = tensor_of(graph_module, a)
-    y = tensor_of(graph_module, b)
-    return x is not None and y is not None and x.shape == y.shape and x.dtype == y.dtype and bool(torch.equal(x, y))
+    if not (is_constant(a) and is_constant(b)):
+        return False
+    names = str(a.target), str(b.target)
+    found = same_values(*[attribute(graph_module, name) for name in names])
+    Recipe.of(graph_module).steps.append(Compared(*names, found))
+    return found
 
 
 def shape_of(node: fx.Node) -> tuple[Any, ...]:
@@ -63,10 +73,20 @@ def shape_of(node: fx.Node) -> tuple[Any, ...]:
 
 
 def add_constant(graph_module: fx.GraphModule, name: str, tensor: Tensor) -> fx.Node:
-    """A new buffer and its `get_attr` node, at the graph's insertion point."""
+    """A new buffer and its `get_attr` node, at the graph's insertion point. A tensor that depends on others of the graph is a derived one."""
+    return add_derived(graph_module, name, lambda: tensor)
+
+
+def add_derived(graph_module: fx.GraphModule, name: str, compute: Callable[..., Tensor], *sources: fx.Node) -> fx.Node:
+    """A new buffer and its `get_attr` node, at the insertion point: what `compute` gives for the tensors behind `sources`. It is
+    computed again for each sibling."""
     unique = name
     while hasattr(graph_module, unique):
         unique += "_"
+    names = tuple([str(source.target) for source in sources])
+    tensor, moved = derive(compute, [attribute(graph_module, source) for source in names])
+    graph_module.meta.setdefault(MOVED, []).extend(moved)
+    Recipe.of(graph_module).steps.append(Derived(unique, compute, names))
     graph_module.register_buffer(unique, tensor, persistent=False)
     node = graph_module.graph.get_attr(unique)
     node.meta["val"] = shaped(tensor)

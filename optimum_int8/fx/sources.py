@@ -28,9 +28,6 @@ from ..kernels import bytes_changed
 from ..nn.changes import Changes
 from .gate import GATE
 
-MOVED = "moved"
-"""Key in a graph's `meta`: pairs of addresses of tensors that its passes gave another storage, with the same values, before and after."""
-
 _SMALL = 1 << 16
 """Bytes up to which a copied tensor is compared; of larger ones the version counter is."""
 
@@ -142,7 +139,7 @@ def count_uses(graph_module: fx.GraphModule, held: Iterable[Tensor] = ()) -> Cou
     """By address of a tensor, how often operators of a graph read it, and its modules, which read the tensors `held`."""
     uses: Counter[int] = Counter()
     for node, tensor in _attributes(graph_module):
-        uses[tensor.data_ptr()] += sum(_count(user.args, node) + _count(user.kwargs, node) for user in node.users)
+        uses[tensor.data_ptr()] += _uses(node)
     uses.update(tensor.data_ptr() for tensor in held)
     return uses
 
@@ -151,6 +148,15 @@ def _count(arguments: Any, node: fx.Node) -> int:
     found: list[fx.Node] = []
     fx.map_arg(arguments, lambda n: found.append(n) if n is node else None)
     return len(found)
+
+
+def uses_by_name(graph: fx.Graph) -> dict[str, int]:
+    """How often operators of a graph read each of its tensors."""
+    return {str(node.target): _uses(node) for node in graph.find_nodes(op="get_attr")}
+
+
+def _uses(node: fx.Node) -> int:
+    return sum(_count(user.args, node) + _count(user.kwargs, node) for user in node.users)
 
 
 def tensors_read(graph_module: fx.GraphModule) -> list[Tensor]:

@@ -216,7 +216,7 @@ class Candidate:
             if captured.image not in (None, tuple(tensors[0].shape[2:])) or not captured.holds(tensors):
                 return None
             self._check(captured, key, tensors, results, run_own, calls)
-            return Bound(captured, captured.bind(self.module))
+            return Bound(captured, self.module)
         except Exception as reason:  # an operator raises whatever it likes
             name = self.entry.get("name")
             logger.info("%s: the graph of %.80s is captured anew: %s", self.file, name, str(reason)[:200])

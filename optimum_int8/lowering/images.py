@@ -5,6 +5,7 @@ The sizes of the values follow from those of the inputs, so a program is built f
 
 from __future__ import annotations
 
+import functools
 import operator as python_operator
 from typing import Any
 
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import KernelError
-from ..fx.rewrite import is_call
+from ..fx.rewrite import attribute, is_call
 from ..fx.roles import broadcasts
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.program import Program
 from ..operators import IMAGES, Operator, operator_of
-from .plan import Plan, Reference, Step, emit_steps, plan, references_in
+from .plan import Plan, Reference, Step, emit_steps, plan, read_constants, references_in
 from .program_call import ProgramCall
 from .replace import replace_segment
 from .segments import Segment, segments
@@ -34,7 +35,8 @@ def lower_images(graph_module: fx.GraphModule) -> int:
     for count, segment in enumerate(found):
         made = plan(graph_module, segment, releases_items=True)
         inputs = [given.node for given in made.inputs]
-        replace_segment(graph_module, segment, f"images_{count}", ImagesCall(made), inputs, made.results)
+        constants = read_constants(made.steps, functools.partial(attribute, graph_module))
+        replace_segment(graph_module, segment, f"images_{count}", ImagesCall(made, constants), inputs, made.results)
     return len(found)
 
 
@@ -88,9 +90,10 @@ class _Emission:
 class ImagesCall(ProgramCall):
     """Spatial programs as a node, one for each size of the inputs; takes them channels-last, allocates and returns the results."""
 
-    def __init__(self, made: Plan) -> None:
+    def __init__(self, made: Plan, constants: dict[str, Tensor]) -> None:
         torch.nn.Module.__init__(self)
         self.steps = made.steps
+        self.constants = constants
         self.results = [result.reference.whole for result in made.results]
         self.built: dict[tuple[Any, ...], tuple[Program, list[Rows]]] = {}
 
@@ -130,7 +133,7 @@ class ImagesCall(ProgramCall):
             emission.size = known[next(references_in(step.arguments)).whole].size
             emission.external = list(step.external)
 
-        emit_steps(self.steps, values, emission, before, delay=_CHAINED)
+        emit_steps(self.steps, values, emission, before, _CHAINED, self.constants)
         if len(self.built) >= _MOST_SIZES:
             self.built.pop(next(iter(self.built)))
         self.built[key] = emission.program, [values[result] for result in self.results]

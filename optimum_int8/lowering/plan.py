@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from ..fx.rewrite import is_call, named, shape_of, tensor_of
+from ..fx.rewrite import is_call, is_constant, named, shape_of
 from ..kernels.emission import Rows
 from ..operators import MASK, operator_of
 from .segments import Segment, is_value
@@ -33,6 +33,12 @@ class Reference(NamedTuple):
     def whole(self) -> Reference:
         """The value itself."""
         return Reference(self.step, self.item)
+
+
+class Constant(NamedTuple):
+    """A tensor of the graph, by its name there: a sibling has another one."""
+
+    name: str
 
 
 class Step(NamedTuple):
@@ -97,9 +103,8 @@ def plan(
             return [resolve(item, node, name) for item in argument]
         if not isinstance(argument, fx.Node) or argument in references:
             return references[argument] if isinstance(argument, fx.Node) else argument
-        constant = tensor_of(graph_module, argument)
-        if constant is not None and not is_value(graph_module, _operator(node), name, argument):
-            return (constant.to(torch.float32) if constant.is_floating_point() else constant).contiguous()
+        if is_constant(argument) and not is_value(graph_module, _operator(node), name, argument):
+            return Constant(str(argument.target))
         inputs.append(Input(argument, node, name))
         references[argument] = Reference(-1, len(inputs) - 1)
         return references[argument]
@@ -159,6 +164,24 @@ def references_in(arguments: Any) -> Iterator[Reference]:
             yield from references_in(argument)
 
 
+def read_constants(steps: Sequence[Step], find: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """The constants of steps by name, as programs read them: contiguous, and float32 where they are floats."""
+    names = {constant.name for step in steps for constant in _constants_in(step.arguments)}
+    found = {name: find(name) for name in sorted(names)}
+    return {
+        name: (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in found.items()
+    }
+
+
+def _constants_in(arguments: Any) -> Iterator[Constant]:
+    if isinstance(arguments, Constant):
+        yield arguments
+    elif isinstance(arguments, (list, dict)):
+        for argument in arguments.values() if isinstance(arguments, dict) else arguments:
+            yield from _constants_in(argument)
+
+
 def _with_dead(steps: list[Step], releases_items: bool) -> list[Step]:
     """Note with each step what it reads for the last time."""
     last_use: dict[Any, int] = {}
@@ -179,6 +202,7 @@ def emit_steps(
     emission: Any,
     before: Callable[[Step, dict[Reference, Rows]], None],
     delay: int,
+    constants: Mapping[str, Tensor],
 ) -> None:
     """Append the steps to the emission's program; `values` gains their results.
 
@@ -186,11 +210,12 @@ def emit_steps(
         values: the inputs.
         before: prepares the emission for a step.
         delay: steps for which a value that nobody reads any more keeps its place.
+        constants: see `read_constants`.
     """
     waiting: list[tuple[Reference, ...]] = []
     for position, step in enumerate(steps):
         before(step, values)
-        made = step.emit(emission, **{name: _rows(value, values) for name, value in step.arguments.items()})
+        made = step.emit(emission, **{name: _rows(value, values, constants) for name, value in step.arguments.items()})
         for item, rows in enumerate(made if type(made) is tuple else (made,)):
             values[Reference(position, item)] = rows
         waiting.append(step.dead)
@@ -199,7 +224,9 @@ def emit_steps(
                 emission.program.release(values[reference].value)
 
 
-def _rows(argument: Any, values: dict[Reference, Rows]) -> Any:
+def _rows(argument: Any, values: dict[Reference, Rows], constants: Mapping[str, Tensor]) -> Any:
     if isinstance(argument, list):
-        return [_rows(item, values) for item in argument]
+        return [_rows(item, values, constants) for item in argument]
+    if isinstance(argument, Constant):
+        return constants[argument.name]
     return argument.read(values[argument.whole]) if isinstance(argument, Reference) else argument

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -17,6 +17,9 @@ from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
 from ..kernels.growing import grown
 from ..kernels.program import KeysOfCall, Program
+
+if TYPE_CHECKING:
+    from .rows import Blueprint
 
 _compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
 
@@ -53,7 +56,12 @@ class ProgramCall(torch.nn.Module):
         whole: an input that has all leading axes, and whether it has no axis besides them (ids).
         keys: the kinds of keys that its attention cores read, in order.
         after: of the results that begin with the rows of an input, and go on with those of the tokens, that input.
+
+    Attributes:
+        blueprint: what the program is built from for a sibling, if anything.
     """
+
+    blueprint: Blueprint | None = None
 
     def __init__(
         self,

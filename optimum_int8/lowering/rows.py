@@ -6,20 +6,24 @@ regroup or select columns cost nothing: they read the same value in another way.
 
 from __future__ import annotations
 
+import functools
 import operator as python_operator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from ..fx.rewrite import aten, is_call, is_last_axis, named, shape_of
+from ..fx.rewrite import aten, attribute, is_call, is_last_axis, named, shape_of
 from ..fx.roles import broadcasts, called
+from ..fx.shapes import Shaped
 from ..kernels.emission import Rows, row_bytes
 from ..kernels.interface import KEYS
 from ..kernels.program import Program
 from ..operators import APPENDED, EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
 from .order import delay_others
-from .plan import Plan, Reference, Step, emit_steps, plan
+from .plan import Plan, Reference, Step, emit_steps, plan, read_constants
 from .program_call import CallKeys, ProgramCall
 from .replace import replace_segment
 from .segments import Segment, is_value, segments
@@ -33,10 +37,12 @@ def lower_rows(graph_module: fx.GraphModule) -> int:
     for count, segment in enumerate(found):
         kinds = _kinds(segment)
         numbers = {node: kinds.index(_kind(node, segment)) + 1 for node in segment.nodes if keys_of(node)}
-        steps = plan(graph_module, segment, releases_items=False, keys=numbers)
-        call = _build(segment, steps, kinds)
-        inputs = [given.node for given in steps.inputs] + [kind.mask for kind in kinds if kind.mask is not None]
-        replace_segment(graph_module, segment, f"program_{count}", call, inputs, steps.results)
+        made = plan(graph_module, segment, releases_items=False, keys=numbers)
+        blueprint = Blueprint.of(segment, made, kinds)
+        call = blueprint.build(functools.partial(attribute, graph_module))
+        call.blueprint = blueprint
+        inputs = [given.node for given in made.inputs] + [kind.mask for kind in kinds if kind.mask is not None]
+        replace_segment(graph_module, segment, f"program_{count}", call, inputs, made.results)
     return len(found)
 
 
@@ -172,34 +178,79 @@ class _Emission:
         return Rows(value, columns, dtype)
 
 
-def _build(segment: Segment, made: Plan, kinds: list[Kind]) -> ProgramCall:
-    emission = _Emission()
-    values: dict[Reference, Rows] = {}
-    whole: tuple[int, bool] | None = None  # an input with all leading axes, and whether it has no other
-    keys: dict[Kind, int] = {}  # inputs of the keys' length
-    for position, (node, reader, name) in enumerate(made.inputs):
-        value = node.meta["val"]
-        is_ids = name == "ids"
-        one_column = is_ids or value.dim() == len(segment.lead)
-        columns = 1 if one_column else int(value.shape[-1])
-        may_repeat = is_ids or name in operator_of(reader.target).periodic  # type: ignore[union-attr]
-        periodic = may_repeat and tuple(value.shape)[: len(segment.lead)] != segment.lead
-        if name in key_names(reader) and has_keys_outside(reader, segment):
-            keys[_kind(reader, segment)] = position
-        elif not periodic and whole is None:
-            whole = (position, one_column)
-        external = emission.program.external(row_bytes(columns, value.dtype), periodic)
-        values[Reference(-1, position)] = Rows(external, columns, value.dtype)
+class Given(NamedTuple):
+    """An input of a program.
 
-    def before(step: Step, known: dict[Reference, Rows]) -> None:
-        emission.external = list(step.external)
-        emission.keys = step.keys
+    Attributes:
+        value: of the graph.
+        name: under which its first reader reads it.
+        may_repeat: whether that reader takes rows that the whole batch shares.
+        kind: the kind of keys (`Blueprint.kinds`) that its rows are, where they have a length of their own.
+    """
 
-    emit_steps(made.steps, values, emission, before, delay=0)
-    outputs = [values[result.reference.whole] for result in made.results]
-    places = {values[Reference(-1, position)].value: position for position in range(len(made.inputs))}
-    after = {i: places[emission.after[rows.value]] for i, rows in enumerate(outputs) if rows.value in emission.after}
-    squeezed = [result.node.meta["val"].dim() == len(segment.lead) for result in made.results]
-    assert whole is not None
-    read = [CallKeys(keys.get(kind), kind.appended, kind.mask is not None) for kind in kinds]
-    return ProgramCall(emission.program, outputs, squeezed, whole, read, after)
+    value: Shaped
+    name: str
+    may_repeat: bool
+    kind: int | None
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """All that a program is built from but for its constants: siblings share it.
+
+    Attributes:
+        results: what the graph outside reads, and the values there.
+        lead: leading axes of what is computed.
+        kinds: of the keys that attention cores read: whether the program appends to them, and whether they have a mask.
+    """
+
+    steps: list[Step]
+    inputs: list[Given]
+    results: list[tuple[Reference, Shaped]]
+    lead: tuple[Any, ...]
+    kinds: list[tuple[bool, bool]]
+
+    @classmethod
+    def of(cls, segment: Segment, made: Plan, kinds: list[Kind]) -> Blueprint:
+        """What a plan says without its graph."""
+        inputs = []
+        for node, reader, name in made.inputs:
+            may_repeat = name == "ids" or name in operator_of(reader.target).periodic  # type: ignore[union-attr]
+            is_keys = name in key_names(reader) and has_keys_outside(reader, segment)
+            kind = kinds.index(_kind(reader, segment)) if is_keys else None
+            inputs.append(Given(node.meta["val"], name, may_repeat, kind))
+        results = [(result.reference, result.node.meta["val"]) for result in made.results]
+        read = [(kind.appended, kind.mask is not None) for kind in kinds]
+        return cls(made.steps, inputs, results, segment.lead, read)
+
+    def build(self, find: Callable[[str], Tensor]) -> ProgramCall:
+        """The program with the constants that `find` knows by name."""
+        emission = _Emission()
+        values: dict[Reference, Rows] = {}
+        whole: tuple[int, bool] | None = None  # an input with all leading axes, and whether it has no other
+        keys: dict[int, int] = {}  # inputs of the keys' length
+        for position, (value, name, may_repeat, kind) in enumerate(self.inputs):
+            one_column = name == "ids" or value.dim() == len(self.lead)
+            columns = 1 if one_column else int(value.shape[-1])
+            periodic = may_repeat and tuple(value.shape)[: len(self.lead)] != self.lead
+            if kind is not None:
+                keys[kind] = position
+            elif not periodic and whole is None:
+                whole = (position, one_column)
+            external = emission.program.external(row_bytes(columns, value.dtype), periodic)
+            values[Reference(-1, position)] = Rows(external, columns, value.dtype)
+
+        def before(step: Step, known: dict[Reference, Rows]) -> None:
+            emission.external = list(step.external)
+            emission.keys = step.keys
+
+        emit_steps(self.steps, values, emission, before, 0, read_constants(self.steps, find))
+        outputs = [values[reference.whole] for reference, _ in self.results]
+        places = {values[Reference(-1, position)].value: position for position in range(len(self.inputs))}
+        after = {
+            i: places[emission.after[rows.value]] for i, rows in enumerate(outputs) if rows.value in emission.after
+        }
+        squeezed = [value.dim() == len(self.lead) for _, value in self.results]
+        assert whole is not None
+        read = [CallKeys(keys.get(i), appended, has_mask) for i, (appended, has_mask) in enumerate(self.kinds)]
+        return ProgramCall(emission.program, outputs, squeezed, whole, read, after)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import fx
 
-from ..fx.rewrite import is_constant, named, tensor_of
+from ..fx.rewrite import is_constant, named
 from ..fx.roles import called
 from ..operators import Operator
 
@@ -83,5 +83,4 @@ def _holds_weights(node: fx.Node) -> bool:
 
 def is_value(graph_module: fx.GraphModule, operator: Operator, name: str, argument: fx.Node) -> bool:
     """Whether an argument is a value of a program, not a constant that its instructions hold."""
-    constant = tensor_of(graph_module, argument)
-    return name in operator.values and (constant is None or constant.dim() > 0)
+    return name in operator.values and not (is_constant(argument) and argument.meta["val"].dim() == 0)

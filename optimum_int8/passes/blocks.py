@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..fx import Backend, Block, Compiler, install_below
-from ..lowering import computing_padding, program_tensors, whole_program, whole_step
+from ..lowering import Template, computing_padding, program_tensors, whole_program, whole_step
 from .pipeline import keep_residuals_int8, no_grad_compile
 
 
@@ -20,7 +20,7 @@ def install(model: nn.Module, residuals: str = "float32") -> Compiler:
     """
     remove(model)
     define = keep_residuals_int8 if residuals == "int8" else None
-    compiler = Compiler(Backend(no_grad_compile, define, program_tensors, _direct, computing_padding))
+    compiler = Compiler(Backend(no_grad_compile, define, program_tensors, _direct, computing_padding, Template.of))
     install_below(compiler, model)
     return compiler
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..fx.rewrite import add_constant, aten, change, is_call, named, only_user, shape_of, tensor_of
+from ..fx.rewrite import add_constant, aten, change, is_call, is_constant, named, only_user, shape_of, tensor_of
 from ..fx.roles import has_role
+from ..fx.shapes import Shaped
 from ..operators import CONVOLUTION
 
 _VIEWS = (aten.permute.default, aten.squeeze.dim)
@@ -25,6 +26,7 @@ _ON_CONSTANTS = (
     aten.sqrt.default,
     aten.reciprocal.default,
 )
+_NUMBERS = (int, float, list, tuple)
 _Affine = tuple[Tensor | None, Tensor | None]
 
 
@@ -81,23 +83,32 @@ def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[Any, _Affine |
 def _per_channel(graph_module: fx.GraphModule, node: fx.Node, other: Any) -> Tensor | None:
     """A constant of one number per channel (the second axis) of what `node` computes."""
     shape = shape_of(node)
-    value = constant(graph_module, other) if len(shape) > 2 else None
-    if value is None or not value.is_floating_point():
+    value = other.meta["val"] if isinstance(other, fx.Node) and len(shape) > 2 else None
+    if not isinstance(value, Shaped) or not value.is_floating_point():
         return None
     channels = [1] * (len(shape) - value.dim()) + list(value.shape)
-    fits = channels[1:2] == [shape[1]] and all(n == 1 for i, n in enumerate(channels) if i != 1)
-    return value.flatten().to(torch.float64) if fits else None
+    if channels[1:2] != [shape[1]] or any(n != 1 for i, n in enumerate(channels) if i != 1):
+        return None
+    found = constant(graph_module, other)  # only now: whoever reads values has siblings compiled one by one
+    return None if found is None else found.flatten().to(torch.float64)
+
+
+def depends_on_constants(node: Any) -> bool:
+    """Whether tensors of the module alone decide what a node computes, in a way that `constant` knows."""
+    if not is_call(node, *_ON_CONSTANTS) or node.kwargs:
+        return is_constant(node)
+    numbers = all(depends_on_constants(a) if isinstance(a, fx.Node) else isinstance(a, _NUMBERS) for a in node.args)
+    return numbers and all(isinstance(n, int) for a in node.args if isinstance(a, (list, tuple)) for n in a)
 
 
 def constant(graph_module: fx.GraphModule, node: Any) -> Tensor | None:
     """The value of a node that tensors of the module alone decide."""
-    if is_call(node, *_ON_CONSTANTS) and not node.kwargs:
-        args = [constant(graph_module, a) if isinstance(a, fx.Node) else a for a in node.args]
-        numbers = all(isinstance(a, (Tensor, int, float, list, tuple)) for a in args)
-        sizes = all(isinstance(n, int) for a in args if isinstance(a, (list, tuple)) for n in a)
-        compute: Any = node.target
-        return compute(*args) if numbers and sizes else None
-    return tensor_of(graph_module, node)
+    if not depends_on_constants(node):
+        return None
+    if is_constant(node):
+        return tensor_of(graph_module, node)
+    compute: Any = node.target
+    return compute(*[constant(graph_module, a) if isinstance(a, fx.Node) else a for a in node.args])
 
 
 def _norm(graph_module: fx.GraphModule, node: fx.Node) -> _Affine | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_constant, aten, change, is_call, named, only_user, tensor_of
+from ..fx.rewrite import add_derived, aten, change, is_call, is_constant, named, only_user
 from ..fx.roles import has_role
 from ..operators import LINEAR
 
@@ -23,15 +24,12 @@ def fold_scale(graph_module: fx.GraphModule) -> int:
         if scaled is None or factor is None:
             continue
         given = named(node)
-        constants = {name: tensor_of(graph_module, given[name]) for name in ("weight_scale", "bias")}
-        if constants["weight_scale"] is None or (given["bias"] is not None and constants["bias"] is None):
+        read = {name: given[name] for name in ("weight_scale", "bias") if given[name] is not None}
+        if not all(map(is_constant, read.values())):
             continue
+        multiply = functools.partial(torch.mul, other=factor)
         with graph_module.graph.inserting_before(node):
-            folded = {
-                name: add_constant(graph_module, f"scaled_{name}", tensor * factor)
-                for name, tensor in constants.items()
-                if tensor is not None
-            }
+            folded = {name: add_derived(graph_module, f"scaled_{name}", multiply, x) for name, x in read.items()}
         change(node, **folded)
         scaled.replace_all_uses_with(node)
         graph_module.graph.erase_node(scaled)

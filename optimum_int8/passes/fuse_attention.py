@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from .. import numerics
 from ..fx.rewrite import (
     add_call,
     add_columns,
     add_constant,
+    add_derived,
     add_item,
     aten,
     drop_dead,
@@ -19,7 +20,6 @@ from ..fx.rewrite import (
     ours,
     shape_of,
     swaps_heads,
-    tensor_of,
 )
 from ..fx.roles import add_quantizing_form, has_role, quantizing_form
 from ..operators import LINEAR
@@ -78,12 +78,16 @@ def _quantize(
     else:
         form = quantizing_form(source)
         assert form is not None  # every linear has one
-        per_column = torch.empty(width)
-        for (a, b), scale in zip(bounds, scales, strict=True):
-            per_column[a:b] = tensor_of(graph_module, scale)  # type: ignore[assignment]
+
+        def spread(*given: Tensor) -> Tensor:
+            per_column = torch.empty(width)
+            for (a, b), scale in zip(bounds, given, strict=True):
+                per_column[a:b] = scale
+            return per_column
+
         zero_point = torch.tensor(numerics.SYMMETRIC_ZERO_POINT, dtype=torch.int32)
         qparams = (
-            add_constant(graph_module, "attention_scales", per_column),
+            add_derived(graph_module, "attention_scales", spread, *[s for s in scales if s is not None]),
             add_constant(graph_module, "attention_zero_point", zero_point),
         )
         quantized = add_quantizing_form(graph_module, form, source, *qparams)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from ..fx.rewrite import add_call, add_constant, aten, both_orders, is_call, named, only_user, ours, shape_of, tensor_of
+from ..fx.rewrite import add_call, add_derived, aten, both_orders, is_call, named, only_user, ours, shape_of
 from ..fx.roles import has_role
 from ..operators import LINEAR
 
@@ -95,10 +95,8 @@ def _less_one(node: fx.Node) -> fx.Node | None:
 
 
 def _plus_one(graph_module: fx.GraphModule, weight: fx.Node, before: fx.Node) -> fx.Node:
-    stored = tensor_of(graph_module, weight)
-    assert stored is not None
     with graph_module.graph.inserting_before(before):
-        return add_constant(graph_module, "norm_weight", stored + 1.0)
+        return add_derived(graph_module, "norm_weight", lambda stored: stored + 1.0, weight)
 
 
 def _inverse_root_of_mean_square(node: fx.Node, x: fx.Node) -> float | None:

@@ -10,7 +10,7 @@ from ..fx.rewrite import add_call, aten, is_call, is_constant, only_user, ours, 
 from ..fx.roles import has_role, is_quantization
 from ..operators import CONVOLUTION, PER_TENSOR
 from .channels_last import ACTIVATIONS, TO_FIRST, TO_LAST
-from .fold_batch_norm import constant
+from .fold_batch_norm import depends_on_constants
 
 _ON_A_CONVOLUTION = (
     aten.permute.default,
@@ -35,7 +35,7 @@ def int8_residuals(graph_module: fx.GraphModule) -> int:
         if not is_call(node, aten.add.Tensor, aten.add_.Tensor) or node.kwargs.get("alpha", 1) != 1:
             continue
         for value, other in (node.args[1::-1], node.args[:2]):
-            if isinstance(value, fx.Node) and _ends_a_convolution(graph_module, other, node):
+            if isinstance(value, fx.Node) and _ends_a_convolution(other, node):
                 steps = _to_bytes(value)
                 if steps and shape_of(value) == shape_of(other) and not _changes(value, node):  # type: ignore[arg-type]
                     node.args = tuple(
@@ -46,14 +46,14 @@ def int8_residuals(graph_module: fx.GraphModule) -> int:
     return count
 
 
-def _ends_a_convolution(graph_module: fx.GraphModule, node: Any, user: fx.Node) -> bool:
+def _ends_a_convolution(node: Any, user: fx.Node) -> bool:
     """Whether `user` alone reads what a convolution made, perhaps normalised and activated: the sum can then be part of it."""
     while isinstance(node, fx.Node) and only_user(node) is user:
         if has_role(node, CONVOLUTION):
             return True
         source = node.args[0] if node.args else None
         if is_call(node, *_WITH_A_CONSTANT):
-            varying = [a for a in node.args if isinstance(a, fx.Node) and constant(graph_module, a) is None]
+            varying = [a for a in node.args if isinstance(a, fx.Node) and not depends_on_constants(a)]
             source = varying[0] if len(varying) == 1 else None
         elif not is_call(node, *_ON_A_CONVOLUTION):
             return False

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..fx import MOVED
-from ..fx.rewrite import add_call, add_columns, add_constant, named, tensor_of
+from ..fx.rewrite import add_call, add_columns, add_derived, is_constant, named, shape_of
 from ..fx.roles import has_role
 from ..kernels import PANEL
 from ..operators import LINEAR
@@ -39,29 +37,21 @@ def merge_projections(graph_module: fx.GraphModule) -> int:
 def _mergeable(graph_module: fx.GraphModule, user: fx.Node, source: fx.Node) -> bool:
     if not has_role(user, LINEAR) or named(user)["x"] is not source or activation_of(user) is not None:
         return False
-    weight_scale = tensor_of(graph_module, named(user)["weight_scale"])
-    return weight_scale is not None and weight_scale.shape[0] % PANEL == 0
+    weight_scale = named(user)["weight_scale"]
+    return is_constant(weight_scale) and shape_of(weight_scale)[0] % PANEL == 0
 
 
 def _merge(graph_module: fx.GraphModule, group: list[fx.Node]) -> None:
-    parts: list[dict[str, Any]] = [
-        {name: tensor_of(graph_module, named(node)[name]) for name in (*_WEIGHT, "bias")} for node in group
-    ]
-    widths = [part["weight_scale"].shape[0] for part in parts]
-    zeros = [torch.zeros(width) for width in widths]
-    biases = [zero if part["bias"] is None else part["bias"] for part, zero in zip(parts, zeros, strict=True)]
-    before = [part["panels"].data_ptr() for part in parts]
+    parts = [named(node) for node in group]
+    widths = [int(shape_of(part["weight_scale"])[0]) for part in parts]
     order = {node: i for i, node in enumerate(graph_module.graph.nodes)}
     with graph_module.graph.inserting_before(min(group, key=order.__getitem__)):
         weight = {
-            name: add_constant(graph_module, f"merged_{name}", join([part[name] for part in parts]))
+            name: add_derived(graph_module, f"merged_{name}", join, *[part[name] for part in parts])
             for name, join in _WEIGHT.items()
         }
-        after = [part["panels"].data_ptr() for part in parts]
-        graph_module.meta.setdefault(MOVED, []).extend(zip(before, after, strict=True))
-        has_bias = any(part["bias"] is not None for part in parts)
-        bias = add_constant(graph_module, "merged_bias", torch.cat(biases)) if has_bias else None
-        arguments = {**named(group[0]), **weight, "bias": bias, "activation": "none"}
+        bias = _merge_biases(graph_module, [part["bias"] for part in parts], widths)
+        arguments = {**parts[0], **weight, "bias": bias, "activation": "none"}
         merged = add_call(graph_module, group[0].target, **arguments)
         start = 0
         for node, width in zip(group, widths, strict=True):
@@ -72,7 +62,23 @@ def _merge(graph_module: fx.GraphModule, group: list[fx.Node]) -> None:
         graph_module.graph.erase_node(node)
 
 
-def join_panels(parts: list[Tensor]) -> Tensor:
+def _merge_biases(graph_module: fx.GraphModule, biases: list[fx.Node | None], widths: list[int]) -> fx.Node | None:
+    """One bias; zeros for a linear without. None where no linear has one."""
+    present = [bias for bias in biases if bias is not None]
+    has_bias = [bias is not None for bias in biases]
+
+    def join(*given: Tensor) -> Tensor:
+        rest = iter(given)
+        return torch.cat([next(rest) if has else torch.zeros(n) for has, n in zip(has_bias, widths, strict=True)])
+
+    return add_derived(graph_module, "merged_bias", join, *present) if present else None
+
+
+def _join(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
+
+
+def join_panels(parts: Sequence[Tensor]) -> Tensor:
     """The panels of several linears one after another. From then on the linears' own are pieces of them: the bytes are there once.
 
     Panels belong to their modules alone, and a program that reads the old ones holds their storage.
@@ -80,7 +86,7 @@ def join_panels(parts: list[Tensor]) -> Tensor:
     known = _joined.get(parts[0])
     if known is not None and _are_pieces(parts, known):
         return known
-    joined = torch.cat(parts)
+    joined = torch.cat(list(parts))
     if not any(part.is_inference() for part in parts):
         for part, piece in zip(parts, joined.split([len(part) for part in parts]), strict=True):
             part.data = piece
@@ -88,16 +94,16 @@ def join_panels(parts: list[Tensor]) -> Tensor:
     return joined
 
 
-def _are_pieces(parts: list[Tensor], whole: Tensor) -> bool:
+def _are_pieces(parts: Sequence[Tensor], whole: Tensor) -> bool:
     pieces = whole.split([len(part) for part in parts]) if sum(map(len, parts)) == len(whole) else ()
     return len(pieces) == len(parts) and all(
         part.data_ptr() == piece.data_ptr() for part, piece in zip(parts, pieces, strict=True)
     )
 
 
-_WEIGHT: dict[str, Callable[[list[Tensor]], Tensor]] = {
-    "panels": join_panels,
-    "weight_sum": torch.cat,
-    "weight_scale": torch.cat,
+_WEIGHT: dict[str, Callable[..., Tensor]] = {
+    "panels": lambda *parts: join_panels(parts),
+    "weight_sum": _join,
+    "weight_scale": _join,
 }
 """What the weight of a linear consists of, and how that of several is made from it."""

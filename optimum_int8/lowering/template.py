@@ -1,0 +1,60 @@
+"""A compiled graph without its tensors, from which that of a sibling is made: no pass runs, and nothing is lowered again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from ..fx import LazyGraph
+from ..fx.recipe import MOVED, Recipe
+from .program_call import ProgramCall
+from .rows import Blueprint
+
+
+@dataclass(frozen=True)
+class Template:
+    """See `fx.compiler.Template`.
+
+    Attributes:
+        graph: the compiled graph.
+        programs: its programs by name.
+        recipe: what passes found out from the tensors.
+    """
+
+    graph: fx.Graph
+    programs: dict[str, Blueprint]
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, compiled: fx.GraphModule) -> Template | None:
+        """That of a graph; None where a pass may have decided something by values, or a module is no program on rows."""
+        recipe = Recipe.of(compiled)
+        calls = {
+            str(n.target): compiled.get_submodule(str(n.target)) for n in compiled.graph.find_nodes(op="call_module")
+        }
+        programs = {n: call.blueprint for n, call in calls.items() if isinstance(call, ProgramCall) and call.blueprint}
+        if not recipe.is_complete or len(programs) != len(calls):
+            return None
+        return cls(_copy(compiled.graph), programs, recipe)
+
+    def bind(self, tensors: Mapping[str, Any]) -> fx.GraphModule | None:
+        """See `fx.compiler.Template`."""
+        followed = self.recipe.follow(tensors)
+        if followed is None:
+            return None
+        found, moved = followed
+        held = {str(node.target): found[str(node.target)] for node in self.graph.find_nodes(op="get_attr")}
+        programs = {name: blueprint.build(found.__getitem__) for name, blueprint in self.programs.items()}
+        compiled = LazyGraph({**held, **programs}, _copy(self.graph))
+        compiled.meta[MOVED] = moved
+        return compiled
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    """Belongs to no module, whose tensors it would keep alive."""
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
