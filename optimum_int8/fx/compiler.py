@@ -82,6 +82,22 @@ class Reusable(NamedTuple):
     uses: dict[str, int]
 
 
+class _Made(NamedTuple):
+    """A compiled graph, for one module.
+
+    Attributes:
+        uses: see `Reusable`.
+        is_defined: whether it computes something else than was captured, see `Backend.define`.
+        agrees: whether it gives what the module gives, within rounding.
+    """
+
+    graph: fx.GraphModule
+    direct: Run | None
+    uses: dict[str, int]
+    is_defined: bool
+    agrees: bool
+
+
 class Bound:
     """A captured graph on the tensors of one module.
 
@@ -94,8 +110,9 @@ class Bound:
         self.tensors = captured.tensors(module)
         self._module = module
 
+    @property
     def graph(self) -> fx.GraphModule:
-        """A graph of its own to be compiled."""
+        """The graph as one to be compiled, a new one each time."""
         return self.captured.bind(self._module)
 
     def run(self, tensors: Sequence[Tensor]) -> list[Any]:
@@ -196,45 +213,52 @@ class Compiler:
         Raises:
             NotCapturable: with what failed; `SliceDiffers` where other tensors may pass.
         """
-        backend = self.backend
         captured = bound.captured
-        tolerance = rounding_tolerance(captured.graph)
         addresses = {name: x.data_ptr() for name, x in bound.tensors.items() if isinstance(x, Tensor)}
         try:
-            with backend.comparing():
-                compiled = None if check else self._from_sibling(bound)
-                if compiled is not None:
-                    uses = captured.reusable.uses
-                    is_defined = False
-                else:
-                    graph = bound.graph()
-                    is_defined = backend.define is not None and backend.define(graph) > 0
-                    results = run_once(graph, tensors) if is_defined else results
-                    uses = uses_by_name(graph.graph)
-                    compiled = self._compile(graph, bound, tensors, check)
-                    captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
-                direct = backend.direct(compiled)
-                found = compiled(*tensors) if direct is None else direct(tensors)
+            with self.backend.comparing():
+                made = self._make(bound, tensors, results, check)
         except Exception as error:  # the model's own code is always there to run
             may_be_sizes = isinstance(error, (KernelError, QuantizationError))
             kind = SliceDiffers if may_be_sizes else NotCapturable
             raise kind(f"compiling failed: {type(error).__name__}: {error}") from error
-        if not agree(found, results, tolerance) and not captured.rounded:
+        if not made.agrees and not captured.rounded:
+            if not check:  # of its siblings the passes rounded less
+                return self.finish(bound, tensors, results, sources, check=True)
             raise SliceDiffers("the compiled graph disagrees with the module")
-        if captured.reusable is None and not captured.rounded and not is_defined:
-            template = backend.template(compiled)
-            captured.reusable = None if template is None else Reusable(template, uses)
-        counted: Counter[int] = Counter()
-        for name, count in uses.items():
-            if name in addresses:
-                counted[addresses[name]] += count
-        moved = getattr(compiled, "meta", {}).get(MOVED, ())
+        if captured.reusable is None and not captured.rounded and not made.is_defined:
+            template = self.backend.template(made.graph)
+            captured.reusable = None if template is None else Reusable(template, made.uses)
+        uses: Counter[int] = Counter()
+        for name, address in addresses.items():
+            uses[address] += made.uses.get(name, 0)
+        moved = getattr(made.graph, "meta", {}).get(MOVED, ())
         read = [bound.tensors[name] for name in addresses]
-        sources.add_copied(read, counted, count_uses(compiled, backend.tensors(compiled)), moved)
-        variant = Variant(compiled, captured, direct)
+        sources.add_copied(read, uses, count_uses(made.graph, self.backend.tensors(made.graph)), moved)
+        variant = Variant(made.graph, captured, made.direct)
         variant.singles[single_axes(tensors)] = True
         trim()
         return variant
+
+    def _make(self, bound: Bound, tensors: list[Tensor], results: list[Tensor], check: bool) -> _Made:
+        """The compiled graph, run once."""
+        backend = self.backend
+        captured = bound.captured
+        compiled = None if check else self._from_sibling(bound)
+        is_defined = False
+        if compiled is not None:
+            uses = captured.reusable.uses
+        else:
+            graph = bound.graph
+            is_defined = backend.define is not None and backend.define(graph) > 0
+            results = run_once(graph, tensors) if is_defined else results
+            uses = uses_by_name(graph.graph)
+            compiled = self._compile(graph, bound, tensors, check)
+            captured.rounded = bool(getattr(compiled, "meta", {}).get(ROUNDED))
+        direct = backend.direct(compiled)
+        found = compiled(*tensors) if direct is None else direct(tensors)
+        agrees = agree(found, results, rounding_tolerance(captured.graph))
+        return _Made(compiled, direct, uses, is_defined, agrees)
 
     def _from_sibling(self, bound: Bound) -> fx.GraphModule | None:
         """The compiled graph, made as that of a sibling was; None where it has to be compiled."""
@@ -255,7 +279,7 @@ class Compiler:
         try:
             return self.backend.compile(graph, tensors, check=False)
         except QuantizationError:  # rounding of several passes together
-            graph = bound.graph()
+            graph = bound.graph
             if self.backend.define is not None:
                 self.backend.define(graph)
             return self.backend.compile(graph, tensors, check=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from optimum_int8 import Int8Config, kernels, quantize
-from optimum_int8.fx import Compiler, compiler
+from optimum_int8.fx import ROUNDED, Backend, Compiler, capture, compiler, flatten
+from optimum_int8.fx.arguments import SliceDiffers
+from optimum_int8.fx.compiler import Bound
 from optimum_int8.fx.rewrite import tensor_of
+from optimum_int8.fx.sources import Sources
 from optimum_int8.lowering import Template
 from optimum_int8.passes import find_blocks, pipeline
 from optimum_int8.passes.pipeline import Pass
@@ -163,3 +167,34 @@ def test_a_template_keeps_no_tensor_alive() -> None:
     for template in templates:
         assert all(not isinstance(value, Tensor) for step in template.recipe.steps for value in step)
         assert template.graph.owning_module is None
+
+
+class Plain(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2.0
+
+
+@pytest.mark.parametrize(("checked", "agrees"), [(1.03, True), (1.0, True), (1.5, False)])
+def test_a_sibling_beyond_the_bound_is_compiled_again_and_checked(checked: float, agrees: bool) -> None:
+    """The passes of the first one were compared; what they round may be a little more for another."""
+    checks: list[bool] = []
+
+    def scale(graph: fx.GraphModule, tensors: list[Tensor], *, check: bool) -> fx.GraphModule:
+        checks.append(check)
+        factor = checked if check else 1.03
+        made = fx.symbolic_trace(nn.Identity())
+        made.forward = lambda *given: [x * factor for x in graph(*given)]  # type: ignore[method-assign]
+        if check and factor == 1.03:
+            made.meta[ROUNDED] = True
+        return made
+
+    module = Plain()
+    tensors = [torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))]
+    key, given = flatten(tensors, {})
+    captured = capture(module, module.forward, key, given)
+    made = Compiler(Backend(scale))
+    results = [module(tensors[0])]
+    with contextlib.nullcontext() if agrees else pytest.raises(SliceDiffers):
+        variant = made.finish(Bound(captured, module), tensors, results, Sources(module), check=False)
+        assert torch.equal(variant.graph(*tensors)[0], results[0] * checked)
+    assert checks == [False, True]

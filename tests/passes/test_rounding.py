@@ -12,6 +12,8 @@ from torch import Tensor, fx, nn
 from transformers import AutoModel
 
 from optimum_int8 import Int8Config, OptimizedModel, quantize
+from optimum_int8.errors import QuantizationError
+from optimum_int8.fx import ROUNDED
 from optimum_int8.fx.rewrite import is_call, ours
 from optimum_int8.hub.programs import PROGRAMS_NAME, parse
 from optimum_int8.passes import find_blocks, pipeline
@@ -76,6 +78,58 @@ def test_a_trained_encoder_is_one_block(shared_dir: Path, name: str) -> None:
         model(**inputs)
     (stack,) = [block for block in find_blocks(model).values() if block.is_stack]
     assert any(stack.variants.values()) and not stack.compiler.failures
+
+
+def scale_result(factor: float) -> pipeline.Pass:
+    """A pass that moves the result, and nothing that is quantized."""
+
+    def run(graph_module: fx.GraphModule) -> int:
+        (output,) = graph_module.graph.find_nodes(op="output")
+        (result,) = output.args[0]
+        with graph_module.graph.inserting_before(output):
+            output.args = ((graph_module.graph.call_function(torch.mul, (result, factor)),),)
+        return 1
+
+    return pipeline.Pass(run, rounds=True)
+
+
+def shift_first_quantization(graph_module: fx.GraphModule) -> int:
+    """A pass that moves what is quantized first by half a step; the result moves by little where values are large."""
+    first = next(n for n in graph_module.graph.nodes if is_call(n, torch.add))
+    first.args = (first.args[0], 0.05)
+    return 1
+
+
+NOTHING = pipeline.Pass(lambda graph_module: 0)
+TOGETHER = {
+    "two": (scale_result(1.018), scale_result(1.018)),
+    "three": (scale_result(1.012), scale_result(1.012), scale_result(1.012)),
+    "one between": (scale_result(0.985), NOTHING, scale_result(0.985)),
+}
+
+
+def compile_chain(passes: tuple[pipeline.Pass, ...], dynamic: bool, monkeypatch: pytest.MonkeyPatch) -> fx.GraphModule:
+    monkeypatch.setattr(pipeline, "PASSES", passes)
+    monkeypatch.setattr(pipeline, "library", lambda: True)
+    graph = chain(0.0, dynamic)
+    x = 3.0 + torch.rand(4, 50, 32, generator=torch.Generator().manual_seed(0))
+    return pipeline.compile_graph(graph, [x, torch.tensor(0.1), torch.tensor(0, dtype=torch.int32)], check=True)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("passes", TOGETHER.values(), ids=TOGETHER)
+def test_what_several_passes_round_adds_up(
+    passes: tuple[pipeline.Pass, ...], dynamic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each within the bound, all together beyond it: a trained MiniLM with padding was refused."""
+    assert compile_chain(passes, dynamic, monkeypatch).meta[ROUNDED] is True
+
+
+def test_a_pass_that_is_wrong_is_refused_where_differences_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = pipeline.Pass(shift_first_quantization, rounds=True)
+    compile_chain((wrong,), False, monkeypatch)  # alone it is within the bound
+    with pytest.raises(QuantizationError, match="shift_first_quantization"):
+        compile_chain((scale_result(1.018), wrong), False, monkeypatch)
 
 
 @pytest.mark.shared
