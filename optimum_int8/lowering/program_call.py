@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -17,9 +17,6 @@ from ..kernels import as_rows, empty_rows
 from ..kernels.emission import Rows
 from ..kernels.growing import grown
 from ..kernels.program import KeysOfCall, Program
-
-if TYPE_CHECKING:
-    from .rows import Blueprint
 
 _compute_padding: ContextVar[bool] = ContextVar("compute_padding", default=False)
 
@@ -48,6 +45,9 @@ class CallKeys(NamedTuple):
     has_mask: bool
 
 
+Rebuild = Callable[[Callable[[str], Tensor]], "ProgramCall"]
+
+
 class ProgramCall(torch.nn.Module):
     """A program as a node: takes its input tensors (and the masks of its keys last), allocates and returns its results.
 
@@ -58,10 +58,10 @@ class ProgramCall(torch.nn.Module):
         after: of the results that begin with the rows of an input, and go on with those of the tokens, that input.
 
     Attributes:
-        blueprint: what the program is built from for a sibling, if anything.
+        rebuild: builds the program with other constants, by name, for a sibling; None where it cannot be.
     """
 
-    blueprint: Blueprint | None = None
+    rebuild: Rebuild | None = None
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ def lower_rows(graph_module: fx.GraphModule) -> int:
         made = plan(graph_module, segment, releases_items=False, keys=numbers)
         blueprint = Blueprint.of(segment, made, kinds)
         call = blueprint.build(functools.partial(attribute, graph_module))
-        call.blueprint = blueprint
+        call.rebuild = blueprint.build
         inputs = [given.node for given in made.inputs] + [kind.mask for kind in kinds if kind.mask is not None]
         replace_segment(graph_module, segment, f"program_{count}", call, inputs, made.results)
     return len(found)

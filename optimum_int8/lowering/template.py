@@ -10,8 +10,7 @@ from torch import fx
 
 from ..fx import LazyGraph
 from ..fx.recipe import MOVED, Recipe
-from .program_call import ProgramCall
-from .rows import Blueprint
+from .program_call import ProgramCall, Rebuild
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Template:
     """
 
     graph: fx.Graph
-    programs: dict[str, Blueprint]
+    programs: dict[str, Rebuild]
     recipe: Recipe
 
     @classmethod
@@ -35,7 +34,7 @@ class Template:
         calls = {
             str(n.target): compiled.get_submodule(str(n.target)) for n in compiled.graph.find_nodes(op="call_module")
         }
-        programs = {n: call.blueprint for n, call in calls.items() if isinstance(call, ProgramCall) and call.blueprint}
+        programs = {n: call.rebuild for n, call in calls.items() if isinstance(call, ProgramCall) and call.rebuild}
         if not recipe.is_complete or len(programs) != len(calls):
             return None
         return cls(_copy(compiled.graph), programs, recipe)
@@ -47,7 +46,7 @@ class Template:
             return None
         found, moved = followed
         held = {str(node.target): found[str(node.target)] for node in self.graph.find_nodes(op="get_attr")}
-        programs = {name: blueprint.build(found.__getitem__) for name, blueprint in self.programs.items()}
+        programs = {name: rebuild(found.__getitem__) for name, rebuild in self.programs.items()}
         compiled = LazyGraph({**held, **programs}, _copy(self.graph))
         compiled.meta[MOVED] = moved
         return compiled
