@@ -158,3 +158,16 @@ def test_long_generation_passes_several_buffers() -> None:
     expected, _ = generate(make("t5", fuse=False), prompt("t5", 1), max_new_tokens=60, min_new_tokens=60)
     found, _ = generate(make("t5"), prompt("t5", 1), max_new_tokens=60, min_new_tokens=60)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["t5", "whisper"])
+def test_later_layers_run_without_their_graphs(family: str) -> None:
+    """T5's also pass on the bias of the first, which they were given."""
+    model = make(family)
+    generate(model, prompt(family, 1))
+    decoder = model.get_decoder()
+    layer = decoder.block[1] if family == "t5" else decoder.layers[1]
+    variants = list(layer.forward.variants.values())
+    steps = [variant for variant in variants[1:] if variant is not None]
+    assert steps and all(variant.direct is not None for variant in steps)

@@ -22,6 +22,13 @@ class _Past(NamedTuple):
     result: int
 
 
+class _Result(NamedTuple):
+    """One of the program's results, by number, or a tensor of the call that the graph passes on."""
+
+    computed: bool
+    place: int
+
+
 def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[Tensor, ...]] | None:
     """A graph that is nothing but one program which appends to a cache, and views of heads as rows and back, as a function of the call's
     tensors that gives the graph's results; None of another graph."""
@@ -48,8 +55,11 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
         elif len(chain) > 1:
             states.append(position)
         plain.append(places[chain[-1]])
-    results: list[int] = []
+    results: list[_Result] = []
     for node in output.args[0]:
+        if node in places:
+            results.append(_Result(False, places[node]))
+            continue
         chain = _chain(node, aten.transpose.int, aten.unflatten.int)
         item = chain[-1]
         if not is_call(item, python_operator.getitem) or item.args[0] is not calls[0]:
@@ -57,7 +67,7 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
         if (len(chain) > 1) != (item.args[1] in call.after):
             return None
         seen.update(chain)
-        results.append(int(item.args[1]))  # type: ignore[arg-type]
+        results.append(_Result(True, int(item.args[1])))  # type: ignore[arg-type]
     if not all(n in seen for n in nodes) or len(past) != len(call.after) or any(call.squeezed):
         return None
     return _runner(call, plain, past, states, results)
@@ -76,7 +86,7 @@ def _chain(node: Any, *targets: Any) -> list[Any]:
 
 
 def _runner(
-    call: ProgramCall, plain: list[int], past: list[_Past], states: list[int], results: list[int]
+    call: ProgramCall, plain: list[int], past: list[_Past], states: list[int], results: list[_Result]
 ) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
     """See `whole_step`; `states` are inputs that are heads too, and not appended to."""
     position, is_ids = call.whole
@@ -97,7 +107,7 @@ def _runner(
             inputs[place], made[result] = grown_heads(tensors[tensor], lead[1])
         lengths = [_length(inputs, kind, lead[1]) for kind in call.keys]
         call.run(inputs, made, lead, lengths, [tensors[i] for i in plain[count:]])
-        return tuple([made[i] for i in results])
+        return tuple([made[place] if computed else tensors[place] for computed, place in results])
 
     return run
 
