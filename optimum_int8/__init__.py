@@ -27,6 +27,7 @@ from .hub.tasks import *  # noqa: F403
 from .lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from .cache import Int8Cache
     from .deploy import load, save
     from .memory import release_memory
     from .quantization import inspect, quantize
@@ -55,6 +56,7 @@ __all__ = [
     "DataError",
     "FeatureExtractionQuantizer",
     "ImageClassificationQuantizer",
+    "Int8Cache",
     "Int8Config",
     "Int8Trainer",
     "KernelError",
@@ -94,6 +96,7 @@ _PLACES = {
     **dict.fromkeys(["QuantConf", "calibrate", "convert"], "recipe"),
     **dict.fromkeys(["inspect", "quantize"], "quantization"),
     **dict.fromkeys(["load", "save"], "deploy"),
+    "Int8Cache": "cache",
     "release_memory": "memory",
     "tune": "tuning",
     "warmup": "warm",

@@ -26,7 +26,7 @@ RANK_0 = {
 RANKS = {
     **dict.fromkeys(RANK_0, 0),
     **dict.fromkeys(["kernels", "operators"], 1),
-    **dict.fromkeys(["observers", "nn", "sites", "fx"], 2),
+    **dict.fromkeys(["cache", "observers", "nn", "sites", "fx"], 2),
     **dict.fromkeys(["lowering", "passes"], 3),
     **dict.fromkeys(
         ["deploy", "batches", "calibration", "memory", "prepare", "quantization", "remedies", "restore", "tuning"], 4
@@ -43,6 +43,7 @@ ORDERED = (
     ("kernels", "operators"),
     ("observers", "nn", "sites"),
     ("observers", "nn", "fx"),
+    ("cache", "fx"),
     ("lowering", "passes"),
     ("batches", "calibration", "remedies", "prepare", "restore", "quantization", "tuning"),
     ("hub", "training"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from .build import Builder
 from .caches import layer_index
 from .call import Call
 from .captured import explain
+from .chain import run_on_cache, take
 from .compiler import Compiler
 from .gate import GATE, Busy
 from .guards import single_axes
@@ -61,9 +63,12 @@ class Block:
         """Everything that was found out about the module."""
         self.variants = Variants()
         self.sources: Sources | None = None
-        self._hooks = Hooks(self.module)
+        self.hooks = Hooks(self.module)
+        self.compiler.epoch += 1
         self._builder: Builder | None = None
         self._layer: Any = _UNKNOWN
+        self.follower: weakref.ref[Block] | None = None
+        self.misses_ahead = 0
         self._is_stack: bool | None = None
         self.opened = False  # whether the layers of a stack are blocks too
 
@@ -107,11 +112,14 @@ class Block:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run a call."""
+        ready = take(self, args, kwargs)
+        if ready is not None:
+            return ready
         if self.module.training or self._is_traced():
             exports = not torch.compiler.is_dynamo_compiling()  # dynamo cannot trace a ContextVar
             own = stand_ins.get({}).get(self.name, self.original) if exports else self.original
             return own(*args, **kwargs)
-        if self._hooks.act(self.is_stack):
+        if self.hooks.act(self.is_stack):
             return self._own(*args, **kwargs)
         try:
             call = Call(args, kwargs, self.layer)
@@ -127,7 +135,7 @@ class Block:
         sources = self.sources  # read once: another thread may forget them
         if sources is not None and not sources.unchanged():
             self._renew()
-            if self._hooks.act(self.is_stack):  # of a module that is new here
+            if self.hooks.act(self.is_stack):  # of a module that is new here
                 return self._own(*args, **kwargs)
         variant: Any = self.variants.get(call.key, _UNKNOWN)
         if variant is _UNKNOWN:
@@ -140,7 +148,9 @@ class Block:
         """Run a compiled graph if it is one for these sizes."""
         try:
             if tuple([t.shape for t in call.tensors]) in variant.served or self._admits(variant, call):
-                return variant(call)
+                compiler = self.compiler
+                result = run_on_cache(self, variant, call, compiler.epoch, compiler.backend.together)
+                return variant(call.with_states()) if result is None else result
         except Exception as error:
             return self._recover(error, call)
         return self._pass("sizes that its graph does not hold for", call.args, call.kwargs)
@@ -160,6 +170,7 @@ class Block:
         result = self._own(*call.args, **call.kwargs)
         reason = f"its graph failed in a call where the module did not: {explain(error)}"
         self.variants[call.key] = None
+        self.compiler.epoch += 1
         self._note(reason)
         self.misses[reason] += 1
         return result
@@ -205,6 +216,7 @@ class Block:
 
     def _first_call(self, call: Call) -> Any:
         """Compile, and answer as later calls will: the compiled graph may round another way than the module does."""
+        call.with_states()
         if not all(x.numel() for x in call.tensors) or self._renewals.rests:
             return self._own(*call.args, **call.kwargs)
         try:
@@ -254,6 +266,7 @@ class Block:
 
     def _try_single(self, variant: Variant, call: Call) -> bool:
         """Compare a graph with its module at the first call with a batch or a length of 1, or without."""
+        call.with_states()
         singles = single_axes(call.tensors)
         try:
             with GATE.capturing(), self.compiler.lock, torch.no_grad():
@@ -284,11 +297,13 @@ class Block:
     def release(self) -> None:
         """See `Installed`."""
         self.variants = self.variants.without_graphs()
+        self.compiler.epoch += 1
         self.sources = None
 
     def remove(self) -> None:
         """Give the module its own forward back."""
         vars(self.module).pop("forward", None)
+        self.compiler.epoch += 1
 
 
 def install_below(compiler: Compiler, module: nn.Module, name: str = "") -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+from ..cache import Int8Cache, Int8Layer
+
 CACHE = "cache"
 """First entry of a cache in a guard key; what follows is the arguments of `restore_cache`."""
 
@@ -53,6 +55,18 @@ def layer_index(module: nn.Module) -> int | None:
 def find_cache(arguments: Iterable[Any]) -> Cache | None:
     """The cache among a call's arguments."""
     return next((x for x in arguments if isinstance(x, Cache)), None)
+
+
+def own_layer(cache: Cache | None, layer: int | None) -> Any:
+    """What holds the keys and values of the tokens themselves (not those of an encoder) at a place of a cache; None without."""
+    layers = own_layers(cache)
+    return layers[layer] if layer is not None and layer < len(layers) else None
+
+
+def own_layers(cache: Cache | None) -> list[Any]:
+    """Those of all places."""
+    part = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    return [] if part is None else part.layers
 
 
 def describe_cache(cache: Cache, layer: int | None, tensors: list[Tensor]) -> tuple[Any, ...] | str:
@@ -124,6 +138,9 @@ def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
     if isinstance(layer, DynamicSlidingWindowLayer):
         _slide(layer, keys, values)
         return
+    if type(layer) is Int8Layer and layer.rows is not None:  # the earlier ones are there
+        layer.append(keys[:, :, layer.length :], values[:, :, layer.length :])
+        return
     if not layer.is_initialized:
         layer.dtype = keys.dtype
         layer.device = keys.device
@@ -158,16 +175,16 @@ def _parts(cache: Cache | None) -> Mapping[str, Cache]:
 
 def _unknown(cache: Cache, layer: int) -> str | None:
     """Why a cache cannot be handed to a graph: only what grows by concatenation can."""
-    if type(cache) is not DynamicCache or cache.offloading:  # a class of its own may store in another way
+    if type(cache) not in (DynamicCache, Int8Cache) or cache.offloading:  # a class of its own may store in another way
         return f"an argument is a {type(cache).__name__}, which is not a plain DynamicCache"
     if layer >= len(cache.layers):
         made = cache.layer_class_to_replicate
-        return None if made is DynamicLayer else "an argument is a cache without that layer"
+        return None if made in (DynamicLayer, Int8Layer) else "an argument is a cache without that layer"
     held = cache.layers[layer]
     kind = type(held)
     if kind is DynamicSlidingWindowLayer and getattr(held, "record_past", False):
         return "an argument is a cache with a DynamicSlidingWindowLayer that records what it passes over"
-    known = (DynamicLayer, DynamicSlidingWindowLayer, _GraphLayer, _GraphSlidingLayer)
+    known = (DynamicLayer, Int8Layer, DynamicSlidingWindowLayer, _GraphLayer, _GraphSlidingLayer)
     return None if kind in known else f"an argument is a cache with a {kind.__name__}"
 
 
@@ -177,6 +194,8 @@ def _is_sliding(cache: Cache, layer: int) -> bool:
 
 def _states(cache: Cache, layer: int) -> tuple[Tensor, ...]:
     held = cache.layers[layer] if layer < len(cache.layers) else None
+    if type(held) is Int8Layer and held.rows is not None:
+        return held.stand_ins() if held.length else ()
     if held is None or not held.is_initialized or held.keys.numel() == 0:
         return ()
     return (held.keys, held.values)

@@ -7,8 +7,9 @@ from typing import Any
 
 from transformers.cache_utils import Cache
 
+from ..cache import Int8Layer
 from .arguments import Key, flatten
-from .caches import find_cache
+from .caches import find_cache, own_layer
 
 SHORT = 256
 """Tokens up to which a stack of layers is one block: beyond, a call per layer costs nothing, and its weights may stay in the cache from one
@@ -38,6 +39,13 @@ class Call:
     def cache(self) -> Cache | None:
         """The user's cache, which results of a graph go to."""
         return find_cache([*self.args, *self.kwargs.values()])
+
+    def with_states(self) -> Call:
+        """Itself, with the keys and values that an `Int8Cache` keeps in INT8 as tensors: until then others of their size are in their place."""
+        layer = own_layer(self.cache, self.layer)
+        if type(layer) is Int8Layer and layer.rows is not None:
+            layer.replace_stand_ins(self.tensors)
+        return self
 
     @property
     def is_long(self) -> bool:

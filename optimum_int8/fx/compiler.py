@@ -59,6 +59,7 @@ class Backend:
         define: may change what a graph computes, once it was compared with its module; it returns 0 where it left it alone.
         tensors: the tensors that modules of a compiled graph read in place, besides those of the graph itself.
         direct: a compiled graph as a function of the call's tensors to its results, where that saves running the graph.
+        together: see `chain.Make`.
         comparing: within, a compiled graph computes all that its module does, also what nobody reads (padding).
         template: of a compiled graph, where siblings need not be compiled again.
     """
@@ -68,6 +69,7 @@ class Backend:
     tensors: Callable[[fx.GraphModule], Iterable[Tensor]] = _no_tensors
     direct: Callable[[fx.GraphModule], Run | None] = _no_run
     comparing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    together: Callable[[Sequence[Any]], Any] | None = None
     template: Callable[[fx.GraphModule], Template | None] = _no_template
 
 
@@ -175,6 +177,7 @@ class Compiler:
     """What the blocks of one model share: how to compile, what was captured, what failed and why.
 
     Attributes:
+        epoch: rises when a block forgets a graph, or what its graphs were built from.
         captured, refused: by `Builder.shared`; of what was refused no graph can be captured, whatever the data.
     """
 
@@ -186,6 +189,7 @@ class Compiler:
     lock: threading.RLock = field(default_factory=threading.RLock)
     notice: Notice = field(default_factory=Notice)
     stored: Stored | None = None
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         with _alive_lock:

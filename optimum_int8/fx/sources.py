@@ -35,6 +35,8 @@ _SHARE = 500
 _LATEST = 0.1
 """How much longer than the looks of all blocks the time to the next one is, and its limit in seconds."""
 
+_LATEST_TOGETHER = 0.5
+
 _ALIVE: WeakSet[Sources] = WeakSet()
 """Those of all blocks, which share that time."""
 
@@ -133,6 +135,32 @@ class Sources:
             for now, held in zip(self._tables, self._held, strict=True)
             for name, value in held.items()
         )
+
+
+class Together:
+    """Sources of several blocks that run at one call.
+
+    To look at all of them takes a fortieth of a decoder's step. So it is only done after a method of some module has changed one, and else as
+    often as `_SHARE` allows, `_LATEST_TOGETHER` after the last look.
+    """
+
+    def __init__(self, sources: Sequence[Sources]) -> None:
+        self._sources = list(sources)
+        self._count = -1
+        self._due = 0.0
+
+    def unchanged(self) -> bool:
+        """Whether all of it is still what it was, as far as it is time to look."""
+        now = time.perf_counter()
+        if self._count == Changes.count and now < self._due:
+            return True
+        count = Changes.count
+        if not all(one.same() for one in self._sources):
+            return False
+        after = time.perf_counter()
+        self._count = count
+        self._due = after + min(_SHARE * (after - now), _LATEST_TOGETHER)
+        return True
 
 
 def count_uses(graph_module: fx.GraphModule, held: Iterable[Tensor] = ()) -> Counter[int]:

@@ -30,6 +30,7 @@ class Variant:
 
     Attributes:
         direct: the graph's results without running the graph, where the compiler knows a way.
+        chain, alone: the block and those that run with it, and the block by itself, where it appends to an `Int8Cache`.
     """
 
     graph: fx.GraphModule
@@ -43,6 +44,8 @@ class Variant:
         self.is_tensor = structure[0] == "tensor"
         self.singles = {(False, False): True}
         """By `single_axes` of a call, whether the graph was seen to agree with the module there."""
+        self.chain: Any = None
+        self.alone: Any = None
         self.served: set[tuple[torch.Size, ...]] = set()
         """Sizes of calls that the graph is one for, so that they are not asked about again."""
 

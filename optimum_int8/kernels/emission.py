@@ -25,6 +25,16 @@ class Rows(NamedTuple):
     size: tuple[int, int] = (0, 0)  # height and width, of an image
 
 
+class KeptRows(NamedTuple):
+    """INT8 keys, or values, of a cache, to which a program appends: uint8 rows and, where each row and head has its own, their scales; and
+    how they are quantized."""
+
+    codes: Rows
+    scales: Rows | None
+    heads: int
+    scale: Tensor | None
+
+
 class Emission(Protocol):
     """Where instructions go, and where the results of the next one go.
 
@@ -34,6 +44,9 @@ class Emission(Protocol):
 
     program: Program
     keys: int
+
+    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+        """INT8 keys, or values, of the caller's cache; None where the program appends to float ones."""
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value for the next result; one with the rows of another before those of the tokens, where it is `after` one."""

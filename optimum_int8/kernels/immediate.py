@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from .emission import Rows, row_bytes
+from .emission import KeptRows, Rows, row_bytes
 from .packing import STEP
 from .program import Program
 
@@ -55,6 +55,10 @@ class Immediate:
         rows = Rows(self.program.external(row_bytes(columns, tensor.dtype)), columns, tensor.dtype)
         self._by_value[rows.value] = tensor
         return rows
+
+    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+        """None: there is no cache."""
+        return None
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value for the next result, see `Emission`."""

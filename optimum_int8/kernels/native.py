@@ -15,7 +15,8 @@ import torch  # loads libgomp with global visibility, which the library binds to
 
 from ..errors import ConfigError, KernelError
 from .interface import ABI as _ABI
-from .interface import ISAS, Fact, differences
+from .interface import ISAS, Fact
+from .interface_facts import differences
 
 ISA_VARIABLE = "OPTIMUM_INT8_ISA"
 
@@ -45,6 +46,8 @@ class Library:
             )
         self.run = self.native.oi8_run
         self.run.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+        self.run_all = self.native.oi8_run_all
+        self.run_all.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
         self.prepare_weight = self.native.oi8_prepare_weight
         self.prepare_weight.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
         self.prepare_weight.restype = ctypes.c_int64

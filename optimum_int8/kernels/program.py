@@ -18,12 +18,12 @@ from .interface import (
     OPS,
     STATUSES,
     Call,
-    ImageWindow,
     NativeProgram,
     Value,
 )
 from .native import current_isa, library
 from .prepared import prepared_weight
+from .structs import ImageWindow
 
 _NAMES = {"activation": CONV_ACTIVATIONS, "final_activation": CONV_ACTIVATIONS, "kind": NORMS}
 """Fields that are numbers of names."""
@@ -153,6 +153,7 @@ class Program:
         key_length: int | None = None,
         skip_padding: bool = False,
         others: Sequence[KeysOfCall] = (),
+        key_rows: int = 0,
     ) -> None:
         """Run over `batch * length` rows; results are written into the tensors that the program names as outputs.
 
@@ -162,6 +163,7 @@ class Program:
             key_length: length of keys and values where it differs.
             others: the second kind of keys and those after it, where attention cores read several.
             skip_padding: tokens that a padding mask (one row per sequence) hides are not computed; their results are zero.
+            key_rows: rows between the sequences of cached INT8 keys and values; 0 where they follow one another.
 
         Raises:
             KernelError: the library refused.
@@ -176,16 +178,24 @@ class Program:
         native = (self._native.get(isa) or self._freeze(isa)).native
         call = Call(batch, length, (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors]))
         call.skip_padding = skip_padding
-        kept = [_set_keys(call, 0, mask, length if key_length is None else key_length)]
+        call.key_rows = key_rows
+        kept = [set_keys(call, 0, mask, length if key_length is None else key_length)]
         for position, keys in enumerate(others, 1):
-            kept.append(_set_keys(call, position, *keys))
-        status = loaded.run(isa, ctypes.addressof(native), ctypes.addressof(call))
-        if status == _BAD_INDEX:
-            raise IndexError(_ERRORS["bad_index"])
-        if status:
-            raise KernelError(
-                f"the native library refused a program of {len(self)} instructions: {_ERRORS[STATUSES[status]]}"
-            )
+            kept.append(set_keys(call, position, *keys))
+        check(loaded.run(isa, ctypes.addressof(native), ctypes.addressof(call)), self)
+
+    @property
+    def external_count(self) -> int:
+        """Values in tensors of the caller."""
+        return self._externals
+
+    def external_index(self, value: int) -> int:
+        """The place of a value among the tensors of the caller; -1 of one in the arena."""
+        return int(self._values[value].external)
+
+    def address(self, isa: int) -> int:
+        """Where the library finds the program as it is for an instruction set."""
+        return ctypes.addressof((self._native.get(isa) or self._freeze(isa)).native)
 
     def _freeze(self, isa: int) -> _Frozen:
         # copies: each instruction set has its own prepared form of a weight
@@ -206,6 +216,20 @@ class Program:
         return frozen
 
 
+def check(status: int, program: Program) -> None:
+    """Raise what the library says of a run: nothing where it is done.
+
+    Raises:
+        KernelError, IndexError: see `Program.run`.
+    """
+    if status == _BAD_INDEX:
+        raise IndexError(_ERRORS["bad_index"])
+    if status:
+        raise KernelError(
+            f"the native library refused a program of {len(program)} instructions: {_ERRORS[STATUSES[status]]}"
+        )
+
+
 def window(shape: Window, height: int, width: int) -> ImageWindow:
     """The field `window` of an instruction, for an image of this size."""
     return ImageWindow(height, width, *shape.output_size(height, width), *shape[:6], *shape[8:10])
@@ -216,7 +240,7 @@ def _padded_bytes(row_bytes: int, rows: int) -> int:
     return ((rows + 31) // 32 * 32 * row_bytes + 64 + 63) // 64 * 64
 
 
-def _set_keys(call: Call, position: int, mask: Tensor | None, length: int) -> Tensor | None:
+def set_keys(call: Call, position: int, mask: Tensor | None, length: int) -> Tensor | None:
     """Describe keys of a call and their mask; returns the tensor that must outlive the call.
 
     Raises:

@@ -224,3 +224,9 @@ class TakeHeads(ctypes.Structure):
     """`oi8_take_heads`."""
 
     _fields_ = [*HEAD, *ints("columns", "heads", "column", "stride")]
+
+
+class AppendInt8(ctypes.Structure):
+    """`oi8_append_int8`."""
+
+    _fields_ = [*HEAD, *ints("columns", "groups", "column"), ("output_scale", _f32)]

@@ -16,7 +16,7 @@ from ..errors import KernelError
 from ..fx.rewrite import attribute, is_call
 from ..fx.roles import broadcasts
 from ..kernels import as_rows, empty_rows
-from ..kernels.emission import Rows, row_bytes
+from ..kernels.emission import KeptRows, Rows, row_bytes
 from ..kernels.program import Program
 from ..operators import IMAGES, Operator, operator_of
 from .plan import Plan, Reference, Step, emit_steps, plan, read_constants, references_in
@@ -76,6 +76,10 @@ class _Emission:
         self.keys = 1
         self.size = (0, 0)
         self.external: list[bool] = []  # of the next results
+
+    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+        """None: images have no cache."""
+        return None
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value of `size`, never `after` others. Local images of bytes have no gaps: a row of a kernel is then one span of memory."""

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from ..errors import KernelError
 from ..fx.rewrite import is_call, named
 from ..kernels import as_rows, empty_rows
-from ..kernels.emission import Rows
+from ..kernels.emission import KeptRows, Rows
 from ..kernels.growing import grown
 from ..kernels.program import KeysOfCall, Program
 
@@ -48,6 +48,22 @@ class CallKeys(NamedTuple):
 Rebuild = Callable[[Callable[[str], Tensor]], "ProgramCall"]
 
 
+class CacheProgram(NamedTuple):
+    """A program that appends to keys and values which a cache keeps in INT8.
+
+    Attributes:
+        inputs, outputs: of each input and result of the `ProgramCall`, the place of its address; nothing is read or written at those of the
+            float keys and values.
+        keys, values: what is appended to.
+    """
+
+    program: Program
+    inputs: list[int]
+    outputs: list[int]
+    keys: KeptRows
+    values: KeptRows
+
+
 class ProgramCall(torch.nn.Module):
     """A program as a node: takes its input tensors (and the masks of its keys last), allocates and returns its results.
 
@@ -56,6 +72,7 @@ class ProgramCall(torch.nn.Module):
         whole: an input that has all leading axes, and whether it has no axis besides them (ids).
         keys: the kinds of keys that its attention cores read, in order.
         after: of the results that begin with the rows of an input, and go on with those of the tokens, that input.
+        on_cache: the same on a cache in INT8, where there are such results.
 
     Attributes:
         rebuild: builds the program with other constants, by name, for a sibling; None where it cannot be.
@@ -71,6 +88,7 @@ class ProgramCall(torch.nn.Module):
         whole: tuple[int, bool],
         keys: Sequence[CallKeys] = (),
         after: Mapping[int, int] = MappingProxyType({}),
+        on_cache: CacheProgram | None = None,
     ) -> None:
         super().__init__()
         self.program = program
@@ -81,6 +99,7 @@ class ProgramCall(torch.nn.Module):
         self.keys = tuple(keys)
         self.after = dict(after)
         self._may_skip = self.masks == len(keys) == 1 and keys[0].position is None
+        self.on_cache = on_cache
 
     @property
     def built_programs(self) -> list[Program]:

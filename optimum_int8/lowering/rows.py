@@ -18,13 +18,13 @@ from torch import Tensor, fx
 from ..fx.rewrite import aten, attribute, is_call, is_last_axis, named, shape_of
 from ..fx.roles import broadcasts, called
 from ..fx.shapes import Shaped
-from ..kernels.emission import Rows, row_bytes
+from ..kernels.emission import KeptRows, Rows, row_bytes
 from ..kernels.interface import KEYS
 from ..kernels.program import Program
 from ..operators import APPENDED, EITHER, MASK, OUTSIDE, ROWS, Operator, operator_of
 from .order import delay_others
 from .plan import Plan, Reference, Step, emit_steps, plan, read_constants
-from .program_call import CallKeys, ProgramCall
+from .program_call import CacheProgram, CallKeys, ProgramCall
 from .replace import replace_segment
 from .segments import Segment, is_value, segments
 
@@ -160,22 +160,50 @@ def _match_dtype(graph_module: fx.GraphModule, node: fx.Node, name: str, argumen
 
 
 class _Emission:
-    """An `Emission` into a program, whose results are local unless the graph outside needs them."""
+    """An `Emission` into a program, whose results are local unless the graph outside needs them.
 
-    def __init__(self) -> None:
+    Args:
+        kept: takes the INT8 keys and values that a cache keeps; None where keys and values are float.
+    """
+
+    def __init__(self, kept: list[KeptRows] | None = None) -> None:
         self.program = Program()
         self.keys = 1
+        self.kept = kept
         self.external: list[bool] = []  # of the next results
         self.after: dict[int, int] = {}  # of results that begin with the rows of another value
 
+    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+        """See `Emission`."""
+        if self.kept is None:
+            return None
+        codes = Rows(self.program.external(row_bytes(columns, torch.uint8)), columns, torch.uint8)
+        scales = None if scale is not None else Rows(self.program.external(4 * heads), heads, torch.float32)
+        self.kept.append(KeptRows(codes, scales, heads, scale))
+        return self.kept[-1]
+
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
-        """A value for the next result, see `Emission`."""
+        """A value for the next result, see `Emission`. Nothing is written to one that is `after` others while those are kept in INT8."""
         size = row_bytes(columns, dtype)
         outside = self.external.pop(0) if self.external else False
         value = self.program.external(size) if outside else self.program.local(size)
         if outside and after is not None:
             self.after[value] = after.value
         return Rows(value, columns, dtype)
+
+
+class _Built(NamedTuple):
+    """A program, and its values by reference.
+
+    Attributes:
+        whole: an input with all leading axes, and whether it has no other.
+        keys: by kind of keys, an input of their length.
+    """
+
+    emission: _Emission
+    values: dict[Reference, Rows]
+    whole: tuple[int, bool]
+    keys: dict[int, int]
 
 
 class Given(NamedTuple):
@@ -225,7 +253,29 @@ class Blueprint:
 
     def build(self, find: Callable[[str], Tensor]) -> ProgramCall:
         """The program with the constants that `find` knows by name."""
-        emission = _Emission()
+        emission, values, whole, keys = self._emit(find, _Emission())
+        outputs = [values[reference.whole] for reference, _ in self.results]
+        places = {values[Reference(-1, position)].value: position for position in range(len(self.inputs))}
+        after = {
+            i: places[emission.after[rows.value]] for i, rows in enumerate(outputs) if rows.value in emission.after
+        }
+        squeezed = [value.dim() == len(self.lead) for _, value in self.results]
+        read = [CallKeys(keys.get(i), appended, has_mask) for i, (appended, has_mask) in enumerate(self.kinds)]
+        on_cache = self._build_on_cache(find) if after else None
+        return ProgramCall(emission.program, outputs, squeezed, whole, read, after, on_cache)
+
+    def _build_on_cache(self, find: Callable[[str], Tensor]) -> CacheProgram | None:
+        """The same on the keys and values that a cache keeps in INT8; None with more than one attention to such keys."""
+        kept: list[KeptRows] = []
+        emission, values, *_ = self._emit(find, _Emission(kept))
+        if len(kept) != 2:
+            return None
+        program = emission.program
+        inputs = [program.external_index(values[Reference(-1, i)].value) for i in range(len(self.inputs))]
+        outputs = [program.external_index(values[reference.whole].value) for reference, _ in self.results]
+        return CacheProgram(program, inputs, outputs, kept[0], kept[1])
+
+    def _emit(self, find: Callable[[str], Tensor], emission: _Emission) -> _Built:
         values: dict[Reference, Rows] = {}
         whole: tuple[int, bool] | None = None  # an input with all leading axes, and whether it has no other
         keys: dict[int, int] = {}  # inputs of the keys' length
@@ -245,12 +295,5 @@ class Blueprint:
             emission.keys = step.keys
 
         emit_steps(self.steps, values, emission, before, 0, read_constants(self.steps, find))
-        outputs = [values[reference.whole] for reference, _ in self.results]
-        places = {values[Reference(-1, position)].value: position for position in range(len(self.inputs))}
-        after = {
-            i: places[emission.after[rows.value]] for i, rows in enumerate(outputs) if rows.value in emission.after
-        }
-        squeezed = [value.dim() == len(self.lead) for _, value in self.results]
         assert whole is not None
-        read = [CallKeys(keys.get(i), appended, has_mask) for i, (appended, has_mask) in enumerate(self.kinds)]
-        return ProgramCall(emission.program, outputs, squeezed, whole, read, after)
+        return _Built(emission, values, whole, keys)

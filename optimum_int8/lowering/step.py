@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import operator as python_operator
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, fx
 
+from ..cache import Form
 from ..fx.rewrite import aten, is_call
 from ..kernels import as_rows, empty_rows
 from ..kernels.growing import grown_heads
 from .program_call import CallKeys, ProgramCall
 
 
-class _Past(NamedTuple):
+class Past(NamedTuple):
     """Keys or values of a cache: tensor of the call, input of the program, and the result that begins with them."""
 
     tensor: int
@@ -29,7 +30,90 @@ class _Result(NamedTuple):
     place: int
 
 
-def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[Tensor, ...]] | None:
+class WholeStep:
+    """A graph that is one program and appends to a cache, as a function of the call's tensors.
+
+    Args:
+        call: the program.
+        plain: of each of its inputs, and of the masks, the tensor of the call.
+        past: keys and values.
+        states: inputs that are heads too, and not appended to.
+        results: of the graph.
+
+    Attributes:
+        forms: how keys and values are quantized, where it can append to a cache that keeps them in INT8 (`StepsOnCache`); else None.
+    """
+
+    def __init__(
+        self, call: ProgramCall, plain: list[int], past: list[Past], states: list[int], results: list[_Result]
+    ) -> None:
+        self.call = call
+        self.plain = plain
+        self.past = past
+        self.states = states
+        self.results = results
+        self._fresh = [(i, rows) for i, rows in enumerate(call.outputs) if i not in call.after]
+        self._heads = {earlier.position for earlier in past} | set(states)
+        self.forms = self._find_forms()
+
+    def _find_forms(self) -> tuple[Form, Form] | None:
+        position, is_ids = self.call.whole
+        kept = self.call.on_cache
+        if (
+            kept is None
+            or is_ids
+            or self.states
+            or len(self.call.keys) != 1
+            or self.plain[position] != 0
+            or not all(result.computed for result in self.results)
+            or self.results[0].place in self.call.after
+        ):
+            return None
+        if len(self._fresh) != 1 or len(self.results) != 3 or self._fresh[0][1].dtype != torch.float32:
+            return None
+        keys, values = (Form(side.heads, side.codes.columns, side.scale) for side in (kept.keys, kept.values))
+        return keys, values
+
+    @property
+    def columns(self) -> int:
+        """Of its one result besides keys and values."""
+        return self._fresh[0][1].columns
+
+    def __call__(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        """Run; keys and values are tensors of the call."""
+        call = self.call
+        inputs = [tensors[i] if place in self._heads else as_rows(tensors[i]) for place, i in enumerate(self.places)]
+        for place in self.states:
+            inputs[place] = as_rows(inputs[place].transpose(1, 2).flatten(2))
+        position, is_ids = call.whole
+        first = inputs[position].shape
+        lead = first if is_ids else first[:-1]
+        made: list[Any] = [None] * len(call.outputs)
+        for i, rows in self._fresh:
+            made[i] = empty_rows(lead, rows.columns, rows.dtype)
+        for tensor, place, result in self.past:
+            inputs[place], made[result] = grown_heads(tensors[tensor], lead[1])
+        lengths = [_length(inputs, kind, lead[1]) for kind in call.keys]
+        call.run(inputs, made, lead, lengths, [tensors[i] for i in self.mask_places])
+        return tuple([made[place] if computed else tensors[place] for computed, place in self.results])
+
+    def reads_like(self, other: WholeStep) -> bool:
+        """Whether another reads the same tensors of a call, and gives as many columns."""
+        mine = (self.plain, self.past, self.call.masks, self.columns)
+        return mine == (other.plain, other.past, other.call.masks, other.columns)
+
+    @property
+    def places(self) -> list[int]:
+        """Of each input, the tensor of the call."""
+        return self.plain[: len(self.plain) - self.call.masks]
+
+    @property
+    def mask_places(self) -> list[int]:
+        """Of each mask, the tensor of the call."""
+        return self.plain[len(self.plain) - self.call.masks :]
+
+
+def whole_step(graph_module: fx.GraphModule) -> WholeStep | None:
     """A graph that is nothing but one program which appends to a cache, and views of heads as rows and back, as a function of the call's
     tensors that gives the graph's results; None of another graph."""
     *nodes, output = [n for n in graph_module.graph.nodes if n.op != "placeholder"]
@@ -43,7 +127,7 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
     seen = {calls[0]}
     after = {earlier: result for result, earlier in call.after.items()}
     plain: list[int] = []
-    past: list[_Past] = []
+    past: list[Past] = []
     states: list[int] = []
     for position, argument in enumerate(calls[0].args):
         chain = _chain(argument, aten.flatten.using_ints, aten.transpose.int)
@@ -51,7 +135,7 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
             return None
         seen.update(chain)
         if position in after:
-            past.append(_Past(places[chain[-1]], position, after[position]))
+            past.append(Past(places[chain[-1]], position, after[position]))
         elif len(chain) > 1:
             states.append(position)
         plain.append(places[chain[-1]])
@@ -70,7 +154,7 @@ def whole_step(graph_module: fx.GraphModule) -> Callable[[list[Tensor]], tuple[T
         results.append(_Result(True, int(item.args[1])))  # type: ignore[arg-type]
     if not all(n in seen for n in nodes) or len(past) != len(call.after) or any(call.squeezed):
         return None
-    return _runner(call, plain, past, states, results)
+    return WholeStep(call, plain, past, states, results)
 
 
 def _chain(node: Any, *targets: Any) -> list[Any]:
@@ -83,33 +167,6 @@ def _chain(node: Any, *targets: Any) -> list[Any]:
     swap = next(n for n in found if is_call(n, aten.transpose.int))
     split = next(n for n in found if is_call(n, aten.flatten.using_ints, aten.unflatten.int))
     return found if list(swap.args[1:]) == [1, 2] and split.args[1] == 2 else [node]
-
-
-def _runner(
-    call: ProgramCall, plain: list[int], past: list[_Past], states: list[int], results: list[_Result]
-) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
-    """See `whole_step`; `states` are inputs that are heads too, and not appended to."""
-    position, is_ids = call.whole
-    fresh = [(i, rows) for i, rows in enumerate(call.outputs) if i not in call.after]
-    heads = {earlier.position for earlier in past} | set(states)
-    count = len(plain) - call.masks
-
-    def run(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        inputs = [tensors[plain[i]] if i in heads else as_rows(tensors[plain[i]]) for i in range(count)]
-        for place in states:
-            inputs[place] = as_rows(tensors[plain[place]].transpose(1, 2).flatten(2))
-        first = inputs[position].shape
-        lead = first if is_ids else first[:-1]
-        made: list[Any] = [None] * len(call.outputs)
-        for i, rows in fresh:
-            made[i] = empty_rows(lead, rows.columns, rows.dtype)
-        for tensor, place, result in past:
-            inputs[place], made[result] = grown_heads(tensors[tensor], lead[1])
-        lengths = [_length(inputs, kind, lead[1]) for kind in call.keys]
-        call.run(inputs, made, lead, lengths, [tensors[i] for i in plain[count:]])
-        return tuple([made[place] if computed else tensors[place] for computed, place in results])
-
-    return run
 
 
 def _length(inputs: list[Tensor], kind: CallKeys, more: int) -> int | None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..kernels.emission import Emission, Rows
-from .attention_int8 import append_core, attention_floats, define_attention_floats
+from .attention_cores import append_core, append_core_on_kept
+from .attention_int8 import attention_floats, define_attention_floats
 from .registry import APPENDED, ROWS, define
 from .roles import Appending
 from .shapes import like
@@ -56,8 +57,15 @@ def _emit_attention_appended(
     causal: bool,
 ) -> tuple[Rows, Rows, Rows]:
     out = e.new(q.columns, torch.float32)
+    scales = (q_scale, k_scale, v_scale)
+    kept = [e.keep(rows.columns, kv_heads, scale) for rows, scale in ((k, k_scale), (v, v_scale))]
+    if kept[0] is not None and kept[1] is not None:
+        keys = e.new(k.columns, torch.float32, after=past_k)
+        values = e.new(v.columns, torch.float32, after=past_v)
+        append_core_on_kept(e, out, (q, k, v), (kept[0], kept[1]), scales, heads, kv_heads, scaling, causal)
+        return out, keys, values
     keys, values = append_states(e, k, v, past_k, past_v)
-    append_core(e, out, (q, keys, values), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
+    append_core(e, out, (q, keys, values), scales, heads, kv_heads, scaling, causal)
     return out, keys, values
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import numerics
-from ..kernels.emission import Emission, Rows, output_fields, row_bytes
+from ..kernels.emission import Emission, Rows, output_fields
 from ..kernels.immediate import Immediate
+from .attention_cores import append_attention, append_core
 from .registry import EITHER, INSIDE, ROWS, define, native
 from .roles import OnRows, Quantizing
 from .shapes import like
@@ -114,33 +114,11 @@ def attention_rows(
     return numerics.int8_attention(*parts, q_scale, k_scale, v_scale, scaling, mask, causal).transpose(1, 2).flatten(2)
 
 
-def _append(
-    e: Emission,
-    out: Rows,
-    qkv: Sequence[Rows],
-    scales: Sequence[Tensor | Rows],
-    heads: int,
-    kv_heads: int,
-    scaling: float,
-    causal: bool,
-    **fields: object,
-) -> Rows:
-    inputs = [r.value for r in qkv]
-    if isinstance(scales[0], Rows):
-        inputs += [s.value for s in scales]  # type: ignore[union-attr]
-        fields["scale_column"] = [s.column for s in scales]  # type: ignore[union-attr]
-    else:
-        fields["input_scale"] = [float(s) for s in scales]  # type: ignore[arg-type]
-    fields |= {"key_side": e.keys, "heads": heads, "key_heads": kv_heads, "causal": int(causal), "scaling": scaling}
-    e.program.add("attention", inputs, [out.value], columns=out.columns, column=[r.column for r in qkv], **fields)
-    return out
-
-
 def _emit_attention_rows(  # type: ignore[no-untyped-def]
     e: Emission, q: Rows, k: Rows, v: Rows, q_scale, k_scale, v_scale, heads, kv_heads, scaling, causal
 ) -> Rows:
     out = e.new(q.columns, torch.float32)
-    return _append(e, out, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
+    return append_attention(e, out, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
 
 
 define(
@@ -180,7 +158,7 @@ def _emit_attention_rows_quantized(  # type: ignore[no-untyped-def]
 ) -> Rows:
     out = e.new(q.columns, torch.uint8)
     fields = output_fields(scale, zero_point)
-    return _append(e, out, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal, **fields)
+    return append_attention(e, out, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal, **fields)
 
 
 define(
@@ -241,36 +219,6 @@ def _emit_attention_floats(
     """Quantized with the given scales, or per row and head."""
     out = e.new(q.columns, torch.float32)
     return append_core(e, out, (q, k, v), (q_scale, k_scale, v_scale), heads, kv_heads, scaling, causal)
-
-
-def append_core(
-    e: Emission,
-    out: Rows,
-    floats: Sequence[Rows],
-    given: Sequence[Tensor | None],
-    heads: int,
-    kv_heads: int,
-    scaling: float,
-    causal: bool,
-) -> Rows:
-    """Append the core on float rows of queries, keys and values, quantized with the given scales, or per row and head."""
-    rows: list[Rows] = []
-    scales: list[Tensor | Rows] = []
-    for x, known, groups in zip(floats, given, (heads, kv_heads, kv_heads), strict=True):
-        local = Rows(e.program.local(row_bytes(x.columns, torch.uint8)), x.columns, torch.uint8)
-        fields: dict[str, object] = {"key_side": e.keys if rows else 0, "column": x.column}
-        outputs = [local.value]
-        rows.append(local)
-        if known is None:
-            scale = Rows(e.program.local(4 * groups), groups, torch.float32)
-            outputs.append(scale.value)
-            fields["groups"] = groups
-            scales.append(scale)
-        else:
-            fields |= output_fields(known, torch.tensor(_ZERO_POINT))
-            scales.append(known)
-        e.program.add("quantize", [x.value], outputs, columns=x.columns, **fields)
-    return _append(e, out, rows, scales, heads, kv_heads, scaling, causal)
 
 
 define(

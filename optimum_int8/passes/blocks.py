@@ -7,8 +7,17 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ..cache import make_int8_caches, make_own_caches
 from ..fx import Backend, Block, Compiler, install_below
-from ..lowering import Template, computing_padding, program_tensors, whole_program, whole_step
+from ..kernels import library
+from ..lowering import (
+    StepsOnCache,
+    Template,
+    computing_padding,
+    program_tensors,
+    whole_program,
+    whole_step,
+)
 from .pipeline import keep_residuals_int8, no_grad_compile
 
 
@@ -20,8 +29,19 @@ def install(model: nn.Module, residuals: str = "float32") -> Compiler:
     """
     remove(model)
     define = keep_residuals_int8 if residuals == "int8" else None
-    compiler = Compiler(Backend(no_grad_compile, define, program_tensors, _direct, computing_padding, Template.of))
+    backend = Backend(
+        no_grad_compile,
+        define,
+        program_tensors,
+        _direct,
+        computing_padding,
+        together=StepsOnCache,
+        template=Template.of,
+    )
+    compiler = Compiler(backend)
     install_below(compiler, model)
+    if library() is not None:
+        make_int8_caches(model)
     return compiler
 
 
@@ -33,6 +53,7 @@ def remove(model: nn.Module) -> None:
     """Give every block its own forward back: the same results, slower."""
     for block in find_blocks(model).values():
         block.remove()
+    make_own_caches(model)
 
 
 def find_blocks(model: nn.Module) -> dict[str, Block]:

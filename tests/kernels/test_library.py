@@ -15,7 +15,7 @@ import torch
 from benchmarks.differences import difference
 from optimum_int8 import kernels, operators
 from optimum_int8.errors import ConfigError, KernelError
-from optimum_int8.kernels import interface
+from optimum_int8.kernels import interface, interface_facts
 from optimum_int8.operators import REGISTRY
 from tests.kernels.conftest import library
 from tests.operators.cases import CASES, linear_arguments
@@ -127,7 +127,7 @@ def test_a_library_with_another_struct_is_refused(monkeypatch: pytest.MonkeyPatc
     class Norm(interface.Norm):
         _fields_ = [("added", ctypes.c_int32)]
 
-    monkeypatch.setitem(interface._STRUCTS, "oi8_norm", Norm)
+    monkeypatch.setitem(interface_facts._STRUCTS, "oi8_norm", Norm)
     path = Path(library.__file__).with_name(library._NAME)
     with pytest.raises(KernelError, match=r"sizeof oi8_norm is \d+, expected \d+.*rebuild"):
         library.Library(path)
@@ -140,7 +140,7 @@ def test_a_library_with_another_struct_is_refused(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("change", ["order", "missing", "renamed", "place"])
 def test_what_the_library_reports_is_compared(change: str) -> None:
     found = library._reported(library.library().native)
-    assert interface.differences(found) == [] and found["OI8_LINEAR"] == 1 and len(found) > 150
+    assert interface_facts.differences(found) == [] and found["OI8_LINEAR"] == 1 and len(found) > 150
     if change == "order":
         found["OI8_LINEAR"], found["OI8_NORM"] = found["OI8_NORM"], found["OI8_LINEAR"]
         expected = ["OI8_LINEAR is 2, expected 1", "OI8_NORM is 1, expected 2"]
@@ -153,4 +153,4 @@ def test_what_the_library_reports_is_compared(change: str) -> None:
     else:
         found["oi8_call.keys"] = 8
         expected = ["oi8_call.keys is 8, expected 16"]
-    assert interface.differences(found) == expected
+    assert interface_facts.differences(found) == expected

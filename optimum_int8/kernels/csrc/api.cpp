@@ -104,6 +104,46 @@ bool can_group(const oi8_program &program, const oi8_call &call) {
   return true;
 }
 
+bool is_call(const oi8_call *call) {
+  if (!call || call->batch < 0 || call->length < 0) return false;
+  for (const oi8_keys &keys : call->keys)
+    if (keys.length < 0) return false;
+  return true;
+}
+
+// Gives each job its memory, which they share one after the other, and runs them.
+int run_jobs(int isa, Job *jobs, int count) {
+  thread_local Workspace workspace;
+  const Workspace::Use use(workspace);
+  const int threads = omp_get_max_threads();
+  int64_t arena_bytes = 0, scratch_bytes = 0;
+  for (Job *job = jobs; job < jobs + count; job++) {
+    const oi8_call &call = *job->call;
+    Memory &memory = job->memory;
+    int64_t longest = call.length;
+    for (const oi8_keys &keys : call.keys) longest = longest > keys.length ? longest : keys.length;
+    memory.threads = threads;
+    memory.group_rows = can_group(*job->program, call) ? group_tokens : INT64_MAX;
+    const int64_t rows = longest > memory.group_rows ? longest
+                         : int64_t(call.batch) * longest < memory.group_rows
+                             ? int64_t(call.batch) * longest
+                             : memory.group_rows;
+    // attention reads tiles that start at any row and reach up to 31 rows past the last
+    memory.padded_rows = job->program->spatial ? 1 : (rows + 31) / 32 * 32 + 32;
+    memory.scratch_bytes = isas[isa]->scratch_bytes(*job->program, call);
+    const int64_t arena = memory.padded_rows * job->program->arena_row_bytes + 4096;
+    if (arena > arena_bytes) arena_bytes = arena;
+    if (memory.scratch_bytes > scratch_bytes) scratch_bytes = memory.scratch_bytes;
+  }
+  char *const arena = workspace.arena.at_least(arena_bytes), *const scratch =
+                                                                 workspace.scratch.at_least(
+                                                                     scratch_bytes * threads);
+  if (!arena || !scratch) return OI8_OUT_OF_MEMORY;
+  for (Job *job = jobs; job < jobs + count; job++)
+    job->memory.arena = arena, job->memory.scratch = scratch;
+  return isas[isa]->run(jobs, count);
+}
+
 }  // namespace
 
 int oi8_abi(void) { return OI8_ABI; }
@@ -123,30 +163,24 @@ int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panels, int32_t 
 int64_t oi8_release_memory(void) { return Workspace::release_all(); }
 
 int oi8_run(int isa, const oi8_program *program, const oi8_call *call) {
-  thread_local Workspace workspace;
   thread_local Padding padding;
-  if (!program || !call || call->batch < 0 || call->length < 0) return OI8_BAD_ARGUMENT;
-  int64_t longest = call->length;
-  for (const oi8_keys &keys : call->keys) {
-    if (keys.length < 0) return OI8_BAD_ARGUMENT;
-    longest = longest > keys.length ? longest : keys.length;
-  }
+  if (!program || !is_call(call)) return OI8_BAD_ARGUMENT;
   if (!oi8_isa_available(isa)) return OI8_UNSUPPORTED_ISA;
   if (call->batch == 0 || call->length == 0) return OI8_OK;
-  const Workspace::Use use(workspace);
-  Memory memory = {};
-  memory.threads = omp_get_max_threads();
-  padding.find(*program, *call, memory);
-  memory.group_rows = can_group(*program, *call) ? group_tokens : INT64_MAX;
-  const int64_t rows = longest > memory.group_rows ? longest
-                       : int64_t(call->batch) * longest < memory.group_rows
-                           ? int64_t(call->batch) * longest
-                           : memory.group_rows;
-  // attention reads tiles that start at any row and reach up to 31 rows past the last
-  memory.padded_rows = program->spatial ? 1 : (rows + 31) / 32 * 32 + 32;
-  memory.arena = workspace.arena.at_least(memory.padded_rows * program->arena_row_bytes + 4096);
-  memory.scratch_bytes = isas[isa]->scratch_bytes(*program, *call);
-  memory.scratch = workspace.scratch.at_least(memory.scratch_bytes * memory.threads);
-  if (!memory.arena || !memory.scratch) return OI8_OUT_OF_MEMORY;
-  return isas[isa]->run(*program, *call, memory);
+  Job job = {program, call, {}};
+  padding.find(*program, *call, job.memory);
+  return run_jobs(isa, &job, 1);
+}
+
+int oi8_run_all(int isa, const oi8_program *const *programs, const oi8_call *calls, int count) {
+  thread_local std::vector<Job> jobs;
+  if (count < 0 || (count && (!programs || !calls))) return OI8_BAD_ARGUMENT;
+  if (!oi8_isa_available(isa)) return OI8_UNSUPPORTED_ISA;
+  jobs.clear();
+  for (int index = 0; index < count; index++) {
+    if (!programs[index] || !is_call(calls + index)) return OI8_BAD_ARGUMENT;
+    if (calls[index].batch && calls[index].length)
+      jobs.push_back({programs[index], calls + index, {}});
+  }
+  return jobs.empty() ? OI8_OK : run_jobs(isa, jobs.data(), static_cast<int>(jobs.size()));
 }

@@ -34,6 +34,7 @@ const oi8_fact facts[] = {
     VALUE(OI8_HEAD_NORM),
     VALUE(OI8_APPEND),
     VALUE(OI8_TAKE_HEADS),
+    VALUE(OI8_APPEND_INT8),
     VALUE(OI8_OP_COUNT),
     VALUE(OI8_NONE),
     VALUE(OI8_RELU),
@@ -235,6 +236,11 @@ const oi8_fact facts[] = {
     FIELD(oi8_take_heads, heads),
     FIELD(oi8_take_heads, column),
     FIELD(oi8_take_heads, stride),
+    SIZE(oi8_append_int8),
+    FIELD(oi8_append_int8, columns),
+    FIELD(oi8_append_int8, groups),
+    FIELD(oi8_append_int8, column),
+    FIELD(oi8_append_int8, output_scale),
     SIZE(oi8_program),
     FIELD(oi8_program, instructions),
     FIELD(oi8_program, values),
@@ -255,7 +261,7 @@ const oi8_fact facts[] = {
     FIELD(oi8_call, external),
     FIELD(oi8_call, keys),
     FIELD(oi8_call, skip_padding),
-    FIELD(oi8_call, reserved),
+    FIELD(oi8_call, key_rows),
 };
 
 }  // namespace

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 15
+#define OI8_ABI 16
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -55,6 +55,7 @@ enum oi8_op {
   OI8_HEAD_NORM,
   OI8_APPEND,
   OI8_TAKE_HEADS,
+  OI8_APPEND_INT8,
   OI8_OP_COUNT
 };
 
@@ -393,6 +394,18 @@ typedef struct oi8_take_heads {
   int32_t column;
   int32_t stride;
 } oi8_take_heads;
+// float32 rows of keys or values of this call, from element `column` on, to uint8 with zero point
+// 128, after those that there are already. One scale for all, or where there is a value for scales
+// one for each row and each of `groups`, as QUANTIZE has it. Sequences are `key_rows` rows apart.
+enum oi8_append_int8_input { OI8_APPEND_INT8_ROWS };
+enum oi8_append_int8_output { OI8_APPEND_INT8_BYTES, OI8_APPEND_INT8_SCALES };
+typedef struct oi8_append_int8 {
+  oi8_instruction head;
+  int32_t columns;
+  int32_t groups;
+  int32_t column;
+  float output_scale;
+} oi8_append_int8;
 
 typedef struct oi8_program {
   const oi8_instruction *const *instructions;  // each the beginning of its operator's struct
@@ -421,7 +434,8 @@ typedef struct oi8_call {
   oi8_keys keys[OI8_KEYS];  // kinds that no instruction reads have no length
   int32_t skip_padding;  // tokens that a padding mask of the only keys hides need not be computed;
                          // their results are then zero
-  int32_t reserved;
+  int32_t key_rows;  // rows between sequences of keys and values in the caller's arrays that INT8
+                     // attention reads; 0: as many as there are keys
 } oi8_call;
 
 // A constant of this interface: the value of an enumerator, `sizeof` a struct, or where a field
@@ -444,6 +458,10 @@ OI8_EXPORT int64_t oi8_prepare_weight(int isa, const void *weight, int64_t panel
                                       void *out);
 
 OI8_EXPORT int oi8_run(int isa, const oi8_program *program, const oi8_call *call);
+
+// Several programs, one after the other, each with its call; the first that fails is the last.
+OI8_EXPORT int oi8_run_all(int isa, const oi8_program *const *programs, const oi8_call *calls,
+                           int count);
 
 // Each thread that runs programs keeps working memory for its next call. Gives back that of all
 // threads: of one that runs a program now when that is done. Returns the bytes given back at once.

@@ -18,9 +18,17 @@ struct Memory {
   int64_t group_rows;
 };
 
+// A program, its call and what it works in.
+struct Job {
+  const oi8_program *program;
+  const oi8_call *call;
+  Memory memory;
+};
+
 struct Isa {
   int64_t (*scratch_bytes)(const oi8_program &, const oi8_call &);
-  int (*run)(const oi8_program &, const oi8_call &, const Memory &);
+  // One after the other, with the threads of the first; the first that fails is the last.
+  int (*run)(const Job *jobs, int count);
   // Writes the prepared form of so many panels of so many steps; returns its bytes, and only that
   // without a place to write to. Null where the panels are all that is needed.
   int64_t (*prepare_weight)(const int8_t *weight, int64_t panels, int steps, char *out);

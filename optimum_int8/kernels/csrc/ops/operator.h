@@ -14,6 +14,8 @@ struct Operator {
   int (*run)(const oi8_instruction &instruction, const Context &context);
   // Bytes of memory of its own that a thread needs for it; null where it needs none.
   int64_t (*scratch)(const oi8_instruction &instruction, const oi8_call &call);
+  // Threads share the call's rows, and each reads and writes none but its own.
+  bool by_rows = false;
 };
 
 // The struct of an operator, of which an instruction is the beginning.

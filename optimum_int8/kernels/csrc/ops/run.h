@@ -7,6 +7,7 @@
 
 #include "add.h"
 #include "append.h"
+#include "append_int8.h"
 #include "attention.h"
 #include "context.h"
 #include "conv_chain.h"
@@ -30,24 +31,25 @@ struct Operators {
   Operator table[OI8_OP_COUNT] = {};
 
   constexpr Operators() {
-    table[OI8_QUANTIZE] = {run_as<quantize>, nullptr};
+    table[OI8_QUANTIZE] = {run_as<quantize>, nullptr, true};
     table[OI8_LINEAR] = {run_as<linear>, scratch_as<linear_scratch>};
-    table[OI8_NORM] = {run_as<norm>, scratch_as<norm_scratch>};
+    table[OI8_NORM] = {run_as<norm>, scratch_as<norm_scratch>, true};
     table[OI8_ATTENTION] = {run_as<attention>, scratch_as<attention_scratch>};
-    table[OI8_EMBEDDING] = {run_as<embedding>, nullptr};
+    table[OI8_EMBEDDING] = {run_as<embedding>, nullptr, true};
     table[OI8_CONV] = {run_as<conv>, scratch_as<conv_scratch>};
     table[OI8_MAX_POOL] = {run_as<max_pool>, nullptr};
     table[OI8_AVG_POOL] = {run_as<avg_pool>, nullptr};
     table[OI8_QUANTIZE_SAMPLE] = {run_as<quantize_sample>, nullptr};
-    table[OI8_ADD] = {run_as<add_rows>, nullptr};
+    table[OI8_ADD] = {run_as<add_rows>, nullptr, true};
     table[OI8_FLOAT_ATTENTION] = {run_as<float_attention>, scratch_as<float_attention_scratch>};
     table[OI8_RECURRENT] = {run_as<recurrent>, scratch_as<recurrent_scratch>};
     table[OI8_EMBEDDING_BAG] = {run_as<embedding_bag>, nullptr};
-    table[OI8_GATED] = {run_as<gated>, scratch_as<gated_scratch>};
-    table[OI8_ROTARY] = {run_as<rotary>, nullptr};
-    table[OI8_HEAD_NORM] = {run_as<head_norm>, nullptr};
+    table[OI8_GATED] = {run_as<gated>, scratch_as<gated_scratch>, true};
+    table[OI8_ROTARY] = {run_as<rotary>, nullptr, true};
+    table[OI8_HEAD_NORM] = {run_as<head_norm>, nullptr, true};
     table[OI8_APPEND] = {run_as<append>, nullptr};
     table[OI8_TAKE_HEADS] = {run_as<take_heads>, nullptr};
+    table[OI8_APPEND_INT8] = {run_as<append_int8>, nullptr, true};
   }
   constexpr bool complete() const {
     for (const Operator &it : table)
@@ -102,39 +104,71 @@ inline int64_t group_end(const Context &context, int64_t first) {
   return last;
 }
 
-int run(const oi8_program &program, const oi8_call &call, const Memory &memory) {
-  int status = OI8_OK;
-#pragma omp parallel num_threads(memory.threads)
-  {
-    Context context = {};
-    context.program = &program, context.call = &call, context.memory = &memory;
-    context.arena = memory.arena, context.padded_rows = memory.padded_rows;
-    context.thread = omp_get_thread_num(), context.threads = omp_get_num_threads();
-    context.scratch = memory.scratch + context.thread * memory.scratch_bytes;
-    Tile::enter();
-    for (int64_t first = 0, last; first < call.batch; first = last) {
-      last = program.spatial ? first + 1 : group_end(context, first);
-      context.first_batch = first, context.batch = last - first;
-      context.first_row = program.spatial ? 0
-                          : memory.start  ? memory.start[first]
-                                          : first * call.length;
-      for (int index = 0, count; index < program.instruction_count; index += count) {
-        context.position = index;
-        count = chain_length(context);
-        if (count > 1) {
-          conv_chain(count, context);
+// Whether one thread computes this instruction and the next, so that nobody waits in between: a
+// single row is always the same thread's.
+inline bool next_follows(const Context &context) {
+  const oi8_program &program = *context.program;
+  if (context.call->batch != 1 || context.call->length != 1 || program.spatial ||
+      context.position + 1 >= program.instruction_count)
+    return false;
+  for (int position = context.position; position < context.position + 2; position++) {
+    const oi8_instruction &instruction = *program.instructions[position];
+    const Operator *const found = operators.find(instruction.op);
+    const bool of_keys = instruction.key_side && instruction.op != OI8_APPEND_INT8;
+    if (!found || !found->by_rows || of_keys) return false;
+  }
+  return true;
+}
+
+// What each thread does of a program; `status` gets what went wrong.
+inline void walk(Context &context, int &status) {
+  const oi8_program &program = *context.program;
+  const oi8_call &call = *context.call;
+  const Memory &memory = *context.memory;
+  for (int64_t first = 0, last; first < call.batch; first = last) {
+    last = program.spatial ? first + 1 : group_end(context, first);
+    context.first_batch = first, context.batch = last - first;
+    context.first_row = program.spatial ? 0
+                        : memory.start  ? memory.start[first]
+                                        : first * call.length;
+    for (int index = 0, count; index < program.instruction_count; index += count) {
+      context.position = index;
+      count = chain_length(context);
+      if (count > 1) {
+        conv_chain(count, context);
 #pragma omp barrier
-          continue;
-        }
-        const int result = execute(*program.instructions[index], context);
-        if (result != OI8_OK) {
-#pragma omp atomic write
-          status = result;
-        }
-        if (first == 0 && memory.dropped_count)
-          clear_dropped(*program.instructions[index], context);
-#pragma omp barrier
+        continue;
       }
+      const int result = execute(*program.instructions[index], context);
+      if (result != OI8_OK) {
+#pragma omp atomic write
+        status = result;
+      }
+      if (first == 0 && memory.dropped_count) clear_dropped(*program.instructions[index], context);
+      if (next_follows(context)) continue;
+#pragma omp barrier
+    }
+  }
+}
+
+int run(const Job *jobs, int count) {
+  int status = OI8_OK;
+#pragma omp parallel num_threads(jobs[0].memory.threads)
+  {
+    Tile::enter();
+    for (int index = 0; index < count; index++) {
+      const Memory &memory = jobs[index].memory;
+      Context context = {};
+      context.program = jobs[index].program, context.call = jobs[index].call;
+      context.memory = &memory, context.arena = memory.arena;
+      context.padded_rows = memory.padded_rows;
+      context.thread = omp_get_thread_num(), context.threads = omp_get_num_threads();
+      context.scratch = memory.scratch + context.thread * memory.scratch_bytes;
+      walk(context, status);
+      int so_far;
+#pragma omp atomic read
+      so_far = status;
+      if (so_far != OI8_OK) break;  // every thread is behind the last barrier, and sees the same
     }
     Tile::leave();
   }
