@@ -40,20 +40,21 @@ _SYMBOLIC = re.compile(r"[A-Za-z_][\w+*/%(), \-]{0,400}|\([\w+*/%(), \-]{0,400}|
 
 _ATEN = """
 _assert_tensor_metadata.default abs.default adaptive_avg_pool2d.default add.Scalar add.Tensor add_.Tensor alias.default
-arange.default arange.start arange.start_step avg_pool2d.default batch_norm.default bitwise_and.Tensor bitwise_not.default
-bitwise_or.Tensor bmm.default cat.default chunk.default clamp.default clone.default contiguous.default conv1d.default
-conv2d.default cos.default cumsum.default detach.default div.Scalar div.Tensor div.Tensor_mode dropout.default
-dropout_.default embedding.default eq.Scalar eq.Tensor erf.default exp.default expand.default expand_as.default
-flatten.using_ints full.default full_like.default gather.default ge.Scalar ge.Tensor gelu.default group_norm.default gt.Scalar
-gt.Tensor hardsigmoid.default hardswish.default hardtanh.default layer_norm.default le.Scalar le.Tensor leaky_relu.default
-linear.default log.default logical_and.default logical_not.default logical_or.default lt.Scalar lt.Tensor masked_fill.Scalar
-masked_fill.Tensor matmul.default max_pool2d.default maximum.default mean.dim min.other minimum.default mul.Scalar mul.Tensor
-mul_.Tensor ne.Scalar ne.Tensor neg.default ones.default ones_like.default pad.default permute.default pow.Tensor_Scalar
-reciprocal.default relu.default relu_.default reshape.default rms_norm.default rsqrt.default rsub.Scalar
-scaled_dot_product_attention.default select.int sigmoid.default silu.default sin.default slice.Tensor softmax.int
-split.Tensor split_with_sizes.default sqrt.default squeeze.dim squeeze.dims stack.default sub.Scalar sub.Tensor sum.dim_IntList
-sym_size.int t.default tanh.default to.dtype to.dtype_layout transpose.int type_as.default unflatten.int unsqueeze.default
-view.default where.ScalarOther where.ScalarSelf where.self zeros.default zeros_like.default
+arange.default arange.start arange.start_step avg_pool2d.default baddbmm.default batch_norm.default bitwise_and.Tensor
+bitwise_not.default bitwise_or.Tensor bmm.default cat.default chunk.default clamp.default clone.default contiguous.default
+conv1d.default conv2d.default cos.default cumsum.default detach.default div.Scalar div.Tensor div.Tensor_mode
+dropout.default dropout_.default embedding.default eq.Scalar eq.Tensor erf.default exp.default expand.default
+expand_as.default flatten.using_ints full.default full_like.default gather.default ge.Scalar ge.Tensor gelu.default
+group_norm.default gt.Scalar gt.Tensor hardsigmoid.default hardswish.default hardtanh.default layer_norm.default le.Scalar
+le.Tensor leaky_relu.default linear.default log.default logical_and.default logical_not.default logical_or.default lt.Scalar
+lt.Tensor masked_fill.Scalar masked_fill.Tensor matmul.default max_pool2d.default maximum.default mean.dim min.other
+minimum.default mul.Scalar mul.Tensor mul_.Tensor ne.Scalar ne.Tensor neg.default ones.default ones_like.default pad.default
+permute.default pow.Tensor_Scalar reciprocal.default relu.default relu_.default reshape.default rms_norm.default
+rsqrt.default rsub.Scalar scaled_dot_product_attention.default select.int sigmoid.default silu.default sin.default
+slice.Tensor softmax.int split.Tensor split_with_sizes.default sqrt.default squeeze.dim squeeze.dims stack.default
+sub.Scalar sub.Tensor sum.dim_IntList sym_size.int t.default tanh.default to.dtype to.dtype_layout transpose.int
+type_as.default unflatten.int unsqueeze.default view.default where.ScalarOther where.ScalarSelf where.self zeros.default
+zeros_like.default
 """
 ATEN = frozenset(_ATEN.split())
 """Operators of torch that a stored graph may call: those that captures of models have, which check their arguments themselves."""
