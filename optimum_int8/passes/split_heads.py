@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from torch import fx
 
-from ..fx.rewrite import add_call, aten, is_call, is_last_axis, named, ours, shape_of
+from ..fx.rewrite import add_call, add_columns, aten, is_call, is_last_axis, named, ours, shape_of
 from ..fx.roles import has_role
 from ..operators import LINEAR
 from .heads import heads_of
@@ -20,7 +21,8 @@ class _Piece(NamedTuple):
 
 
 class _Whole(NamedTuple):
-    """Rows of a linear, and the pieces of equal width that all of each head is cut into."""
+    """Rows of a linear, and the pieces of equal width that all of each head is cut into; `in_order` where all heads of a piece are next to
+    each other."""
 
     rows: fx.Node
     view: fx.Node
@@ -28,11 +30,13 @@ class _Whole(NamedTuple):
     width: int
     swapped: bool
     pieces: list[_Piece]
+    in_order: bool = False
 
 
 def split_heads(graph_module: fx.GraphModule) -> int:
-    """Needs: linears that have not been merged. Leaves: `take_heads` for the thirds of the heads of a linear, or what else a view has between
-    heads and their elements, so that queries, keys and values are heads of rows of their own. Preserves: bits."""
+    """Needs: linears that have not been merged. Leaves: `take_heads` for the thirds of the heads of a linear, or what else a view has
+    between heads and their elements, columns where all heads of a part are next to each other, so that queries, keys and values are
+    heads of rows of their own. Preserves: bits."""
     count = 0
     for node in list(graph_module.graph.nodes):
         whole = _whole(node) if node.users else None
@@ -68,18 +72,29 @@ def _whole(node: fx.Node) -> _Whole | None:
 
 
 def _selected(view: fx.Node) -> _Whole | None:
-    """`[batch, length, heads, parts, head]`, of which each part is selected."""
+    """`[batch, length, heads, parts, head]` or `[batch, length, parts, heads, head]`, of which each part is selected."""
     rows = named(view)["self"]
-    batch, length, heads, parts, head = shape_of(view)
-    whole = all(type(size) is int for size in (heads, parts, head))
-    if not whole or not has_role(rows, LINEAR) or shape_of(rows) != (batch, length, heads * parts * head):
+    batch, length, *sizes = shape_of(view)
+    is_linear = has_role(rows, LINEAR) and all(type(size) is int for size in sizes)
+    if not is_linear or shape_of(rows) != (batch, length, math.prod(sizes)):
         return None
-    pieces = []
+    selected: list[tuple[fx.Node, int, int]] = []  # node, axis and index
     for user in view.users:
-        if not is_call(user, aten.select.int) or named(user)["dim"] not in (3, -2):
+        if not is_call(user, aten.select.int, aten.unbind.int):
             return None
-        pieces.append(_Piece(user, named(user)["index"] % parts * head))
-    return _Whole(rows, view, heads, head, False, pieces)
+        axis = named(user)["dim"] % 5
+        if is_call(user, aten.unbind.int):
+            selected += [(item, axis, int(item.args[1])) for item in user.users]  # type: ignore[arg-type]
+        elif axis > 1:
+            selected.append((user, axis, named(user)["index"] % sizes[axis - 2]))
+    axes = {axis for _, axis, _ in selected}
+    if len(selected) < len(view.users) or axes not in ({2}, {3}):
+        return None
+    in_order = axes == {2}
+    heads = sizes[1 if in_order else 0]
+    step = sizes[2] * (heads if in_order else 1)
+    pieces = [_Piece(node, index * step) for node, _, index in selected]
+    return _Whole(rows, view, heads, sizes[2], False, pieces, in_order)
 
 
 def _rewrite(graph_module: fx.GraphModule, whole: _Whole, piece: _Piece) -> None:
@@ -88,9 +103,12 @@ def _rewrite(graph_module: fx.GraphModule, whole: _Whole, piece: _Piece) -> None
     sizes = [*given[:2], whole.heads, whole.width]
     stride = int(shape_of(whole.rows)[-1]) // whole.heads
     with graph.inserting_before(piece.node):
-        rows = add_call(
-            graph_module, ours.take_heads.default, whole.rows, piece.start, stride, whole.heads, whole.width
-        )
+        if whole.in_order:
+            rows = add_columns(graph_module, whole.rows, piece.start, piece.start + whole.heads * whole.width)
+        else:
+            rows = add_call(
+                graph_module, ours.take_heads.default, whole.rows, piece.start, stride, whole.heads, whole.width
+            )
         heads = graph.call_function(aten.reshape.default, (rows, sizes))
         value = rows.meta["val"]
         heads.meta["val"] = value.new_empty((*shape_of(rows)[:2], whole.heads, whole.width), value.dtype)

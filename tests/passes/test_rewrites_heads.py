@@ -117,12 +117,29 @@ def test_takes_heads_apart(forward: Callable[..., Tensor]) -> None:
         lambda m, x: m.q(x).view(*x.shape[:2], HEADS, 3 * HEAD)[..., :HEAD],
         lambda m, x: torch.cat(m.q(x).view(*x.shape[:2], HEADS, 3 * HEAD).split([HEAD, 2 * HEAD], -1)[::-1], -1),
         lambda m, x: m.q(x).view(*x.shape[:2], HEADS, 3, HEAD).flip(3)[..., 0, :],
-        lambda m, x: m.q(x).view(*x.shape[:2], HEADS, 3, HEAD)[:, :, 0],
+        lambda m, x: m.q(x).view(*x.shape[:2], HEADS, 3, HEAD)[..., 0],
+        lambda m, x: m.q(x).view(*x.shape[:2], HEADS, 3, HEAD)[:, 0],
+        lambda m, x: (lambda v: v[:, :, 0].sum(2) + v[:, :, :, 0].sum(2))(m.q(x).view(*x.shape[:2], 3, HEADS, HEAD)),
     ],
 )
 def test_leaves_other_views_of_heads(forward: Callable[..., Tensor]) -> None:
     case = Case(forward, q=linear(WIDTH, 3 * WIDTH))
     assert case.apply("drop_noops", "split_heads") == 0 and same(case)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: torch.cat(m.q(x).view(*x.shape[:2], 3, -1, HEAD).unbind(-3), -1),
+        lambda m, x: torch.cat([m.q(x).view(*x.shape[:2], 3, -1, HEAD)[:, :, i] for i in (2, 0, 1)], 1),
+        lambda m, x: torch.cat(m.q(x).view(*x.shape[:2], HEADS, 3, HEAD).unbind(3), -1),
+    ],
+)
+def test_parts_of_all_heads_are_columns(forward: Callable[..., Tensor]) -> None:
+    """As ModernBERT's; of heads that have their parts together they are not."""
+    case = Case(forward, q=linear(WIDTH, 3 * WIDTH))
+    assert case.apply("drop_noops", "split_heads") in (1, 3)
+    assert case.count(aten.unbind.int) == 0 and same(case)
 
 
 def test_gelu_as_bloom_writes_it() -> None:
