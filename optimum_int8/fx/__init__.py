@@ -5,7 +5,6 @@ from .arguments import NotCapturable, flatten, rebuild, rebuild_output
 from .block import Block, install_below, stand_ins
 from .captured import Captured, capture, other_shapes
 from .compiler import Backend, Compiler, compilers
-from .lazy_graph import LazyGraph
 from .shapes import shaped
 from .silence import quiet
 from .structure import candidates, holds_int8, structure_key
@@ -17,7 +16,6 @@ __all__ = [
     "Block",
     "Captured",
     "Compiler",
-    "LazyGraph",
     "NotCapturable",
     "agree",
     "candidates",

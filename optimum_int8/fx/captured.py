@@ -16,7 +16,7 @@ from torch.export.graph_signature import InputKind
 from .arguments import Key, NotCapturable, cache_tensors, flatten_output, rebuild
 from .caches import SELF, find_cache, layer_index
 from .guards import Guard, assumptions, compile_guard
-from .lazy_graph import LazyGraph
+from .lazy_graph import LazyGraph, copy_graph
 from .rewrite import attribute, drop_dead
 from .shapes import shaped
 from .silence import quiet
@@ -57,9 +57,7 @@ class Captured:
 
     def bind(self, module: nn.Module) -> fx.GraphModule:
         """The graph on the tensors of `module`."""
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(self.graph, {}))
-        return LazyGraph(self.tensors(module), graph)
+        return LazyGraph(self.tensors(module), copy_graph(self.graph))
 
     def run(self, held: Mapping[str, Any], tensors: Sequence[Tensor]) -> list[Any]:
         """What the graph gives for a call; `held` are from `tensors`. Running it node by node takes less time than binding it does."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from ..fx import LazyGraph
+from ..fx.lazy_graph import SharedGraph
 from ..fx.recipe import MOVED, Recipe
 from .program_call import ProgramCall, Rebuild
 
@@ -23,7 +23,7 @@ class Template:
         recipe: what passes found out from the tensors.
     """
 
-    graph: fx.Graph
+    graph: SharedGraph
     programs: dict[str, Rebuild]
     recipe: Recipe
 
@@ -37,7 +37,7 @@ class Template:
         programs = {n: call.rebuild for n, call in calls.items() if isinstance(call, ProgramCall) and call.rebuild}
         if not recipe.is_complete or len(programs) != len(calls):
             return None
-        return cls(_copy(compiled.graph), programs, recipe)
+        return cls(SharedGraph(compiled.graph), programs, recipe)
 
     def bind(self, tensors: Mapping[str, Any]) -> fx.GraphModule | None:
         """See `fx.compiler.Template`."""
@@ -45,15 +45,8 @@ class Template:
         if followed is None:
             return None
         found, moved = followed
-        held = {str(node.target): found[str(node.target)] for node in self.graph.find_nodes(op="get_attr")}
+        held = {str(node.target): found[str(node.target)] for node in self.graph.graph.find_nodes(op="get_attr")}
         programs = {name: rebuild(found.__getitem__) for name, rebuild in self.programs.items()}
-        compiled = LazyGraph({**held, **programs}, _copy(self.graph))
+        compiled = self.graph.bind({**held, **programs})
         compiled.meta[MOVED] = moved
         return compiled
-
-
-def _copy(graph: fx.Graph) -> fx.Graph:
-    """Belongs to no module, whose tensors it would keep alive."""
-    copy = fx.Graph()
-    copy.output(copy.graph_copy(graph, {}))
-    return copy

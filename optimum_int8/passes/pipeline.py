@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from ..errors import QuantizationError
 from ..fx import ROUNDED, ROUNDING, agree, rounding_tolerance
+from ..fx.lazy_graph import copy_graph
 from ..fx.rewrite import drop_dead
 from ..kernels import library
 from ..lowering import lower_images, lower_rows
@@ -129,7 +130,7 @@ def compile_graph(graph_module: fx.GraphModule, tensors: list[Tensor], *, check:
             graph_module.graph.lint()
             checked.compare(group)
     graph_module.delete_all_unused_submodules()
-    graph_module.recompile()
+    graph_module.graph = copy_graph(graph_module.graph)
     return graph_module
 
 

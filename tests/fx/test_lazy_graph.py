@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from optimum_int8.fx.lazy_graph import LazyGraph
+from optimum_int8.fx.lazy_graph import LazyGraph, SharedGraph
 
 
 @pytest.fixture
@@ -58,3 +58,29 @@ def test_a_forward_that_calls_the_one_it_replaced(graph: LazyGraph) -> None:
     own = graph.forward
     graph.forward = lambda x: own(x + 1.0)  # type: ignore[method-assign]
     assert torch.equal(run(graph), torch.full((2,), 5.0))
+
+
+def test_modules_share_a_graph_and_its_python(graph: LazyGraph) -> None:
+    shared = SharedGraph(graph.graph)
+    first, second = (shared.bind({"w": torch.full((2,), value)}) for value in (1.0, 5.0))
+    assert first.graph is second.graph and first.graph is not graph.graph
+    assert first.graph.owning_module is None
+    assert torch.equal(run(first), torch.full((2,), 4.0))
+    assert not is_written(second)
+    assert torch.equal(run(second), torch.full((2,), 8.0))
+    assert type(first).forward is type(second).forward
+    assert "torch.add" in second.code and "torch.add" in str(second)
+    for other in (copy.deepcopy(second), pickle.loads(pickle.dumps(second))):
+        assert torch.equal(run(other), torch.full((2,), 8.0))
+
+
+def test_a_module_that_is_changed_shares_no_longer(graph: LazyGraph) -> None:
+    shared = SharedGraph(graph.graph)
+    first, second = (shared.bind({"w": torch.full((2,), value)}) for value in (1.0, 5.0))
+    run(first)
+    second.graph = copy.deepcopy(second.graph)
+    (node,) = second.graph.find_nodes(op="call_function", target=torch.add)
+    node.target = torch.sub
+    second.recompile()
+    assert torch.equal(run(second), torch.full((2,), -2.0))
+    assert torch.equal(run(first), torch.full((2,), 4.0))

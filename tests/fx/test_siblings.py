@@ -166,7 +166,7 @@ def test_a_template_keeps_no_tensor_alive() -> None:
     assert templates and all(isinstance(template, Template) for template in templates)
     for template in templates:
         assert all(not isinstance(value, Tensor) for step in template.recipe.steps for value in step)
-        assert template.graph.owning_module is None
+        assert template.graph.graph.owning_module is None
 
 
 class Plain(nn.Module):
