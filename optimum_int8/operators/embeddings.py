@@ -30,11 +30,12 @@ def embedding(ids: Tensor, table: Tensor, row_scale: Tensor) -> Tensor:
 
 
 def _few_rows(ids: Tensor, table: Tensor, row_scale: Tensor) -> Tensor:
+    places = ids.reshape(-1).to(torch.int64)
     try:
-        rows = table.flatten(1).index_select(0, ids.reshape(-1))
+        rows = table.flatten(1).index_select(0, places)
     except IndexError as error:
         raise IndexError("an index is outside the embedding table") from error
-    scales = row_scale.index_select(0, ids.reshape(-1)).unsqueeze(-1)
+    scales = row_scale.index_select(0, places).unsqueeze(-1)
     return (rows.to(torch.float32) * scales).view(*ids.shape, -1)
 
 
