@@ -56,10 +56,12 @@ def whisper_tiny() -> Any:
     }  # fmt: skip
     model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**sizes))
     _, language, task, no_timestamps = WHISPER_PROMPT
-    model.generation_config.update(
-        is_multilingual=True, lang_to_id={"<|en|>": language}, task_to_id={"transcribe": task},
-        no_timestamps_token_id=no_timestamps, language="en", task="transcribe",
-    )  # fmt: skip
+    prompt = {
+        "is_multilingual": True, "lang_to_id": {"<|en|>": language}, "task_to_id": {"transcribe": task},
+        "no_timestamps_token_id": no_timestamps, "language": "en", "task": "transcribe",
+    }  # fmt: skip
+    for key, value in prompt.items():
+        setattr(model.generation_config, key, value)
     return model
 
 

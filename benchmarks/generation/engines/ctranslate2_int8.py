@@ -86,7 +86,7 @@ class CTranslate2Whisper:
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
         prompt = list(WHISPER_PROMPT)
         options = {"suppress_blank": False, "suppress_tokens": [self.config.eos_token_id]}
-        length = len(prompt) + row.new
+        length = max(2 * row.new, len(prompt) + row.new)  # it makes half of it at most, and counts the prompt
         start = time.perf_counter()
         found = self.engine.generate(view, [prompt] * row.batch, beam_size=row.beams, max_length=length, **options)
         total = time.perf_counter() - start
@@ -116,6 +116,10 @@ class _Vocabulary:
         self.eos_token = self.bos_token = words[end]
         self.pad_token = "<pad>" if "<pad>" in words else words[end]
         self.unk_token = words[2]
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        """The word of an id."""
+        return self.words[token]
 
     def get_vocab(self) -> dict[str, int]:
         """Words to ids."""
