@@ -16,7 +16,7 @@ import torch
 from benchmarks import results
 from benchmarks.generation import agreement, engines, measure, process, processor
 from benchmarks.generation.engines import NAMES, find_engine, missing, version
-from benchmarks.generation.models import Generated, make, make_inputs, step_weights
+from benchmarks.generation.models import WHISPER_PROMPT, Generated, Job, make, make_inputs, step_weights
 from benchmarks.generation.rows import DEFAULT, MODELS, Row
 from benchmarks.tables import make_table
 from benchmarks.turns import EngineFailed
@@ -169,6 +169,22 @@ def test_weights_of_a_step_are_those_of_decoder_and_head() -> None:
     attention = 2 * 64 * 64 + 2 * 64 * 32  # two heads of keys and values for four of queries
     assert step_weights(make("tiny-llama")) == 2 * (attention + 3 * 64 * 128) + 500 * 64
     assert step_weights(make("tiny")) == 64 * 3 * 64 + 64 * 64 + 2 * 64 * 256 + 500 * 64
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_contexts_and_new_tokens_are_within_the_positions_of_the_model(name: str) -> None:
+    config = Job(name, Path(), 1).config()
+    limit = getattr(config, "max_target_positions", None) or getattr(config, "max_position_embeddings", None)
+    for row in MODELS[name]:
+        longest = max(row.context, row.new) if config.is_encoder_decoder else row.context + row.new
+        assert limit is None or longest <= limit  # T5 has no limit
+
+
+def test_whisper_begins_with_the_prompt_that_its_tokens_are_judged_after() -> None:
+    with torch.device("meta"):
+        settings = make("whisper-tiny").generation_config
+    start = [settings.decoder_start_token_id, settings.lang_to_id[f"<|{settings.language}|>"]]
+    assert (*start, settings.task_to_id[settings.task], settings.no_timestamps_token_id) == WHISPER_PROMPT
 
 
 def test_words_are_as_many_as_tokens_and_special_ones_have_their_names() -> None:
