@@ -201,6 +201,24 @@ def test_an_expert_that_calibration_never_reached_is_dynamic() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["Mixtral", "Qwen3Moe", "Olmoe"])
+def test_experts_that_a_step_does_not_reach_are_not_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    int8 = quantize(make(name), Int8Config(), progress=False)
+    cache = int8(IDS[:1, :8], use_cache=True).past_key_values
+    reached: dict[Int8Experts, set[int]] = {m: set() for m in int8.modules() if isinstance(m, Int8Experts)}
+    forward = Int8Experts.forward
+    monkeypatch.setattr(
+        Int8Experts, "forward", lambda self, x, i, *a: (reached[self].add(int(i)), forward(self, x, i, *a))[1]
+    )
+    expected = int8(IDS[:1, 8:9], past_key_values=copy.deepcopy(cache)).logits
+    assert reached and all(len(found) == 2 for found in reached.values())
+    for experts, found in reached.items():
+        for other in set(range(len(experts))) - found:
+            experts.weight_scale[other] = float("nan")
+    assert torch.equal(int8(IDS[:1, 8:9], past_key_values=cache).logits, expected)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("exclude", ["0", "0.up", "0.down"])
 def test_exclude_by_name(exclude: str) -> None:
     int8 = quantize(small(), Int8Config(exclude=(exclude,)), progress=False)
