@@ -34,8 +34,9 @@ class _CacheMaker:
 def _int8(cache: Any) -> Any:
     if type(cache) is DynamicCache and not cache.offloading:
         return Int8Cache.like(cache)
-    if type(cache) is EncoderDecoderCache:  # keys and values of the encoder do not grow
+    if type(cache) is EncoderDecoderCache:
         cache.self_attention_cache = _int8(cache.self_attention_cache)
+        cache.cross_attention_cache = _int8(cache.cross_attention_cache)
     return cache
 
 

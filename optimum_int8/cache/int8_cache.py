@@ -86,7 +86,7 @@ class Int8Layer(DynamicLayer):
         """Make room for `more` rows in INT8, of the states that there are too. False where they are of another kind or batch."""
         if self.rows is None:
             return self._quantize(forms, batch, more)
-        if self.rows[0].codes.shape[0] != batch:
+        if self.rows[0].batch != batch:
             return False
         if self.rows[0].form is not forms[0] and not all(
             rows.form.is_like(form) for rows, form in zip(self.rows, forms, strict=True)
@@ -120,6 +120,27 @@ class Int8Layer(DynamicLayer):
         self.length = length
         return True
 
+    def fix(self, forms: tuple[Form, Form], batch: int) -> bool:
+        """Keep the states in INT8 as they are from now on: those of an encoder, which beams of one sentence share. False where they are of
+        another kind or batch."""
+        if self.rows is not None:
+            same = all(rows.form.is_like(form) for rows, form in zip(self.rows, forms, strict=True))
+            return same and self.rows[0].batch == batch
+        states = (self._keys, self._values)
+        if any(x is None or not form.fits(x, batch) for x, form in zip(states, forms, strict=True)):
+            return False
+        shared = _shared(states)
+        rows = []
+        for x, form in zip(states, forms, strict=True):
+            assert x is not None
+            rows.append(Int8Rows(form, batch // shared, x.shape[2], shared))
+            rows[-1].append(x[::shared], 0)
+            self.length = x.shape[2]
+        self._keys = None
+        self._values = None
+        self._keep((rows[0], rows[1]))
+        return True
+
     def _make_room(self, more: int) -> None:
         if self.rows is not None and self.length + more > self.room:
             room = _room(self.length + more)
@@ -129,7 +150,7 @@ class Int8Layer(DynamicLayer):
     def stand_ins(self) -> tuple[Tensor, Tensor]:
         """Tensors of the size and dtype of keys and values, of which only that is of use: they take no time to make."""
         assert self.rows is not None
-        batch = self.rows[0].codes.shape[0]
+        batch = self.rows[0].batch
         held = self._stand_ins
         if held is None or held[0].shape[0] != batch or held[0].shape[2] != self.length:
             shapes = [(batch, f.heads, self.length, f.columns // f.heads) for f in (rows.form for rows in self.rows)]
@@ -187,7 +208,7 @@ class Int8Layer(DynamicLayer):
         if self.rows is None:
             super().batch_select_indices(indices)
             return
-        entries = torch.arange(self.rows[0].codes.shape[0])
+        entries = torch.arange(self.rows[0].batch)
         self._select(entries[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -195,16 +216,28 @@ class Int8Layer(DynamicLayer):
         if self.rows is None:
             super().batch_repeat_interleave(repeats)
             return
-        self._select(torch.arange(self.rows[0].codes.shape[0]).repeat_interleave(repeats))
+        self._select(torch.arange(self.rows[0].batch).repeat_interleave(repeats))
 
     def _select(self, entries: Tensor) -> None:
         assert self.rows is not None
-        batch = self.rows[0].codes.shape[0]
+        batch = self.rows[0].batch
         if entries.numel() == batch and torch.equal(entries, torch.arange(batch)):
             return
         keys, values = self.rows
         room = self.room
+        if keys.shared > 1 and keys.taken(entries, self.length, room) is keys:
+            return
         self._keep((keys.taken(entries, self.length, room), values.taken(entries, self.length, room)))
+
+
+def _shared(states: tuple[Tensor | None, ...]) -> int:
+    """How many entries of the batch that follow one another have the same states, the same number all through."""
+    keys, values = states
+    assert keys is not None and values is not None
+    same = [torch.equal(keys[i], keys[i - 1]) and torch.equal(values[i], values[i - 1]) for i in range(1, len(keys))]
+    count = next((i for i, equal in enumerate(same, 1) if not equal), len(keys))
+    whole = len(keys) % count == 0 and all(same[i - 1] == (i % count > 0) for i in range(1, len(keys)))
+    return count if whole else 1
 
 
 def _room(length: int) -> int:

@@ -25,6 +25,11 @@ class Form(NamedTuple):
     columns: int
     scale: Tensor | None
 
+    def fits(self, states: Tensor, batch: int) -> bool:
+        """Whether float states are of this kind."""
+        sizes = (batch, self.heads, self.columns // self.heads)
+        return states.dtype == torch.float32 and (*states.shape[:2], states.shape[3]) == sizes
+
     def is_like(self, other: Form) -> bool:
         """Whether both give the same rows."""
         if self[:2] != other[:2] or (self.scale is None) != (other.scale is None):
@@ -38,13 +43,20 @@ class Int8Rows:
     Attributes:
         codes: uint8 `[batch, room, columns padded to what kernels read]`.
         scales: float32 `[batch, room, heads]`, or None with one scale for all.
+        shared: entries of the batch that follow one another and have one entry of these.
     """
 
-    def __init__(self, form: Form, batch: int, room: int) -> None:
+    def __init__(self, form: Form, batch: int, room: int, shared: int = 1) -> None:
         self.form = form
+        self.shared = shared
         width = row_bytes(form.columns, torch.uint8)
         self.codes = torch.empty(batch, room, width, dtype=torch.uint8)
         self.scales = torch.empty(batch, room, form.heads) if form.scale is None else None
+
+    @property
+    def batch(self) -> int:
+        """Entries of the batch."""
+        return self.codes.shape[0] * self.shared
 
     @property
     def addresses(self) -> tuple[int, ...]:
@@ -90,11 +102,17 @@ class Int8Rows:
         if self.scales is not None:
             scale = self.scales[:, :length].transpose(1, 2).unsqueeze(-1)
         assert scale is not None
-        return numerics.dequantize_affine(codes, scale, numerics.SYMMETRIC_ZERO_POINT)
+        found = numerics.dequantize_affine(codes, scale, numerics.SYMMETRIC_ZERO_POINT)
+        return found if self.shared == 1 else found.repeat_interleave(self.shared, 0)
 
     def taken(self, batch_indices: Tensor, length: int, room: int) -> Int8Rows:
         """A copy with these entries of the batch, and other room."""
-        found = Int8Rows(self.form, batch_indices.numel(), room)
+        groups = batch_indices // self.shared
+        count = groups.numel()
+        if self.shared > 1 and torch.equal(groups, torch.arange(count) // self.shared) and count == self.batch:
+            return self  # beams of one sentence changed places
+        found = Int8Rows(self.form, count, room)
+        batch_indices = groups
         found.codes[:, :length] = self.codes[:, :length].index_select(0, batch_indices)
         if self.scales is not None and found.scales is not None:
             found.scales[:, :length] = self.scales[:, :length].index_select(0, batch_indices)

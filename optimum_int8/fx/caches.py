@@ -63,6 +63,11 @@ def own_layer(cache: Cache | None, layer: int | None) -> Any:
     return layers[layer] if layer is not None and layer < len(layers) else None
 
 
+def read_layers(cache: Cache | None) -> list[Any]:
+    """What holds the keys and values of an encoder, at all places of a cache."""
+    return cache.cross_attention_cache.layers if isinstance(cache, EncoderDecoderCache) else []
+
+
 def own_layers(cache: Cache | None) -> list[Any]:
     """Those of all places."""
     part = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache

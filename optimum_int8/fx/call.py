@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache
 
 from ..cache import Int8Layer
 from .arguments import Key, flatten
-from .caches import find_cache, own_layer
+from .caches import find_cache, own_layers, read_layers
 
 SHORT = 256
 """Tokens up to which a stack of layers is one block: beyond, a call per layer costs nothing, and its weights may stay in the cache from one
@@ -42,9 +42,14 @@ class Call:
 
     def with_states(self) -> Call:
         """Itself, with the keys and values that an `Int8Cache` keeps in INT8 as tensors: until then others of their size are in their place."""
-        layer = own_layer(self.cache, self.layer)
-        if type(layer) is Int8Layer and layer.rows is not None:
-            layer.replace_stand_ins(self.tensors)
+        cache = self.cache
+        place = self.layer
+        if place is None or cache is None:
+            return self
+        for layers in (own_layers(cache), read_layers(cache)):
+            layer = layers[place] if place < len(layers) else None
+            if type(layer) is Int8Layer and layer.rows is not None:
+                layer.replace_stand_ins(self.tensors)
         return self
 
     @property

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
-from transformers.cache_utils import Cache
 
 from ..cache import Int8Layer
 from ..kernels import bytes_changed
-from .arguments import Key, rebuild_output
-from .caches import own_layer, own_layers
+from .arguments import Key, cache_tensors, rebuild_output
+from .caches import CROSS, own_layer, own_layers, read_layers
 from .call import Call
 from .observed import Hooks
 from .sources import Sources
@@ -56,8 +55,8 @@ class Member(Protocol):
         """The module's place in a KV cache."""
 
 
-Together = Callable[[Sequence[Tensor], Sequence[Int8Layer]], Any]
-"""What each layer gives, for tensors of a call of the first and their layers of the cache; None where it cannot."""
+Together = Callable[[Sequence[Tensor], Sequence[Int8Layer], Sequence[Int8Layer]], Any]
+"""What each layer gives, for tensors of a call of the first, their layers of the cache, and those of an encoder; None where it cannot."""
 
 Make = Callable[[Sequence[Any]], Together]
 """From steps (`Variant.direct`) to a `Together`, which one thread at a time uses."""
@@ -103,6 +102,7 @@ class Chain:
         places = [block.layer for block in blocks]
         self.places = [place for place in places if place is not None]
         self._range = slice(self.places[0], self.places[-1] + 1)
+        self._reads = len(blocks) if variants[0].direct.fixed else 0  # type: ignore[union-attr]
         self._is_range = places == list(range(self._range.start, self._range.stop))
 
     def holds(self, epoch: int, tensors: Sequence[Tensor]) -> bool:
@@ -116,31 +116,34 @@ class Chain:
             self._hooks_number = number
         return all(captured.holds(tensors) for captured in self._captured)
 
-    def layers(self, cache: Cache | None) -> list[Any]:
-        """The layers of the cache that belong to the blocks."""
-        all_layers = own_layers(cache)
+    def layers(self, all_layers: list[Any]) -> list[Any]:
+        """Those of a cache that belong to the blocks."""
         if self._is_range:
             return all_layers[self._range]
         return [all_layers[place] for place in self.places if place < len(all_layers)]
 
     def run(self, call: Call) -> Ahead | None:
         """What the blocks give for a call of the first; None where the cache is of another kind."""
-        layers = self.layers(call.cache)
-        if not all(type(layer) is Int8Layer for layer in layers):
+        layers = self.layers(own_layers(call.cache))
+        read = self.layers(read_layers(call.cache)) if self._reads else []
+        if not all(type(layer) is Int8Layer for layer in (*layers, *read)) or self._reads != len(read):
             return None
         try:
             together = self._free.pop()
         except IndexError:
             together = self._make([variant.direct for variant in self.variants])
-        results = together(call.tensors, layers)
+        results = together(call.tensors, layers, read)
         self._free.append(together)
-        return None if results is None else Ahead(self, call, layers, results)
+        return None if results is None else Ahead(self, call, [layers, read], results)
 
 
 class Ahead:
     """What a chain computed: results that its blocks have not been asked for."""
 
-    def __init__(self, chain: Chain, call: Call, layers: Sequence[Int8Layer], results: Sequence[Tensor]) -> None:
+    def __init__(
+        self, chain: Chain, call: Call, held: Sequence[Sequence[Int8Layer]], results: Sequence[Tensor]
+    ) -> None:
+        layers, self._read = held
         self.chain = chain
         self.position = 0
         self._others = call.args[1:]
@@ -150,6 +153,8 @@ class Ahead:
         self._cached = own_layers(call.cache)
         self._layers = layers
         self._tokens = [layer.token for layer in layers]
+        self._read_tokens = [layer.token for layer in self._read]
+        self._tensors = call.tensors
         self._length = layers[0].length
         self._more = results[0].shape[1]
         self._results = results
@@ -172,7 +177,11 @@ class Ahead:
         self.position += 1
         variant = self.chain.variants[position]
         result = self._results[position]
-        return result if variant.is_tensor else rebuild_output(variant.output, [result])
+        if variant.is_tensor:
+            return result
+        direct: Any = variant.direct
+        others = [self._tensors[x.place] for x in direct.results[1 : len(direct.results) - 2]]
+        return rebuild_output(variant.output, [result, *others])
 
     def is_for(self, block: Member, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether the next result was computed for this call."""
@@ -185,6 +194,8 @@ class Ahead:
         if hidden is not self._results[position - 1] or hidden._version or block.module.training:
             return False
         if layer.length != self._length or layer.token is not self._tokens[position]:
+            return False
+        if self._read and self._read[position].token is not self._read_tokens[position]:
             return False
         if self._cached[chain.places[position]] is not layer or tuple(kwargs) != self._names:
             return False
@@ -239,7 +250,7 @@ def run_on_cache(block: Member, variant: Variant, call: Call, epoch: int, make: 
     """The result of a block's call that appends to an `Int8Cache`, perhaps with those of the blocks that follow; else None."""
     if make is None or getattr(variant.direct, "forms", None) is None:
         return None
-    if type(own_layer(call.cache, block.layer)) is not Int8Layer:
+    if type(own_layer(call.cache, block.layer)) is not Int8Layer or not _reads_cross_states(variant, call):
         return None
     _learn(block, call)
     ahead = None
@@ -258,6 +269,15 @@ def run_on_cache(block: Member, variant: Variant, call: Call, epoch: int, make: 
     else:
         _state.ahead = ahead
     return result
+
+
+def _reads_cross_states(variant: Variant, call: Call) -> bool:
+    """Whether all keys and values that a step only reads are those of the encoder in the call's cache."""
+    step: Any = variant.direct
+    if variant.reads is None:
+        cross = [i for i, place in cache_tensors(call.key).items() if place == CROSS]
+        variant.reads = [place for place, _ in step.fixed] in ([], cross)
+    return variant.reads
 
 
 def _end(ahead: Ahead, block: Member) -> None:
@@ -299,7 +319,7 @@ def _longest(block: Member, variant: Variant, call: Call, epoch: int, make: Make
         if found is None or not found.knows(call.tensors) or getattr(found.direct, "forms", None) is None:
             break
         one: Any = variant.direct
-        if not one.reads_like(found.direct):
+        if not one.goes_with(found.direct):
             break
         blocks.append(other)
         variants.append(found)

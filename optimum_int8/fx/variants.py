@@ -30,6 +30,7 @@ class Variant:
 
     Attributes:
         direct: the graph's results without running the graph, where the compiler knows a way.
+        reads: see `chain`.
         chain, alone: the block and those that run with it, and the block by itself, where it appends to an `Int8Cache`.
     """
 
@@ -46,6 +47,7 @@ class Variant:
         """By `single_axes` of a call, whether the graph was seen to agree with the module there."""
         self.chain: Any = None
         self.alone: Any = None
+        self.reads: bool | None = None
         self.served: set[tuple[torch.Size, ...]] = set()
         """Sizes of calls that the graph is one for, so that they are not asked about again."""
 

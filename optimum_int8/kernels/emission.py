@@ -26,13 +26,17 @@ class Rows(NamedTuple):
 
 
 class KeptRows(NamedTuple):
-    """INT8 keys, or values, of a cache, to which a program appends: uint8 rows and, where each row and head has its own, their scales; and
-    how they are quantized."""
+    """INT8 keys, or values, that a cache keeps: uint8 rows and, where each row and head has its own, their scales; and how they are quantized.
+
+    Attributes:
+        given: the input of the program that they stand for; None of those that the program appends to.
+    """
 
     codes: Rows
     scales: Rows | None
     heads: int
     scale: Tensor | None
+    given: int | None = None
 
 
 class Emission(Protocol):
@@ -45,8 +49,13 @@ class Emission(Protocol):
     program: Program
     keys: int
 
-    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
-        """INT8 keys, or values, of the caller's cache; None where the program appends to float ones."""
+    def keep(self, rows: Rows, heads: int, scale: Tensor | None) -> KeptRows | None:
+        """INT8 keys, or values, that the caller's cache keeps: those that `rows` are appended to, or those that `rows` are, where they come
+        from outside. None where the program reads float ones.
+        """
+
+    def is_outside(self, rows: Rows) -> bool:
+        """Whether keys, or values, may be kept in INT8 by the caller: they are neither computed nor appended to."""
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value for the next result; one with the rows of another before those of the tokens, where it is `after` one."""

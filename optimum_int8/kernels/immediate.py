@@ -56,9 +56,13 @@ class Immediate:
         self._by_value[rows.value] = tensor
         return rows
 
-    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+    def keep(self, rows: Rows, heads: int, scale: Tensor | None) -> KeptRows | None:
         """None: there is no cache."""
         return None
+
+    def is_outside(self, rows: Rows) -> bool:
+        """Nothing is."""
+        return False
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value for the next result, see `Emission`."""

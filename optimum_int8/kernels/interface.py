@@ -29,7 +29,7 @@ from .structs import (
     ints,
 )
 
-ABI = 16
+ABI = 17
 ISAS = ("portable", "avx2", "avx512_vnni", "amx")
 """Instruction sets in rising order, numbered as `enum oi8_isa`."""
 ACTIVATIONS = ("none", "relu", "gelu", "gelu_tanh", "silu", "tanh")
@@ -66,7 +66,7 @@ class NativeProgram(ctypes.Structure):
 class Keys(ctypes.Structure):
     """`oi8_keys`."""
 
-    _fields_ = [("mask", _ptr), *ints("mask_kind", "length"), ("mask_stride", _i64 * 3)]
+    _fields_ = [("mask", _ptr), *ints("mask_kind", "length"), ("mask_stride", _i64 * 3), *ints("rows", "shared")]
 
 
 class Call(ctypes.Structure):
@@ -76,7 +76,7 @@ class Call(ctypes.Structure):
         *ints("batch", "length"),
         ("external", ctypes.POINTER(_ptr)),
         ("keys", Keys * KEYS),
-        *ints("skip_padding", "key_rows"),
+        *ints("skip_padding", "reserved"),
     ]
 
 

@@ -37,10 +37,17 @@ _ERRORS = {
 
 
 class KeysOfCall(NamedTuple):
-    """Keys of one kind: their mask, and how many each sequence has."""
+    """Keys of one kind: their mask, and how many each sequence has.
+
+    Attributes:
+        rows: of INT8 keys that a cache keeps, between sequences; 0 where they follow one another.
+        shared: sequences that follow one another and read the same of these.
+    """
 
     mask: Tensor | None
     length: int
+    rows: int = 0
+    shared: int = 1
 
 
 class _Frozen(NamedTuple):
@@ -178,10 +185,9 @@ class Program:
         native = (self._native.get(isa) or self._freeze(isa)).native
         call = Call(batch, length, (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors]))
         call.skip_padding = skip_padding
-        call.key_rows = key_rows
-        kept = [set_keys(call, 0, mask, length if key_length is None else key_length)]
+        kept = [set_keys(call, 0, KeysOfCall(mask, length if key_length is None else key_length, key_rows))]
         for position, keys in enumerate(others, 1):
-            kept.append(set_keys(call, position, *keys))
+            kept.append(set_keys(call, position, keys))
         check(loaded.run(isa, ctypes.addressof(native), ctypes.addressof(call)), self)
 
     @property
@@ -240,16 +246,19 @@ def _padded_bytes(row_bytes: int, rows: int) -> int:
     return ((rows + 31) // 32 * 32 * row_bytes + 64 + 63) // 64 * 64
 
 
-def set_keys(call: Call, position: int, mask: Tensor | None, length: int) -> Tensor | None:
+def set_keys(call: Call, position: int, given: KeysOfCall) -> Tensor | None:
     """Describe keys of a call and their mask; returns the tensor that must outlive the call.
 
     Raises:
         KernelError: there are none, or the mask is not one of theirs.
     """
+    mask, length, between, shared = given
     if length == 0:
         raise KernelError("an attention core has no keys; expected at least one")
     keys = call.keys[position]
     keys.length = length
+    keys.rows = between
+    keys.shared = shared
     if mask is None:
         return None
     if mask.dtype not in (torch.bool, torch.float32):

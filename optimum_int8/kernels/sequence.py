@@ -6,11 +6,10 @@ import ctypes
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from .interface import Call
 from .native import current_isa, library
-from .program import Program, check, set_keys
+from .program import KeysOfCall, Program, check, set_keys
 
 _ROW_FIELDS = slice(0, 2)
 _OTHER_FIELDS = slice(4, None)
@@ -38,12 +37,11 @@ class ProgramSequence:
         self._fields = np.frombuffer(self._calls, np.int32).reshape(len(programs), -1)
         self._native: dict[int, ctypes.Array[ctypes.c_void_p]] = {}
 
-    def run(self, batch: int, length: int, mask: Tensor | None, key_length: int, key_rows: int) -> None:
+    def run(self, batch: int, length: int, kinds: Sequence[KeysOfCall]) -> None:
         """Run all over `batch * length` rows.
 
         Args:
-            mask, key_length: as `Program.run` takes them.
-            key_rows: rows between the sequences of cached keys and values.
+            kinds: the keys that attention cores read, by kind.
 
         Raises:
             KernelError: the library refused.
@@ -52,10 +50,11 @@ class ProgramSequence:
         first = self._calls[0]
         first.batch = batch
         first.length = length
-        first.key_rows = key_rows
-        first.keys[0].mask = None
-        first.keys[0].mask_kind = 0
-        kept = set_keys(first, 0, mask, key_length)  # lives until the call is done
+        kept = []  # lives until the call is done
+        for position, keys in enumerate(kinds):
+            first.keys[position].mask = None
+            first.keys[position].mask_kind = 0
+            kept.append(set_keys(first, position, keys))
         self._fields[1:, _ROW_FIELDS] = self._fields[0, _ROW_FIELDS]
         self._fields[1:, _OTHER_FIELDS] = self._fields[0, _OTHER_FIELDS]
         isa = current_isa()

@@ -77,9 +77,13 @@ class _Emission:
         self.size = (0, 0)
         self.external: list[bool] = []  # of the next results
 
-    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+    def keep(self, rows: Rows, heads: int, scale: Tensor | None) -> KeptRows | None:
         """None: images have no cache."""
         return None
+
+    def is_outside(self, rows: Rows) -> bool:
+        """Nothing is."""
+        return False
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
         """A value of `size`, never `after` others. Local images of bytes have no gaps: a row of a kernel is then one span of memory."""

@@ -54,14 +54,15 @@ class CacheProgram(NamedTuple):
     Attributes:
         inputs, outputs: of each input and result of the `ProgramCall`, the place of its address; nothing is read or written at those of the
             float keys and values.
-        keys, values: what is appended to.
+        appended: keys and values that it appends to.
+        fixed: keys and values, in turn, that it only reads.
     """
 
     program: Program
     inputs: list[int]
     outputs: list[int]
-    keys: KeptRows
-    values: KeptRows
+    appended: list[KeptRows]
+    fixed: list[KeptRows]
 
 
 class ProgramCall(torch.nn.Module):
@@ -157,7 +158,7 @@ class ProgramCall(torch.nn.Module):
             read.append(KeysOfCall(mask, length if own_length is None else own_length))
         first = read[0] if read else KeysOfCall(None, length)
         skip = self._may_skip and not _compute_padding.get()
-        self.program.run(batch, length, inputs + results, *first, skip, read[1:])
+        self.program.run(batch, length, inputs + results, first.mask, first.length, skip, read[1:])
 
     def __call__(self, *tensors: Any) -> Any:
         """`forward`: nothing hooks on to a program, and a call of a module takes two steps more, in cold caches."""

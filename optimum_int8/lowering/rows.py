@@ -170,16 +170,22 @@ class _Emission:
         self.program = Program()
         self.keys = 1
         self.kept = kept
+        self.outside: dict[int, int] = {}  # inputs of the program that are keys or values of no length of the tokens'
         self.external: list[bool] = []  # of the next results
         self.after: dict[int, int] = {}  # of results that begin with the rows of another value
 
-    def keep(self, columns: int, heads: int, scale: Tensor | None) -> KeptRows | None:
+    def is_outside(self, rows: Rows) -> bool:
+        """See `Emission`."""
+        return self.kept is not None and rows.value in self.outside
+
+    def keep(self, rows: Rows, heads: int, scale: Tensor | None) -> KeptRows | None:
         """See `Emission`."""
         if self.kept is None:
             return None
+        columns = rows.columns
         codes = Rows(self.program.external(row_bytes(columns, torch.uint8)), columns, torch.uint8)
         scales = None if scale is not None else Rows(self.program.external(4 * heads), heads, torch.float32)
-        self.kept.append(KeptRows(codes, scales, heads, scale))
+        self.kept.append(KeptRows(codes, scales, heads, scale, self.outside.get(rows.value)))
         return self.kept[-1]
 
     def new(self, columns: int, dtype: torch.dtype, after: Rows | None = None) -> Rows:
@@ -268,12 +274,14 @@ class Blueprint:
         """The same on the keys and values that a cache keeps in INT8; None with more than one attention to such keys."""
         kept: list[KeptRows] = []
         emission, values, *_ = self._emit(find, _Emission(kept))
-        if len(kept) != 2:
+        appended = [rows for rows in kept if rows.given is None]
+        if len(appended) != 2:
             return None
         program = emission.program
         inputs = [program.external_index(values[Reference(-1, i)].value) for i in range(len(self.inputs))]
         outputs = [program.external_index(values[reference.whole].value) for reference, _ in self.results]
-        return CacheProgram(program, inputs, outputs, kept[0], kept[1])
+        fixed = [rows for rows in kept if rows.given is not None]
+        return CacheProgram(program, inputs, outputs, appended, fixed)
 
     def _emit(self, find: Callable[[str], Tensor], emission: _Emission) -> _Built:
         values: dict[Reference, Rows] = {}
@@ -289,6 +297,8 @@ class Blueprint:
                 whole = (position, one_column)
             external = emission.program.external(row_bytes(columns, value.dtype), periodic)
             values[Reference(-1, position)] = Rows(external, columns, value.dtype)
+            if kind is not None and not self.kinds[kind][0]:
+                emission.outside[external] = position
 
         def before(step: Step, known: dict[Reference, Rows]) -> None:
             emission.external = list(step.external)

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from ..cache import Form
 from ..fx.rewrite import aten, is_call
 from ..kernels import as_rows, empty_rows
+from ..kernels.emission import KeptRows
 from ..kernels.growing import grown_heads
 from .program_call import CallKeys, ProgramCall
 
@@ -59,20 +60,21 @@ class WholeStep:
     def _find_forms(self) -> tuple[Form, Form] | None:
         position, is_ids = self.call.whole
         kept = self.call.on_cache
-        if (
-            kept is None
-            or is_ids
-            or self.states
-            or len(self.call.keys) != 1
-            or self.plain[position] != 0
-            or not all(result.computed for result in self.results)
-            or self.results[0].place in self.call.after
-        ):
+        if kept is None or is_ids or self.plain[position] != 0 or len(self._fresh) != 1:
             return None
-        if len(self._fresh) != 1 or len(self.results) != 3 or self._fresh[0][1].dtype != torch.float32:
+        if {rows.given for rows in kept.fixed} != set(self.states) or self._fresh[0][1].dtype != torch.float32:
             return None
-        keys, values = (Form(side.heads, side.codes.columns, side.scale) for side in (kept.keys, kept.values))
+        first, *others = self.results[: len(self.results) - 2]
+        if not first.computed or first.place in self.call.after or any(x.computed or not x.place for x in others):
+            return None
+        keys, values = (_form(rows) for rows in kept.appended)
         return keys, values
+
+    @property
+    def fixed(self) -> list[tuple[int, Form]]:
+        """Tensors of the call that are keys and values which the step only reads, in turn, and how a cache keeps them."""
+        kept = self.call.on_cache
+        return [(self.plain[rows.given or 0], _form(rows)) for rows in kept.fixed] if kept is not None else []
 
     @property
     def columns(self) -> int:
@@ -97,10 +99,12 @@ class WholeStep:
         call.run(inputs, made, lead, lengths, [tensors[i] for i in self.mask_places])
         return tuple([made[place] if computed else tensors[place] for computed, place in self.results])
 
-    def reads_like(self, other: WholeStep) -> bool:
-        """Whether another reads the same tensors of a call, and gives as many columns."""
-        mine = (self.plain, self.past, self.call.masks, self.columns)
-        return mine == (other.plain, other.past, other.call.masks, other.columns)
+    def goes_with(self, other: WholeStep) -> bool:
+        """Whether a call's masks, and the size of its hidden states, are those of a call of the other."""
+        kinds = [[(kind.appended, kind.has_mask, kind.position is None) for kind in x.call.keys] for x in (self, other)]
+        fixed = [[place for place, _ in x.fixed] for x in (self, other)]
+        same = kinds[0] == kinds[1] and fixed[0] == fixed[1]
+        return same and self.mask_places == other.mask_places and self.columns == other.columns
 
     @property
     def places(self) -> list[int]:
@@ -111,6 +115,10 @@ class WholeStep:
     def mask_places(self) -> list[int]:
         """Of each mask, the tensor of the call."""
         return self.plain[len(self.plain) - self.call.masks :]
+
+
+def _form(rows: KeptRows) -> Form:
+    return Form(rows.heads, rows.codes.columns, rows.scale)
 
 
 def whole_step(graph_module: fx.GraphModule) -> WholeStep | None:

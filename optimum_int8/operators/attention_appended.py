@@ -58,7 +58,7 @@ def _emit_attention_appended(
 ) -> tuple[Rows, Rows, Rows]:
     out = e.new(q.columns, torch.float32)
     scales = (q_scale, k_scale, v_scale)
-    kept = [e.keep(rows.columns, kv_heads, scale) for rows, scale in ((k, k_scale), (v, v_scale))]
+    kept = [e.keep(rows, kv_heads, scale) for rows, scale in ((k, k_scale), (v, v_scale))]
     if kept[0] is not None and kept[1] is not None:
         keys = e.new(k.columns, torch.float32, after=past_k)
         values = e.new(v.columns, torch.float32, after=past_v)

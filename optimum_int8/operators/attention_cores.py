@@ -48,6 +48,10 @@ def append_core(
     causal: bool,
 ) -> Rows:
     """Append the core on float rows of queries, keys and values, quantized with the given scales, or per row and head."""
+    kept = [e.keep(x, kv_heads, scale) for x, scale in zip(floats[1:], given[1:], strict=True) if e.is_outside(x)]
+    if len(kept) == 2 and kept[0] is not None and kept[1] is not None:
+        queries, query_scale = _quantized(e, floats[0], given[0], heads)
+        return _append_on_kept(e, out, (queries, query_scale), (kept[0], kept[1]), heads, kv_heads, scaling, causal)
     sides = (heads, kv_heads, kv_heads)
     quantized = [
         _quantized(e, *part, e.keys if i else 0) for i, part in enumerate(zip(floats, given, sides, strict=True))
@@ -97,6 +101,19 @@ def append_core_on_kept(
             key_side=e.keys,
             **fields,
         )
-    queries, query_scale = _quantized(e, floats[0], given[0], heads)
+    return _append_on_kept(e, out, _quantized(e, floats[0], given[0], heads), kept, heads, kv_heads, scaling, causal)
+
+
+def _append_on_kept(
+    e: Emission,
+    out: Rows,
+    queries: tuple[Rows, Tensor | Rows],
+    kept: tuple[KeptRows, KeptRows],
+    heads: int,
+    kv_heads: int,
+    scaling: float,
+    causal: bool,
+) -> Rows:
+    rows, query_scale = queries
     scales: list[Any] = [query_scale, *[side.scale if side.scales is None else side.scales for side in kept]]
-    return append_attention(e, out, [queries, *[side.codes for side in kept]], scales, heads, kv_heads, scaling, causal)
+    return append_attention(e, out, [rows, *[side.codes for side in kept]], scales, heads, kv_heads, scaling, causal)

@@ -254,6 +254,8 @@ const oi8_fact facts[] = {
     FIELD(oi8_keys, mask_kind),
     FIELD(oi8_keys, length),
     FIELD(oi8_keys, mask_stride),
+    FIELD(oi8_keys, rows),
+    FIELD(oi8_keys, shared),
     VALUE(OI8_KEYS),
     SIZE(oi8_call),
     FIELD(oi8_call, batch),
@@ -261,7 +263,7 @@ const oi8_fact facts[] = {
     FIELD(oi8_call, external),
     FIELD(oi8_call, keys),
     FIELD(oi8_call, skip_padding),
-    FIELD(oi8_call, key_rows),
+    FIELD(oi8_call, reserved),
 };
 
 }  // namespace

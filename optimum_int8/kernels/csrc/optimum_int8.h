@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define OI8_ABI 16
+#define OI8_ABI 17
 
 enum oi8_isa { OI8_PORTABLE, OI8_AVX2, OI8_AVX512_VNNI, OI8_AMX, OI8_ISA_COUNT };
 
@@ -396,7 +396,8 @@ typedef struct oi8_take_heads {
 } oi8_take_heads;
 // float32 rows of keys or values of this call, from element `column` on, to uint8 with zero point
 // 128, after those that there are already. One scale for all, or where there is a value for scales
-// one for each row and each of `groups`, as QUANTIZE has it. Sequences are `key_rows` rows apart.
+// one for each row and each of `groups`, as QUANTIZE has it. Sequences are `rows` of their keys
+// apart.
 enum oi8_append_int8_input { OI8_APPEND_INT8_ROWS };
 enum oi8_append_int8_output { OI8_APPEND_INT8_BYTES, OI8_APPEND_INT8_SCALES };
 typedef struct oi8_append_int8 {
@@ -423,6 +424,9 @@ typedef struct oi8_keys {
   int32_t mask_kind;       // enum oi8_mask
   int32_t length;          // the queries are the last of them when causal
   int64_t mask_stride[3];  // elements between batches, heads, queries; keys are adjacent
+  int32_t rows;    // of INT8 keys and values in the caller's arrays, between sequences; 0: `length`
+  int32_t shared;  // sequences that follow one another and read the same of them; 0 and 1: each its
+                   // own
 } oi8_keys;
 
 #define OI8_KEYS 4
@@ -434,8 +438,7 @@ typedef struct oi8_call {
   oi8_keys keys[OI8_KEYS];  // kinds that no instruction reads have no length
   int32_t skip_padding;  // tokens that a padding mask of the only keys hides need not be computed;
                          // their results are then zero
-  int32_t key_rows;  // rows between sequences of keys and values in the caller's arrays that INT8
-                     // attention reads; 0: as many as there are keys
+  int32_t reserved;
 } oi8_call;
 
 // A constant of this interface: the value of an enumerator, `sizeof` a struct, or where a field

@@ -3,7 +3,7 @@
 //
 // Rounding: that of QUANTIZE (symmetric, zero point 128), with a given scale or with one of each
 // row and group. Any width and number of rows; nothing needs alignment. A sequence has room for
-// `key_rows` rows and then holds as many as there are keys; no other row is written. Each thread
+// `rows` rows and then holds as many as there are keys; no other row is written. Each thread
 // owns a share of the rows.
 #pragma once
 #include "quantize.h"
@@ -15,8 +15,8 @@ inline void append_int8(const oi8_append_int8 &instruction, const Context &conte
   const bool dynamic = instruction.head.output[OI8_APPEND_INT8_SCALES] >= 0;
   const Quantization fixed(dynamic ? 1.0f : instruction.output_scale, 128);
   const int width = dynamic ? instruction.columns / instruction.groups : instruction.columns;
-  const int64_t keys = context.keys(instruction.head).length, earlier = keys - call.length,
-                between = call.key_rows ? call.key_rows : keys;
+  const oi8_keys &keys = context.keys(instruction.head);
+  const int64_t earlier = keys.length - call.length, between = keys.rows ? keys.rows : keys.length;
   const Range mine = context.share(context.batch * call.length);
   for (int64_t row = mine.begin; row < mine.end; row++) {
     const int64_t kept = row / call.length * between + earlier + row % call.length;

@@ -256,11 +256,9 @@ inline int kept_keys(const oi8_keys &keys, int64_t batch) {
   return count > 0 ? count : keys.length;
 }
 
-// Rows between the keys of two sequences.
-inline int64_t key_rows(const oi8_attention &instruction, const Context &context) {
-  const bool outside = context.is_external(instruction.head.input[OI8_ATTENTION_KEYS]);
-  return outside && context.call->key_rows ? context.call->key_rows
-                                           : context.keys(instruction.head).length;
+// First row of the keys of a sequence in an array of the caller.
+inline int64_t kept_row(const oi8_keys &keys, int64_t sequence) {
+  return sequence / (keys.shared ? keys.shared : 1) * (keys.rows ? keys.rows : keys.length);
 }
 
 inline void attention(const oi8_attention &instruction, const Context &context) {
@@ -283,7 +281,10 @@ inline void attention(const oi8_attention &instruction, const Context &context) 
                   first_row = context.begin(batch);
     const int length = static_cast<int>(context.begin(batch + 1) - first_row),
               keys = skipping ? length : given.length;
-    const int64_t first_key = skipping ? first_row : batch * key_rows(instruction, context);
+    const bool outside = context.is_external(instruction.head.input[OI8_ATTENTION_KEYS]);
+    const int64_t first_key = skipping  ? first_row
+                              : outside ? kept_row(given, batch)
+                                        : batch * keys;
     const uint8_t *key_rows =
         context.row<uint8_t>(instruction.head.input[OI8_ATTENTION_KEYS], first_key) +
         instruction.column[1] + key_head * head;
