@@ -22,6 +22,10 @@ from .models import make, step_weights
 from .process import Process, start
 from .rows import MODELS, Row
 
+LARGE = 1 << 29
+"""Bytes that are read over and over to know the bandwidth of memory: of a working set of 134 MB, 32 MB of cache gave between 42 and
+77 GB/s, of this one 35."""
+
 
 @dataclass
 class Calls:
@@ -95,18 +99,19 @@ def measure(name: str, options: Options, rows: Sequence[Row] = ()) -> dict[str, 
     end = time.monotonic() + options.seconds
     try:
         for i, row in enumerate(chosen):
-            bandwidths.append(measure_bandwidth(machine["isa_used"], options.threads, weights, options.cache))
+            bandwidths.append(measure_bandwidth(machine["isa_used"], options.threads, LARGE, options.cache))
             share = max(end - time.monotonic(), 0.0) / (len(chosen) - i)
             made.append(measure_row(name, row, processes, share, options.patience))
     finally:
         for process in processes.values():
             process.close()
+    bandwidth = {"read_bytes": statistics.median(bandwidths), "read_bytes_least": min(bandwidths)}
     settings: dict[str, Any] = {"seconds": options.seconds, "threads": options.threads, "patience": options.patience}
     settings["disturbed"] = max((row["disturbed"] for row in made), default=0.0)
     return {
         "schema": results.SCHEMA, "kind": "generation", "name": name, "model": architecture, "machine": machine,
         "settings": settings, "baseline": BASELINE, "engines": notes, "rows": made,
-        "limits": {"step_weights": weights, "read_bytes": max(bandwidths), "read_bytes_least": min(bandwidths)},
+        "limits": {"step_weights": weights, "working_set": LARGE, **bandwidth},
     }  # fmt: skip
 
 
