@@ -30,8 +30,11 @@ def difference(found: Any, expected: Any) -> str | None:
     )
 
 
-def distance(found: Tensor, expected: Tensor) -> str | None:
-    """None when both are equal but for float rounding, which turns the bfloat16 rounding of an exponential now and then."""
+def distance(found: Any, expected: Any) -> str | None:
+    """None when both are equal but for float rounding, which turns the bfloat16 rounding of an exponential now and then. Of several results
+    that is the first, the others are to have the same bits."""
+    if not isinstance(expected, Tensor):
+        return distance(found[0], expected[0]) or _first_difference(found[1:], expected[1:])
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return f"{found.dtype} {tuple(found.shape)} is not {expected.dtype} {tuple(expected.shape)}"
     if found.dtype == torch.uint8:

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.differences import difference, distance
 from optimum_int8 import kernels, operators
-from optimum_int8.operators import REGISTRY, run_as_program
+from optimum_int8.operators import REGISTRY, bind, run_as_program
 from tests.operators.cases import CASES, Case, linear_arguments
 
 ISAS = kernels.info()["isa_found"]
@@ -49,7 +49,7 @@ def wrong_cases(op: str, isa: str) -> dict[str, str]:
 
 def in_bfloat16(op: str, args: tuple[Any, ...]) -> bool:
     """Whether sums run in an order of their own on AMX."""
-    return op.startswith("float_attention") and args[3 if op == "float_attention" else 5]
+    return op.startswith("float_attention") and bind(REGISTRY[op].overload, args)["bfloat16"]
 
 
 def test_every_operator_is_tested() -> None:
