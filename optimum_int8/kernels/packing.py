@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..torch_private import int8_matmul
+from .large_pages import empty_weight
 
 PANEL = 32
 STEP = 64
@@ -19,9 +20,11 @@ def pack(weight: Tensor) -> Tensor:
     panels = weight.shape[0] // PANEL
     steps = weight.shape[1] // STEP
     groups = weight.contiguous().view(torch.int32).view(panels, 2, 16, steps, 16)  # four bytes move as one number
-    packed = torch.empty(
-        panels, steps, 2, 16, 16, 4, dtype=torch.int8, device=weight.device
-    )  # no view: it may be replaced by `.data`
+    sizes = (panels, steps, 2, 16, 16, 4)
+    if weight.device.type == "cpu":
+        packed = empty_weight(sizes)
+    else:
+        packed = torch.empty(sizes, dtype=torch.int8, device=weight.device)
     packed.view(torch.int32).squeeze(-1).copy_(groups.permute(0, 3, 1, 4, 2))
     return packed
 

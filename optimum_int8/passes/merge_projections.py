@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..fx.rewrite import add_call, add_columns, add_derived, is_constant, named, shape_of
 from ..fx.roles import has_role
 from ..kernels import PANEL
+from ..kernels.large_pages import empty_weight
 from ..operators import LINEAR
 from .fuse_activation import activation_of
 
@@ -86,7 +87,7 @@ def join_panels(parts: Sequence[Tensor]) -> Tensor:
     known = _joined.get(parts[0])
     if known is not None and _are_pieces(parts, known):
         return known
-    joined = torch.cat(list(parts))
+    joined = torch.cat(list(parts), out=empty_weight((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype))
     if not any(part.is_inference() for part in parts):
         for part, piece in zip(parts, joined.split([len(part) for part in parts]), strict=True):
             part.data = piece
