@@ -39,6 +39,15 @@ class Int8Layer(DynamicLayer):
         self._stand_ins: tuple[Tensor, Tensor] | None = None
         super().__init__(**kwargs)
 
+    def __copy__(self) -> Int8Layer:
+        """One that goes on by itself: rows grow in place, so that it has its own."""
+        found = type(self).__new__(type(self))
+        vars(found).update(vars(self))
+        if self.rows is not None:
+            keys, values = (rows.with_room(self.length, self.room) for rows in self.rows)
+            found._keep((keys, values))
+        return found
+
     @property
     def keys(self) -> Any:
         """float `[batch, heads, length, head]`; None before the first."""
@@ -142,7 +151,7 @@ class Int8Layer(DynamicLayer):
         return True
 
     def _make_room(self, more: int) -> None:
-        if self.rows is not None and self.length + more > self.room:
+        if self.rows is not None and (self.length + more > self.room or self.rows[0].shared > 1):
             room = _room(self.length + more)
             keys, values = self.rows
             self._keep((keys.with_room(self.length, room), values.with_room(self.length, room)))
@@ -166,8 +175,14 @@ class Int8Layer(DynamicLayer):
                     if tensor is stand_in:
                         tensors[i] = rows.states(self.length)
 
+    def takes(self, keys: Tensor, values: Tensor) -> bool:
+        """Whether the INT8 rows can go on with such states."""
+        return self.rows is not None and all(
+            rows.form.has_sizes(states, rows.batch) for rows, states in zip(self.rows, (keys, values), strict=True)
+        )
+
     def append(self, keys: Tensor, values: Tensor) -> None:
-        """Append float states `[batch, heads, length, head]` to the INT8 rows."""
+        """Append float states `[batch, heads, length, head]`, which it `takes`, to the INT8 rows."""
         self._make_room(keys.shape[2])
         assert self.rows is not None
         for rows, states in zip(self.rows, (keys, values), strict=True):
@@ -179,8 +194,9 @@ class Int8Layer(DynamicLayer):
         if self.rows is None:
             return super().update(key_states, value_states, *args, **kwargs)
         earlier = [rows.states(self.length) for rows in self.rows]
-        self.append(key_states, value_states)
-        return torch.cat((earlier[0], key_states), -2), torch.cat((earlier[1], value_states), -2)
+        found = torch.cat((earlier[0], key_states), -2), torch.cat((earlier[1], value_states), -2)
+        self.append(key_states, value_states)  # after states of another batch or size have raised
+        return found
 
     def get_seq_length(self) -> int:
         """See `DynamicLayer`."""
@@ -252,7 +268,8 @@ class Int8Cache(DynamicCache):
 
     `generate()` of an INT8 decoder makes one by itself; one that is passed to `forward` or to `generate()` does the same there. Layers
     whose attention is not INT8, and sliding windows, keep float states as in a `DynamicCache`. Logits are those with a `DynamicCache`, to
-    the bit. All that a `DynamicCache` can do it can: crop, reorder, select, repeat, reset, be copied.
+    the bit. All that a `DynamicCache` can do it can: crop, reorder, select, repeat, reset, be copied. Only a write in place into
+    `layers[i].keys` or `.values` does not reach it, which are made at each access: assign them after it.
 
     Example:
         >>> import torch

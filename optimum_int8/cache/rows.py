@@ -25,10 +25,13 @@ class Form(NamedTuple):
     columns: int
     scale: Tensor | None
 
+    def has_sizes(self, states: Tensor, batch: int) -> bool:
+        """Whether states have these heads."""
+        return (*states.shape[:2], states.shape[3]) == (batch, self.heads, self.columns // self.heads)
+
     def fits(self, states: Tensor, batch: int) -> bool:
         """Whether float states are of this kind."""
-        sizes = (batch, self.heads, self.columns // self.heads)
-        return states.dtype == torch.float32 and (*states.shape[:2], states.shape[3]) == sizes
+        return states.dtype == torch.float32 and self.has_sizes(states, batch)
 
     def is_like(self, other: Form) -> bool:
         """Whether both give the same rows."""
@@ -119,11 +122,12 @@ class Int8Rows:
         return found
 
     def with_room(self, length: int, room: int) -> Int8Rows:
-        """A copy of the first rows with other room."""
-        found = Int8Rows(self.form, self.codes.shape[0], room)
-        found.codes[:, :length] = self.codes[:, :length]
-        if self.scales is not None and found.scales is not None:
-            found.scales[:, :length] = self.scales[:, :length]
+        """A copy of the first rows with other room, and an entry of its own for each of the batch."""
+        found = Int8Rows(self.form, self.batch, room)
+        for own, new in ((self.codes, found.codes), (self.scales, found.scales)):
+            if own is not None and new is not None:
+                rows = own[:, :length]
+                new[:, :length] = rows if self.shared == 1 else rows.repeat_interleave(self.shared, 0)
         return found
 
 

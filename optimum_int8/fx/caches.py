@@ -143,9 +143,11 @@ def hold(layer: DynamicLayer, keys: Tensor, values: Tensor) -> None:
     if isinstance(layer, DynamicSlidingWindowLayer):
         _slide(layer, keys, values)
         return
-    if type(layer) is Int8Layer and layer.rows is not None:  # the earlier ones are there
-        layer.append(keys[:, :, layer.length :], values[:, :, layer.length :])
-        return
+    if type(layer) is Int8Layer and layer.rows is not None:
+        if layer.takes(keys, values):  # the earlier ones are there
+            layer.append(keys[:, :, layer.length :], values[:, :, layer.length :])
+            return
+        layer.reset()  # states of another batch, where it was cropped to nothing
     if not layer.is_initialized:
         layer.dtype = keys.dtype
         layer.device = keys.device

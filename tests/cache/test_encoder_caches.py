@@ -111,3 +111,14 @@ def test_states_of_another_kind_stay_floats() -> None:
     assert not layer.fix(FORMS, 2) and layer.rows is None
     layer = fixed(repeated(2, 1))
     assert not layer.fix(FORMS, 3)
+
+
+def test_states_are_appended_to_each_beam() -> None:
+    layer = fixed(repeated(2, 3))
+    before = layer.keys
+    more = torch.randn(6, 2, 2, 8)
+    keys, _ = layer.update(more, more)
+    assert torch.equal(keys, torch.cat((before, more), 2))
+    assert layer.rows is not None and layer.rows[0].shared == 1
+    assert layer.length == 7 and torch.equal(layer.keys[:, :, :5], before)
+    assert (layer.keys[:, :, 5:] - more).abs().max() <= 0.04

@@ -219,6 +219,52 @@ def test_copies_go_on_by_themselves() -> None:
 
 @needs_library
 @pytest.mark.slow
+def test_a_copy_of_its_layers_goes_on_by_itself() -> None:
+    model = make()
+    ids = prompt(1)
+    found = []
+    for kind in (DynamicCache, Int8Cache):
+        cache = filled(model, kind, ids)
+        other = kind(config=model.config)
+        other.layers = [copy.copy(layer) for layer in cache.layers]
+        tokens = ((cache, 0), (other, 3), (cache, 1), (other, 1))
+        found.append(torch.cat([logits(model, c, ids[:, i : i + 1]) for c, i in tokens]))
+    assert torch.equal(*found)
+
+
+@needs_library
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [9, 1])
+def test_after_a_crop_to_nothing_the_batch_may_be_another(more: int) -> None:
+    model = make()
+    found = []
+    for kind in (DynamicCache, Int8Cache):
+        cache = filled(model, kind, prompt(1))
+        cache.crop(-cache.get_seq_length())
+        ids = prompt(4)
+        found.append(torch.cat([logits(model, cache, ids[:, i]) for i in (slice(more), slice(3, 4), slice(4, 5))], 1))
+    assert torch.equal(*found)
+
+
+@needs_library
+@pytest.mark.slow
+def test_another_batch_raises_before_anything_is_written() -> None:
+    model = make()
+    cache = filled(model, Int8Cache, prompt(1))
+    layer = cache.layers[0]
+    before = layer.keys
+    states = torch.zeros(4, 2, 1, 16)
+    for batch in (4, 64):
+        with pytest.raises(RuntimeError, match="must match"):
+            logits(model, cache, prompt(batch)[:, :1])
+    for wrong in (states, states[:1, :, :, :8], states[:1, :1]):
+        with pytest.raises(RuntimeError, match="must match"):
+            layer.update(wrong, wrong)
+    assert layer.length == 12 and torch.equal(layer.keys, before)
+
+
+@needs_library
+@pytest.mark.slow
 def test_after_a_reset_it_begins_anew() -> None:
     model = make()
     ids = prompt(1)
