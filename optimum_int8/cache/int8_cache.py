@@ -42,7 +42,7 @@ class Int8Layer(DynamicLayer):
     def __copy__(self) -> Int8Layer:
         """One that goes on by itself: rows grow in place, so that it has its own."""
         found = type(self).__new__(type(self))
-        vars(found).update(vars(self))
+        found.__dict__.update(self.__dict__)
         if self.rows is not None:
             keys, values = (rows.with_room(self.length, self.room) for rows in self.rows)
             found._keep((keys, values))
@@ -208,6 +208,8 @@ class Int8Layer(DynamicLayer):
             super().crop(tokens_to_remove)
         else:
             self.length = max(self.length + tokens_to_remove, 0)
+            if not self.length:  # the next ones may be of another kind
+                self._as_floats()
 
     def reset(self) -> None:
         """See `DynamicLayer`."""
@@ -240,10 +242,9 @@ class Int8Layer(DynamicLayer):
         if entries.numel() == batch and torch.equal(entries, torch.arange(batch)):
             return
         keys, values = self.rows
-        room = self.room
-        if keys.shared > 1 and keys.taken(entries, self.length, room) is keys:
+        if keys.shared > 1 and keys.taken(entries, self.length, self.room) is keys:
             return
-        self._keep((keys.taken(entries, self.length, room), values.taken(entries, self.length, room)))
+        self._keep((keys.taken(entries, self.length, self.room), values.taken(entries, self.length, self.room)))
 
 
 def _shared(states: tuple[Tensor | None, ...]) -> int:

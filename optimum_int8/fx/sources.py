@@ -141,16 +141,21 @@ class Together:
     """Sources of several blocks that run at one call.
 
     To look at all of them takes a fortieth of a decoder's step. So it is only done after a method of some module has changed one, and else as
-    often as `_SHARE` allows, `_LATEST_TOGETHER` after the last look.
+    often as `_SHARE` allows, `_LATEST_TOGETHER` after the last look. Another storage in a parameter is seen at the next call here too: the
+    old one, which programs read in place, may be freed.
     """
 
     def __init__(self, sources: Sequence[Sources]) -> None:
         self._sources = list(sources)
+        self._parameters = [parameter for one in sources for parameter in one._parameters]
+        self._addresses = [address for one in sources for address in one._addresses]
         self._count = -1
         self._due = 0.0
 
     def unchanged(self) -> bool:
         """Whether all of it is still what it was, as far as it is time to look."""
+        if list(map(Tensor.data_ptr, self._parameters)) != self._addresses:
+            return False
         now = time.perf_counter()
         if self._count == Changes.count and now < self._due:
             return True

@@ -248,6 +248,21 @@ def test_after_a_crop_to_nothing_the_batch_may_be_another(more: int) -> None:
 
 @needs_library
 @pytest.mark.slow
+def test_after_a_crop_to_nothing_the_model_may_be_another() -> None:
+    first = make()
+    second = make("static")
+    ids = prompt(1)
+    filled(second, DynamicCache, ids)
+    found = []
+    for kind in (DynamicCache, Int8Cache):
+        cache = filled(first, kind, ids)
+        cache.crop(-cache.get_seq_length())
+        found.append(torch.cat([logits(second, cache, x) for x in (ids, ids[:, :1], ids[:, 1:2])], 1))
+    assert torch.equal(*found)
+
+
+@needs_library
+@pytest.mark.slow
 def test_another_batch_raises_before_anything_is_written() -> None:
     model = make()
     cache = filled(model, Int8Cache, prompt(1))

@@ -152,6 +152,17 @@ def test_another_weight_of_a_later_layer_is_seen(model: Any) -> None:
     assert torch.equal(step(model, found).logits, step(other, filled(other, Int8Cache, prompt(1))).logits)
 
 
+def test_another_storage_of_a_later_layer_is_seen_at_the_next_call(model: Any) -> None:
+    """The old one may be freed."""
+    cache = filled(model, Int8Cache, prompt(1))
+    others = [copy.deepcopy(cache) for _ in range(2)]
+    step(model, cache)
+    weight = model.model.layers[3].input_layernorm.weight
+    weight.data = weight.data * 1.5
+    found = step(model, others[0]).logits
+    assert torch.equal(found, step(copy.deepcopy(model), others[1]).logits)
+
+
 def test_threads_share_a_model(shared: Any) -> None:
     prompts = [prompt(1, length) for length in (5, 8, 11, 14)]
     expected = [
