@@ -15,7 +15,7 @@ from .rows import Form, Int8Rows
 _LEAST_ROOM = 64
 """Rows that there is room for at least; beyond, room is doubled."""
 
-_ZERO = torch.zeros(1)
+_ZERO = torch.zeros(1, dtype=torch.float32, device="cpu")
 
 
 class Int8Layer(DynamicLayer):
@@ -122,7 +122,7 @@ class Int8Layer(DynamicLayer):
             if x is not None and x.numel():
                 kept.append(x, 0)
         if not self.is_initialized:
-            self.lazy_initialization(torch.empty(0), torch.empty(0))
+            self.lazy_initialization(_ZERO, _ZERO)
         self._keys = None
         self._values = None
         self._keep((rows[0], rows[1]))

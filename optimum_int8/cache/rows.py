@@ -53,8 +53,9 @@ class Int8Rows:
         self.form = form
         self.shared = shared
         width = row_bytes(form.columns, torch.uint8)
-        self.codes = torch.empty(batch, room, width, dtype=torch.uint8)
-        self.scales = torch.empty(batch, room, form.heads) if form.scale is None else None
+        self.codes = torch.empty(batch, room, width, dtype=torch.uint8, device="cpu")
+        sizes = (batch, room, form.heads)
+        self.scales = torch.empty(sizes, dtype=torch.float32, device="cpu") if form.scale is None else None
 
     @property
     def batch(self) -> int:

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..torch_private import is_watched
+
 _LARGE = 1 << 21
 _SMALL = 1 << 12
 _REGION = 1 << 25
@@ -87,8 +89,9 @@ def empty_weight(shape: Sequence[int], dtype: torch.dtype = torch.int8) -> Tenso
     """An uninitialised tensor on the CPU, in large pages where the system has them; small ones lie where torch puts them."""
     count = math.prod(shape)
     size = count * dtype.itemsize
-    if size < _LEAST or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(*shape, dtype=dtype)
+    if size < _LEAST or not hasattr(mmap, "MADV_HUGEPAGE") or is_watched():  # fake tensors have no memory
+        return torch.empty(*shape, dtype=dtype, device="cpu")
     memory = torch.frombuffer(_regions.take(size), dtype=dtype, count=count)
     strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape, strides)  # no view of another tensor
+    empty = torch.empty(0, dtype=dtype, device="cpu")
+    return empty.set_(memory.untyped_storage(), 0, shape, strides)  # no view of another tensor

@@ -133,5 +133,9 @@ def _empty(count: int, *shape: int) -> list[Tensor]:
     """New tensors; those of inference mode would not tell that they were written to."""
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False):
-            return [torch.empty(shape) for _ in range(count)]
-    return [torch.empty(shape) for _ in range(count)]
+            return _empty_floats(count, shape)
+    return _empty_floats(count, shape)
+
+
+def _empty_floats(count: int, shape: tuple[int, ...]) -> list[Tensor]:
+    return [torch.empty(shape, dtype=torch.float32, device="cpu") for _ in range(count)]

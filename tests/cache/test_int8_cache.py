@@ -339,3 +339,21 @@ def test_a_quarter_of_the_memory() -> None:
     held = sum(t.nbytes for layer in floats.layers for t in (layer.keys, layer.values))
     assert cache.get_seq_length() == 1024
     assert cache.nbytes <= 0.27 * held
+
+
+@needs_library
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_default_dtype_changes_nothing(dtype: torch.dtype) -> None:
+    """Programs write float32, whatever torch makes by default."""
+    model = make()
+    ids = prompt(2)
+    expected = generate(model, Int8Cache(config=model.config), ids, max_new_tokens=9).sequences
+    torch.set_default_dtype(dtype)
+    try:
+        cache = Int8Cache(config=model.config)
+        found = generate(model, cache, ids, max_new_tokens=9).sequences
+        assert cache.layers[0].rows[0].scales.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
