@@ -111,11 +111,7 @@ class Int8Layer(DynamicLayer):
             if x is None or not x.numel():
                 continue
             length = x.shape[2]
-            if (
-                x.dtype != torch.float32
-                or x.shape[:2] != (batch, form.heads)
-                or x.shape[3] * form.heads != form.columns
-            ):
+            if not form.fits(x, batch):
                 return False
         rows = tuple(Int8Rows(form, batch, _room(length + more)) for form in forms)
         for x, kept in zip(states, rows, strict=True):
@@ -238,13 +234,9 @@ class Int8Layer(DynamicLayer):
 
     def _select(self, entries: Tensor) -> None:
         assert self.rows is not None
-        batch = self.rows[0].batch
-        if entries.numel() == batch and torch.equal(entries, torch.arange(batch)):
-            return
-        keys, values = self.rows
-        if keys.shared > 1 and keys.taken(entries, self.length, self.room) is keys:
-            return
-        self._keep((keys.taken(entries, self.length, self.room), values.taken(entries, self.length, self.room)))
+        if not self.rows[0].are_all(entries):
+            keys, values = (rows.taken(entries, self.length, self.room) for rows in self.rows)
+            self._keep((keys, values))
 
 
 def _shared(states: tuple[Tensor | None, ...]) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import numerics
 from ..kernels import Program, library
-from ..kernels.emission import row_bytes
+from ..kernels.emission import append_fields, row_bytes
 
 
 class Form(NamedTuple):
@@ -87,7 +87,7 @@ class Int8Rows:
         if self.scales is not None:
             kept.append(program.external(4 * self.form.heads))
             tensors.append(self.scales)
-        program.add("append_int8", [source], kept, **append_fields(self.form))
+        program.add("append_int8", [source], kept, key_side=1, **append_fields(*self.form))
         program.run(batch, length, tensors, key_length=earlier + length, key_rows=self.codes.shape[1])
 
     def _append_by_definition(self, rows: Tensor, earlier: int) -> None:
@@ -109,30 +109,21 @@ class Int8Rows:
         found = numerics.dequantize_affine(codes, scale, numerics.SYMMETRIC_ZERO_POINT)
         return found if self.shared == 1 else found.repeat_interleave(self.shared, 0)
 
-    def taken(self, batch_indices: Tensor, length: int, room: int) -> Int8Rows:
-        """A copy with these entries of the batch, and other room."""
-        groups = batch_indices // self.shared
-        count = groups.numel()
-        if self.shared > 1 and torch.equal(groups, torch.arange(count) // self.shared) and count == self.batch:
-            return self  # beams of one sentence changed places
-        found = Int8Rows(self.form, count, room)
-        batch_indices = groups
-        found.codes[:, :length] = self.codes[:, :length].index_select(0, batch_indices)
-        if self.scales is not None and found.scales is not None:
-            found.scales[:, :length] = self.scales[:, :length].index_select(0, batch_indices)
+    def are_all(self, entries: Tensor) -> bool:
+        """Whether these entries of the batch, in this order, have the rows that there are: all as they are, or beams of one sentence that
+        changed places."""
+        return entries.numel() == self.batch and torch.equal(
+            entries // self.shared, torch.arange(self.batch) // self.shared
+        )
+
+    def taken(self, entries: Tensor, length: int, room: int) -> Int8Rows:
+        """A copy of the first rows of these entries of the batch, with other room, and an entry of its own for each."""
+        found = Int8Rows(self.form, entries.numel(), room)
+        for own, new in ((self.codes, found.codes), (self.scales, found.scales)):
+            if own is not None and new is not None:
+                new[:, :length] = own[:, :length].index_select(0, entries // self.shared)
         return found
 
     def with_room(self, length: int, room: int) -> Int8Rows:
-        """A copy of the first rows with other room, and an entry of its own for each of the batch."""
-        found = Int8Rows(self.form, self.batch, room)
-        for own, new in ((self.codes, found.codes), (self.scales, found.scales)):
-            if own is not None and new is not None:
-                rows = own[:, :length]
-                new[:, :length] = rows if self.shared == 1 else rows.repeat_interleave(self.shared, 0)
-        return found
-
-
-def append_fields(form: Form) -> dict[str, object]:
-    """Fields of the instruction that appends such rows."""
-    fields: dict[str, object] = {"columns": form.columns, "groups": form.heads, "key_side": 1}
-    return fields | ({} if form.scale is None else {"output_scale": float(form.scale)})
+        """The same of all entries."""
+        return self.taken(torch.arange(self.batch), length, room)

@@ -76,3 +76,9 @@ def output_fields(scale: Tensor, zero_point: Tensor) -> dict[str, Any]:
     """Fields of an instruction that quantizes its result: one scale, or one for each column."""
     fields: dict[str, Any] = {"output_zero_point": int(zero_point)}
     return fields | ({"output_scales": scale} if scale.dim() else {"output_scale": float(scale)})
+
+
+def append_fields(heads: int, columns: int, scale: Tensor | None) -> dict[str, Any]:
+    """Fields of an instruction that appends INT8 keys or values: one scale, or one of each row and head."""
+    fields: dict[str, Any] = {"columns": columns, "groups": heads}
+    return fields | ({} if scale is None else {"output_scale": float(scale)})

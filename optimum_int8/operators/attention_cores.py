@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import numerics
-from ..kernels.emission import Emission, KeptRows, Rows, output_fields, row_bytes
+from ..kernels.emission import Emission, KeptRows, Rows, append_fields, output_fields, row_bytes
 
 _ZERO_POINT = numerics.SYMMETRIC_ZERO_POINT
 
@@ -90,17 +90,8 @@ def append_core_on_kept(
     """The same, where keys and values go to those that a cache keeps in INT8, and are read there."""
     for x, side in zip(floats[1:], kept, strict=True):
         outputs = [side.codes.value] if side.scales is None else [side.codes.value, side.scales.value]
-        fields: dict[str, object] = {} if side.scale is None else {"output_scale": float(side.scale)}
-        e.program.add(
-            "append_int8",
-            [x.value],
-            outputs,
-            columns=x.columns,
-            column=x.column,
-            groups=kv_heads,
-            key_side=e.keys,
-            **fields,
-        )
+        fields = append_fields(kv_heads, x.columns, side.scale)
+        e.program.add("append_int8", [x.value], outputs, column=x.column, key_side=e.keys, **fields)
     return _append_on_kept(e, out, _quantized(e, floats[0], given[0], heads), kept, heads, kv_heads, scaling, causal)
 
 
