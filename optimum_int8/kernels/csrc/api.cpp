@@ -135,9 +135,8 @@ int run_jobs(int isa, Job *jobs, int count) {
     if (arena > arena_bytes) arena_bytes = arena;
     if (memory.scratch_bytes > scratch_bytes) scratch_bytes = memory.scratch_bytes;
   }
-  char *const arena = workspace.arena.at_least(arena_bytes), *const scratch =
-                                                                 workspace.scratch.at_least(
-                                                                     scratch_bytes * threads);
+  char *const arena = workspace.arena.at_least(arena_bytes);
+  char *const scratch = workspace.scratch.at_least(scratch_bytes * threads);
   if (!arena || !scratch) return OI8_OUT_OF_MEMORY;
   for (Job *job = jobs; job < jobs + count; job++)
     job->memory.arena = arena, job->memory.scratch = scratch;

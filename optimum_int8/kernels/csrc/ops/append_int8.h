@@ -28,8 +28,7 @@ inline void append_int8(const oi8_append_int8 &instruction, const Context &conte
       continue;
     }
     float *scale = context.row<float>(instruction.head.output[OI8_APPEND_INT8_SCALES], kept);
-    for (int group = 0; group < instruction.groups; group++, source += width, target += width)
-      quantize_row(source, target, width, symmetric_quantization(source, width, scale + group));
+    quantize_groups(source, target, width, instruction.groups, scale, nullptr);
   }
 }
 

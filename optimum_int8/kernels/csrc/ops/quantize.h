@@ -51,6 +51,17 @@ inline Quantization symmetric_quantization(const float *source, int width, float
   return Quantization(wanted_scale, 128);
 }
 
+// A row of `groups` pieces of `width`, each with a scale of its own; symmetric where there is no
+// place for zero points.
+inline void quantize_groups(const float *source, uint8_t *target, int width, int groups,
+                            float *scales, int32_t *zero_points) {
+  for (int group = 0; group < groups; group++, source += width, target += width)
+    quantize_row(source, target, width,
+                 zero_points
+                     ? affine_quantization(source, width, scales + group, zero_points + group)
+                     : symmetric_quantization(source, width, scales + group));
+}
+
 inline void quantize(const oi8_quantize &instruction, const Context &context) {
   const Range mine = context.share(context.rows(instruction.head));
   const bool dynamic = instruction.head.output[OI8_QUANTIZE_SCALES] >= 0,
@@ -76,15 +87,10 @@ inline void quantize(const oi8_quantize &instruction, const Context &context) {
       continue;
     }
     float *scale = context.row<float>(instruction.head.output[OI8_QUANTIZE_SCALES], row);
-    for (int group = 0; group < instruction.groups; group++, source += width, target += width) {
-      int32_t *zero =
-          symmetric ? nullptr
-                    : context.row<int32_t>(instruction.head.output[OI8_QUANTIZE_ZERO_POINTS], row) +
-                          group;
-      quantize_row(source, target, width,
-                   symmetric ? symmetric_quantization(source, width, scale + group)
-                             : affine_quantization(source, width, scale + group, zero));
-    }
+    quantize_groups(
+        source, target, width, instruction.groups, scale,
+        symmetric ? nullptr
+                  : context.row<int32_t>(instruction.head.output[OI8_QUANTIZE_ZERO_POINTS], row));
   }
 }
 

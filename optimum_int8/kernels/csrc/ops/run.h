@@ -48,7 +48,7 @@ struct Operators {
     table[OI8_ROTARY] = {run_as<rotary>, nullptr, true};
     table[OI8_HEAD_NORM] = {run_as<head_norm>, nullptr, true};
     table[OI8_APPEND] = {run_as<append>, nullptr};
-    table[OI8_TAKE_HEADS] = {run_as<take_heads>, nullptr};
+    table[OI8_TAKE_HEADS] = {run_as<take_heads>, nullptr, true};
     table[OI8_APPEND_INT8] = {run_as<append_int8>, nullptr, true};
   }
   constexpr bool complete() const {
