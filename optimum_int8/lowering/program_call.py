@@ -44,6 +44,12 @@ class CallKeys(NamedTuple):
     appended: bool
     has_mask: bool
 
+    def length(self, inputs: Sequence[Tensor], more: int) -> int | None:
+        """How many there are with `more` tokens; None where as many as tokens. Inputs are rows, or heads."""
+        if self.position is None:
+            return None
+        return inputs[self.position].shape[-2] + (more if self.appended else 0)
+
 
 Rebuild = Callable[[Callable[[str], Tensor]], "ProgramCall"]
 
@@ -117,10 +123,7 @@ class ProgramCall(torch.nn.Module):
             empty_rows(lead, r.columns, r.dtype) if i not in self.after else grown(inputs[self.after[i]], lead[1])
             for i, r in enumerate(self.outputs)
         ]
-        lengths = [
-            None if kind.position is None else inputs[kind.position].shape[1] + (lead[1] if kind.appended else 0)
-            for kind in self.keys
-        ]
+        lengths = [kind.length(inputs, lead[-1]) for kind in self.keys]
         self.run(inputs, results, lead, lengths, tensors[count:])
         results = [t.squeeze(-1) if s else t for t, s in zip(results, self.squeezed, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)

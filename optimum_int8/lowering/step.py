@@ -13,7 +13,7 @@ from ..fx.rewrite import aten, is_call
 from ..kernels import as_rows, empty_rows
 from ..kernels.emission import KeptRows
 from ..kernels.growing import grown_heads
-from .program_call import CallKeys, ProgramCall
+from .program_call import ProgramCall
 
 
 class Past(NamedTuple):
@@ -36,7 +36,7 @@ class WholeStep:
 
     Args:
         call: the program.
-        plain: of each of its inputs, and of the masks, the tensor of the call.
+        plain: of each of its inputs, and of the masks (`places`, `mask_places`), the tensor of the call.
         past: keys and values.
         states: inputs that are heads too, and not appended to.
         results: of the graph.
@@ -49,7 +49,9 @@ class WholeStep:
         self, call: ProgramCall, plain: list[int], past: list[Past], states: list[int], results: list[_Result]
     ) -> None:
         self.call = call
-        self.plain = plain
+        count = len(plain) - call.masks
+        self.places = plain[:count]
+        self.mask_places = plain[count:]
         self.past = past
         self.states = states
         self.results = results
@@ -60,7 +62,7 @@ class WholeStep:
     def _find_forms(self) -> tuple[Form, Form] | None:
         position, is_ids = self.call.whole
         kept = self.call.on_cache
-        if kept is None or is_ids or self.plain[position] != 0 or len(self._fresh) != 1:
+        if kept is None or is_ids or self.places[position] != 0 or len(self._fresh) != 1:
             return None
         if {rows.given for rows in kept.fixed} != set(self.states) or self._fresh[0][1].dtype != torch.float32:
             return None
@@ -74,7 +76,7 @@ class WholeStep:
     def fixed(self) -> list[tuple[int, Form]]:
         """Tensors of the call that are keys and values which the step only reads, in turn, and how a cache keeps them."""
         kept = self.call.on_cache
-        return [(self.plain[rows.given or 0], _form(rows)) for rows in kept.fixed] if kept is not None else []
+        return [(self.places[rows.given or 0], _form(rows)) for rows in kept.fixed] if kept is not None else []
 
     @property
     def columns(self) -> int:
@@ -95,7 +97,7 @@ class WholeStep:
             made[i] = empty_rows(lead, rows.columns, rows.dtype)
         for tensor, place, result in self.past:
             inputs[place], made[result] = grown_heads(tensors[tensor], lead[1])
-        lengths = [_length(inputs, kind, lead[1]) for kind in call.keys]
+        lengths = [kind.length(inputs, lead[1]) for kind in call.keys]
         call.run(inputs, made, lead, lengths, [tensors[i] for i in self.mask_places])
         return tuple([made[place] if computed else tensors[place] for computed, place in self.results])
 
@@ -105,16 +107,6 @@ class WholeStep:
         fixed = [[place for place, _ in x.fixed] for x in (self, other)]
         same = kinds[0] == kinds[1] and fixed[0] == fixed[1]
         return same and self.mask_places == other.mask_places and self.columns == other.columns
-
-    @property
-    def places(self) -> list[int]:
-        """Of each input, the tensor of the call."""
-        return self.plain[: len(self.plain) - self.call.masks]
-
-    @property
-    def mask_places(self) -> list[int]:
-        """Of each mask, the tensor of the call."""
-        return self.plain[len(self.plain) - self.call.masks :]
 
 
 def _form(rows: KeptRows) -> Form:
@@ -175,10 +167,3 @@ def _chain(node: Any, *targets: Any) -> list[Any]:
     swap = next(n for n in found if is_call(n, aten.transpose.int))
     split = next(n for n in found if is_call(n, aten.flatten.using_ints, aten.unflatten.int))
     return found if list(swap.args[1:]) == [1, 2] and split.args[1] == 2 else [node]
-
-
-def _length(inputs: list[Tensor], kind: CallKeys, more: int) -> int | None:
-    if kind.position is None:
-        return None
-    given = inputs[kind.position]  # rows, or heads
-    return given.shape[-2] + (more if kind.appended else 0)

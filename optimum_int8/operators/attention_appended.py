@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,27 +19,26 @@ _PAST = "Tensor past_k, Tensor past_v"
 _SCALES = "Tensor? q_scale, Tensor? k_scale, Tensor? v_scale"
 
 
-def attention_appended(  # type: ignore[no-untyped-def]
-    q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, *core
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`attention_floats` on all keys and values there are then, and these.
+def on_appended(core: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """A core of float rows as one that appends keys and values to those of a cache, and gives what there is then."""
 
-    Args:
-        q, k, v: float `[batch, length, heads * head]`; of k and v `kv_heads * head`.
-        past_k, past_v: float `[batch, earlier, kv_heads * head]`.
-        core: the other arguments of `attention_floats`.
+    def run(  # type: ignore[no-untyped-def]
+        q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, *others
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The core on all keys and values there are then, and these.
 
-    Returns float32 of q's shape, and keys and values `[batch, earlier + length, kv_heads * head]`.
-    """
-    keys = torch.cat((past_k, k), 1)
-    values = torch.cat((past_v, v), 1)
-    return attention_floats(q, keys, values, *core), keys, values
+        Args:
+            q, k, v: float `[batch, length, heads * head]`; of k and v `kv_heads * head`.
+            past_k, past_v: float `[batch, earlier, kv_heads * head]`.
+            others: the other arguments of the core.
 
+        Returns float32 of q's shape, and keys and values `[batch, earlier + length, kv_heads * head]`.
+        """
+        keys = torch.cat((past_k, k), 1)
+        values = torch.cat((past_v, v), 1)
+        return core(q, keys, values, *others), keys, values
 
-def _define_attention_appended(q, k, v, past_k, past_v, *core) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    keys = torch.cat((past_k, k), 1)
-    values = torch.cat((past_v, v), 1)
-    return define_attention_floats(q, keys, values, *core), keys, values
+    return run
 
 
 def _emit_attention_appended(
@@ -99,8 +99,8 @@ define(
     "attention_appended",
     f"(Tensor q, Tensor k, Tensor v, {_PAST}, {_SCALES}, int heads, int kv_heads, Tensor? mask, float scaling, bool causal)"
     " -> (Tensor, Tensor, Tensor)",
-    compute=attention_appended,
-    definition=_define_attention_appended,
+    compute=on_appended(attention_floats),
+    definition=on_appended(define_attention_floats),
     fake=fake_appended,
     emit=_emit_attention_appended,
     domains=(ROWS,),

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..kernels.emission import Emission, Rows
-from .attention_appended import append_states, fake_appended
+from .attention_appended import append_states, fake_appended, on_appended
 from .attention_float import append_float_core, define_float_attention_rows, float_attention_rows
 from .registry import APPENDED, ROWS, define
 from .roles import Appending
-
-
-def float_attention_appended(  # type: ignore[no-untyped-def]
-    q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, *core
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`float_attention_rows` on all keys and values there are then, and these; see `attention_appended`."""
-    keys = torch.cat((past_k, k), 1)
-    values = torch.cat((past_v, v), 1)
-    return float_attention_rows(q, keys, values, *core), keys, values
-
-
-def _define_float_attention_appended(q, k, v, past_k, past_v, *core) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    keys = torch.cat((past_k, k), 1)
-    values = torch.cat((past_v, v), 1)
-    return define_float_attention_rows(q, keys, values, *core), keys, values
 
 
 def _emit_float_attention_appended(
@@ -51,8 +35,8 @@ define(
     "float_attention_appended",
     "(Tensor q, Tensor k, Tensor v, Tensor past_k, Tensor past_v, int heads, int kv_heads, bool bfloat16, Tensor? mask, float scaling, "
     "bool causal, float softcap=0.0) -> (Tensor, Tensor, Tensor)",
-    compute=float_attention_appended,
-    definition=_define_float_attention_appended,
+    compute=on_appended(float_attention_rows),
+    definition=on_appended(define_float_attention_rows),
     fake=fake_appended,
     emit=_emit_float_attention_appended,
     domains=(ROWS,),
