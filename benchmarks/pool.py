@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import statistics
 import sys
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .child import Child
 from .engines import cache_folder, find_engine, missing, version
 from .models import check_shape, find_model, relative_error
 from .shapes import Shape
@@ -31,7 +30,7 @@ CALL_SECONDS = 300.0
 """Limit for one request, the first call with its compilation included."""
 
 
-class Worker:
+class Worker(Child):
     """One engine in one process."""
 
     def __init__(
@@ -48,57 +47,21 @@ class Worker:
         self.engine, self.model, self.threads = engine, model, threads
         logs = cache / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self.log = logs / f"{model.replace('/', '_')}-{engine}.log"
+        log = logs / f"{model.replace('/', '_')}-{engine}.log"
         folder = str(cache_folder(cache, find_engine(engine), model))
         cores = pick_cores(first_core, threads)
-        spec = WorkerSpec(engine, model, folder, threads, cores, fixed_shapes, str(self.log))
+        spec = WorkerSpec(engine, model, folder, threads, cores, fixed_shapes, str(log))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=main, args=(theirs, spec), daemon=True)
-        self._process.start()
-        theirs.close()
+        super().__init__(main, spec, log, farewell=("stop", ()))
 
     def send(self, name: str, *arguments: Any) -> None:
         """Start a request."""
-        try:
-            self._connection.send((name, arguments))
-        except OSError as error:
-            raise EngineFailed(f"{self.engine} is gone: see {self.log.name}") from error
-
-    def receive(self, seconds: float = CALL_SECONDS) -> Any:
-        """The answer of the request. Raises EngineFailed if there is none, or the engine failed."""
-        try:
-            if not self._connection.poll(seconds):
-                self.close(patience=0.0)
-                raise EngineFailed(f"no answer within {seconds:.0f} s")
-            status, value = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self._process.join(5)
-            raise EngineFailed(
-                f"the process ended (exit code {self._process.exitcode}): see {self.log.name}"
-            ) from error
-        if status != "ok":
-            raise EngineFailed(value)
-        return value
+        self.post((name, arguments))
 
     def ask(self, name: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
         """One request and its answer."""
         self.send(name, *arguments)
         return self.receive(seconds)
-
-    def stop(self) -> None:
-        """Tell the process to end, without waiting for it."""
-        with contextlib.suppress(OSError):
-            self._connection.send(("stop", ()))
-
-    def close(self, patience: float = 5.0) -> None:
-        """End the process."""
-        self.stop()
-        self._process.join(patience)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
 
 
 class Runner:
@@ -138,7 +101,10 @@ class ServingGroup:
         start = time.monotonic() + 0.02 + self.window / 6  # each makes one call before
         for worker in self.workers:
             worker.send("serve", self.shape, start, self.window)
-        rates = [count * self.shape.batch / elapsed for count, elapsed in [worker.receive() for worker in self.workers]]
+        rates = [
+            count * self.shape.batch / elapsed
+            for count, elapsed in [worker.receive(CALL_SECONDS) for worker in self.workers]
+        ]
         return 1e3 / sum(rates)
 
 

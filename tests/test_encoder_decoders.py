@@ -14,6 +14,7 @@ from optimum_int8 import Int8Config, inspect, kernels, quantize
 from optimum_int8.kernels import library
 from optimum_int8.kernels.program import Program
 from optimum_int8.kernels.sequence import ProgramSequence
+from tests.test_decoders import generate
 
 pytestmark = [
     pytest.mark.skipif(library() is None, reason="without the native library nothing is fused"),
@@ -52,7 +53,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "whisper": ("WhisperConfig", {**_BART, **_WHISPER}),
     "whisper with a head of 24": ("WhisperConfig", {**_BART, **_WHISPER, "d_model": 96}),
 }  # fmt: skip
-STEPS = 6
 
 
 def make(family: str, approach: str = "dynamic", **settings: Any) -> Any:
@@ -82,13 +82,6 @@ def prompt(family: str, rows: int = 2, length: int = 9) -> dict[str, Tensor]:
     ids = torch.randint(2, 128, (rows, length), generator=generator)
     kept = torch.arange(length) < length - torch.arange(rows).unsqueeze(1) * 2
     return {"input_ids": torch.where(kept, ids, 0), "attention_mask": kept.long()}
-
-
-def generate(model: Any, batch: dict[str, Tensor], **settings: Any) -> tuple[Tensor, Tensor]:
-    """Tokens and the logits that they were chosen by."""
-    given = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, **settings}
-    found = model.generate(**batch, **given, return_dict_in_generate=True, output_logits=True)
-    return found.sequences[:, -STEPS:], torch.stack(found.logits, 1)
 
 
 @pytest.mark.slow

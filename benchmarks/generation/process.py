@@ -5,8 +5,6 @@ The child imports nothing heavy before it has set what libraries read when they 
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
 import sys
 import time
@@ -16,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..child import Child
 from ..turns import EngineFailed
 from ..worker import redirect, wait_until_quiet
 from .rows import Row
@@ -119,44 +118,19 @@ def _check_count(found: Generated, row: Row) -> None:
         raise EngineFailed(f"made {counts} tokens instead of {row.new} for each of {row.batch}")
 
 
-class Process:
+class Process(Child):
     """The parent's side. Raises EngineFailed with the engine's word when it cannot do it."""
 
     def __init__(self, spec: Spec) -> None:
+        super().__init__(serve, spec, Path(spec.log), farewell=None)
         self.spec = spec
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, spec), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._receive()
+        self.receive()
 
     def call(self, row: Row) -> Answer:
         """One call."""
-        try:
-            self._connection.send(row)
-        except OSError as error:
-            raise EngineFailed(f"its process is gone: see {Path(self.spec.log).name}") from error
-        return self._receive()
-
-    def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(OSError):
-            self._connection.send(None)
-        self._process.join(5)
-        self._process.kill()
-
-    def _receive(self) -> Any:
-        try:
-            status, value = self._connection.recv()
-        except (EOFError, OSError) as error:
-            self._process.join(5)
-            raise EngineFailed(
-                f"its process ended (exit code {self._process.exitcode}): see {Path(self.spec.log).name}"
-            ) from error
-        if status != "ok":
-            raise EngineFailed(value)
-        return value
+        self.post(row)
+        answer: Answer = self.receive()
+        return answer
 
 
 def start(
